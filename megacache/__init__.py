@@ -1,0 +1,33 @@
+"""Compile once, start warm everywhere: a `torch.compile` cache in any object store.
+
+megacache.warm("s3://bucket/flux/v1")      # before compiling
+model = torch.compile(model); model(x)     # warm start
+megacache.publish("s3://bucket/flux/v1")   # after warm-up; uploads only what is new
+"""
+
+from megacache import errors
+from megacache._api import Synchronized, environment, publish, synchronized, warm
+from megacache._cache import Cache
+from megacache._environment import Environment, Mismatch
+from megacache._results import Progress, PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._version import __version__
+from megacache.errors import MegacacheError
+
+__all__ = [
+    "Cache",
+    "Environment",
+    "MegacacheError",
+    "Mismatch",
+    "Progress",
+    "PublishResult",
+    "PublishStatus",
+    "Synchronized",
+    "WarmResult",
+    "WarmStatus",
+    "__version__",
+    "environment",
+    "errors",
+    "publish",
+    "synchronized",
+    "warm",
+]

@@ -1,0 +1,136 @@
+"""Artifacts to and from the chunks and the manifest of a bundle."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from megacache._blob import Artifact, build_blob, parse_blob
+from megacache._codec import CODEC, compress, decompress
+from megacache._digest import Digest
+from megacache._document import pack
+from megacache._environment import Environment
+from megacache._manifest import ArtifactRef, ChunkRef, Manifest
+from megacache._version import __version__
+from megacache.errors import FormatError, IntegrityError, UntrustedError
+
+PART = "artifacts"
+CHUNK_SIZE = 32 << 20
+"""Bytes of raw content a chunk holds at most, unless a single artifact is larger."""
+
+_SAFE_NAME = r"[A-Za-z0-9_-]{1,128}"
+_KEYS: Mapping[str, re.Pattern[str]] = {
+    "inductor": re.compile(_SAFE_NAME),
+    "aot_autograd": re.compile(_SAFE_NAME),
+    "autotune": re.compile(rf"{_SAFE_NAME}/{_SAFE_NAME}\.best_config"),
+    "pgo": re.compile(r"[\x20-\x7e]{1,512}"),
+}
+
+KINDS = frozenset(_KEYS)
+"""The kinds that travel. `precompile` does not: it drops guards, and can return another function's result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A chunk on its way to a store."""
+
+    ref: ChunkRef
+    stored: bytes = field(repr=False)
+
+
+def identify(artifact: Artifact) -> ArtifactRef:
+    """Name an artifact by kind, key and the digest of its content."""
+    digest = Digest.of(artifact.content)
+    return ArtifactRef(kind=artifact.kind, key=artifact.key, digest=digest, size=len(artifact.content))
+
+
+def is_portable(artifact: Artifact) -> bool:
+    """Tell whether an artifact is of a kind and has a key that a reader will accept."""
+    return artifact.kind in KINDS and _KEYS[artifact.kind].fullmatch(artifact.key) is not None
+
+
+def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str]) -> str:
+    """Name a bundle after what it holds and what its process knew.
+
+    Contents do not count, for no two compilations give the same bytes: workers that start cold together and compile
+    the same model name the same bundle. A worker that had loaded it, and compiled another variant under the same key,
+    names another one.
+    """
+    keys = sorted({(ref.kind, ref.key) for ref in artifacts})
+    return Digest.of(pack([keys, sorted(parents)])).hex[:32]
+
+
+def group(artifacts: Sequence[Artifact]) -> Iterator[tuple[Artifact, ...]]:
+    """Split artifacts into chunks' worth, in the order given."""
+    members: list[Artifact] = []
+    size = 0
+    for artifact in artifacts:
+        if members and size + artifact.size > CHUNK_SIZE:
+            yield tuple(members)
+            members, size = [], 0
+        members.append(artifact)
+        size += artifact.size
+    if members:
+        yield tuple(members)
+
+
+def pack_chunk(artifacts: Iterable[Artifact]) -> Chunk:
+    """Make one chunk that PyTorch can load on its own."""
+    raw = build_blob(artifacts)
+    stored = compress(raw)
+    ref = ChunkRef(part=PART, digest=Digest.of(stored), stored_size=len(stored), raw_size=len(raw), codec=CODEC)
+    return Chunk(ref=ref, stored=stored)
+
+
+def describe(
+    *,
+    environment: Environment,
+    artifacts: Sequence[ArtifactRef],
+    chunks: Iterable[ChunkRef],
+    parents: Iterable[str],
+    labels: Mapping[str, str],
+) -> Manifest:
+    """Write the manifest of a new bundle."""
+    return Manifest(
+        bundle=bundle_id(artifacts, parents),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        producer=f"megacache {__version__}",
+        environment=environment,
+        parents=tuple(sorted(parents)),
+        artifacts=tuple(artifacts),
+        chunks=tuple(chunks),
+        labels=dict(labels),
+    )
+
+
+def artifact_chunks(manifest: Manifest) -> tuple[ChunkRef, ...]:
+    """Give the chunks of the part that this version reads."""
+    return tuple(chunk for chunk in manifest.chunks if chunk.part == PART)
+
+
+def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> bytes:
+    """Verify a chunk from outside in, and give the blob in it.
+
+    The digest of the stored bytes comes first, then the declared size, the form of the blob, and the kinds, keys and
+    sizes in it. Raises `IntegrityError`, `FormatError` or `UntrustedError`.
+    """
+    actual = Digest.of(stored)
+    if actual != ref.digest:
+        raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=actual)
+    if ref.codec != CODEC:
+        msg = f"chunk {ref.digest.hex[:12]} has codec {ref.codec!r}, not {CODEC}"
+        raise FormatError(msg, hint="upgrade megacache")
+    raw = decompress(stored, raw_size=ref.raw_size)
+    declared = {(artifact.kind, artifact.key, artifact.size) for artifact in manifest.artifacts}
+    for artifact in parse_blob(raw):
+        _check(artifact, declared)
+    return raw
+
+
+def _check(artifact: Artifact, declared: set[tuple[str, str, int]]) -> None:
+    if not is_portable(artifact):
+        msg = f"artifact of kind {artifact.kind[:40]!r} with key {artifact.key[:80]!r} is not one that PyTorch writes"
+        raise UntrustedError(msg, hint="find out who wrote it")
+    if (artifact.kind, artifact.key, len(artifact.content)) not in declared:
+        msg = f"{artifact.kind} artifact {artifact.key[:80]!r} of {len(artifact.content)} bytes is not in the manifest"
+        raise FormatError(msg)

@@ -1,0 +1,236 @@
+"""The verbs on one cache. Faults become results here, and nowhere below."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, overload
+
+from megacache import _compiler
+from megacache._deadline import Deadline
+from megacache._faults import redacted
+from megacache._publish import Publication, take
+from megacache._results import (
+    Progress,
+    ProgressCallback,
+    PublishResult,
+    PublishStatus,
+    WarmResult,
+    WarmStatus,
+)
+from megacache._session import session
+from megacache._settings import Settings
+from megacache._stopwatch import Stopwatch
+from megacache._store import Store
+from megacache._warm import Warming, status_of
+from megacache.errors import MegacacheError, SettingsError
+
+_log = logging.getLogger("megacache")
+
+WARM_TIMEOUT = 60.0
+PUBLISH_TIMEOUT = 300.0
+_MAX_LABELS = 64
+_Step = TypeVar("_Step")
+
+
+class Cache:
+    """One cache in a store, by the URL of its model and version."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        """Name a cache; nothing is opened before it is used.
+
+        Args:
+            url: Any URL that fsspec knows, chained ones included. None: `MEGACACHE_URL`, else a folder under the
+                user's cache folder.
+            storage_options: What fsspec's filesystem for that URL takes: credentials, endpoint, … Never logged.
+            strict: Raise faults instead of returning them.
+            progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
+        """
+        self._url = url
+        self._storage_options = storage_options
+        self._strict = strict
+        self._progress = _quiet(progress)
+
+    def warm(self, *, timeout: float = WARM_TIMEOUT) -> WarmResult:
+        """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
+
+        Args:
+            timeout: Seconds within which the store must have answered. What PyTorch itself takes to import and to
+                load is not cut short.
+
+        Returns:
+            A `WarmResult`; in every case but `loaded` the process goes on as it would have without this call.
+
+        Raises:
+            MegacacheError: Only if strict, and only for the statuses `unavailable` and `untrusted`.
+        """
+        clock, shown = Stopwatch(), _shown(self._url)
+        try:
+            result = self._warm(Deadline.after(timeout), clock)
+        except MegacacheError as error:
+            result = WarmResult(
+                url=shown, status=status_of(error), reason=str(error), error=error, seconds=clock.seconds()
+            )
+        _report("warm", result)
+        return result.raise_for_status() if self._strict else result
+
+    @overload
+    def publish(
+        self, *, timeout: float = ..., wait: Literal[True] = ..., labels: Mapping[str, str] | None = ...
+    ) -> PublishResult: ...
+    @overload
+    def publish(
+        self, *, timeout: float = ..., wait: Literal[False], labels: Mapping[str, str] | None = ...
+    ) -> Future[PublishResult]: ...
+    def publish(
+        self, *, timeout: float = PUBLISH_TIMEOUT, wait: bool = True, labels: Mapping[str, str] | None = None
+    ) -> PublishResult | Future[PublishResult]:
+        """Upload what this process compiled and the store does not hold; call it after the model has run.
+
+        Calling it again is right at any time: only what is new is uploaded, and with nothing new the store is not
+        asked.
+
+        Args:
+            timeout: Seconds within which all must be done.
+            wait: False returns a future at once, and compresses and uploads in the background. What was recorded by
+                the time of the call is published. The interpreter waits for it at exit, `timeout` seconds at most.
+            labels: Words of your own, kept in the manifest: a commit, a pipeline run. At most 64.
+
+        Returns:
+            A `PublishResult`, or a future of one.
+
+        Raises:
+            MegacacheError: Only if strict, and only for faults. With `wait=False` the future raises it.
+        """
+        clock = Stopwatch()
+        taken = self._softly(clock, lambda: self._take(Deadline.after(timeout), labels or {}, clock))
+        if wait:
+            return self._conclude(taken, clock)
+        future: Future[PublishResult] = Future()
+
+        def conclude() -> None:
+            try:
+                future.set_result(self._conclude(taken, clock))
+            except BaseException as error:  # noqa: BLE001 - belongs to whoever asks the future
+                future.set_exception(error)
+
+        threading.Thread(target=conclude, name="megacache-publish").start()
+        return future
+
+    def _warm(self, deadline: Deadline, clock: Stopwatch) -> WarmResult:
+        settings = Settings.read()
+        url = settings.url_or_default(self._url)
+        with clock.stage("torch"):
+            off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
+            if off:
+                return WarmResult(url=redacted(url), status=WarmStatus.DISABLED, reason=off)
+            known = session(url)
+            known.folder = _compiler.cache_folder()
+            environment = _compiler.current_environment()
+            warnings = tuple(_compiler.loading_warnings())
+        with clock.stage("open"):
+            store = Store.open(url, storage_options=self._storage_options, deadline=deadline)
+        result = Warming(store, environment, known, clock, self._progress).run()
+        return replace(result, warnings=warnings + result.warnings)
+
+    def _take(self, deadline: Deadline, labels: Mapping[str, str], clock: Stopwatch) -> "PublishResult | _Taken":
+        settings = Settings.read()
+        url = settings.url_or_default(self._url)
+        if settings.read_only:
+            return PublishResult(url=redacted(url), status=PublishStatus.READ_ONLY, reason="MEGACACHE_READ_ONLY is set")
+        with clock.stage("torch"):
+            off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
+            if off:
+                return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
+            recorded = take(session(url), deadline)
+        publication = Publication(
+            recorded, session(url), clock, self._progress, url=redacted(url), labels=_checked(labels)
+        )
+        return _Taken(url=url, publication=publication, deadline=deadline)
+
+    def _conclude(self, taken: "PublishResult | _Taken", clock: Stopwatch) -> PublishResult:
+        result = taken if isinstance(taken, PublishResult) else self._softly(clock, lambda: self._upload(taken))
+        _report("publish", result)
+        return result.raise_for_status() if self._strict else result
+
+    def _upload(self, taken: "_Taken") -> PublishResult:
+        with session(taken.url).publishing(taken.deadline):
+            settled = taken.publication.settled()
+            if settled is not None:
+                return settled
+            return taken.publication.run(
+                Store.open(taken.url, storage_options=self._storage_options, deadline=taken.deadline)
+            )
+
+    def _softly(self, clock: Stopwatch, step: Callable[[], _Step]) -> "_Step | PublishResult":
+        try:
+            return step()
+        except MegacacheError as error:
+            return PublishResult(
+                url=_shown(self._url),
+                status=PublishStatus.UNAVAILABLE,
+                reason=str(error),
+                error=error,
+                seconds=clock.seconds(),
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """What was recorded at the moment of the call, on its way to the store."""
+
+    url: str
+    publication: Publication
+    deadline: Deadline
+
+
+def _shown(url: str | None) -> str:
+    try:
+        return redacted(Settings.read().url_or_default(url))
+    except SettingsError:
+        return redacted(url or "")
+
+
+def _checked(labels: Mapping[str, str]) -> Mapping[str, str]:
+    if len(labels) > _MAX_LABELS or not all(isinstance(word, str) for pair in labels.items() for word in pair):
+        msg = f"labels must map at most {_MAX_LABELS} strings to strings"
+        raise SettingsError(msg)
+    return labels
+
+
+def _quiet(progress: ProgressCallback | None) -> ProgressCallback:
+    """Keep a fault of the caller's callback out of the work it reports on."""
+
+    def report(step: Progress) -> None:
+        if progress is None:
+            return
+        try:
+            progress(step)
+        except Exception:  # noqa: BLE001 - whatever it was, the transfer goes on
+            _log.warning("progress callback failed: stage=%s", step.stage, exc_info=True)
+
+    return report
+
+
+def _report(verb: str, result: WarmResult | PublishResult) -> None:
+    level = logging.WARNING if result.error is not None else logging.INFO
+    _log.log(
+        level,
+        "%s %s: url=%s artifacts=%d bytes=%d reason=%s",
+        verb,
+        result.status,
+        result.url,
+        sum(result.artifacts.values()),
+        result.bytes_stored,
+        result.reason,
+    )
+    for warning in result.warnings:
+        _log.warning("%s: url=%s warning=%s", verb, result.url, warning)

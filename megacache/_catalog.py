@@ -1,0 +1,130 @@
+"""The bundles of one environment in a store: list, read, write."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from megacache._blob import Artifact
+from megacache._bundle import pack_chunk
+from megacache._delivery import Delivery, deliver
+from megacache._environment import Environment
+from megacache._layout import (
+    EnvironmentPrefix,
+    environment_prefix,
+    manifest_name,
+    one_bundle_per_environment,
+    split_listing,
+)
+from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, seal, unseal
+from megacache._parallel import Done, Window, unordered
+from megacache._store import Store
+from megacache.errors import FormatError
+
+UPLOAD_WINDOW = 128 << 20
+"""Bytes of artifacts that are being compressed and uploaded at once, at most."""
+_ENVIRONMENTS_COMPARED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What one LIST of an environment's bundles tells."""
+
+    visible: Mapping[str, int]
+    """Size of the manifest in bytes, by bundle id."""
+    withdrawn: frozenset[str]
+    """Ids that have a mark which hides them from readers."""
+
+
+class Catalog:
+    """The bundles for one environment."""
+
+    def __init__(self, store: Store, environment: Environment) -> None:
+        self._store = store
+        self._environment = environment
+        self._prefix = environment_prefix(environment.device, environment.fingerprint)
+
+    def list(self) -> Listing:
+        """List the bundles."""
+        sizes = {entry.key: entry.size for entry in self._store.list(self._prefix.bundles)}
+        visible, withdrawn = split_listing(sizes)
+        return Listing(
+            visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)}, withdrawn=withdrawn
+        )
+
+    def read(self, bundles: Mapping[str, int]) -> Iterator[Done[str, Manifest]]:
+        """Read manifests in parallel, one request each, given their ids and sizes."""
+        return unordered(
+            lambda bundle: self._read_one(self._prefix, bundle, bundles[bundle]),
+            tuple(bundles),
+            deadline=self._store.deadline,
+            doing=f"reading manifests from {self._store.url}",
+        )
+
+    def deliver(self, manifests: Sequence[Manifest]) -> Iterator[Delivery]:
+        """Fetch the artifacts of bundles."""
+        return deliver(self._store, manifests, locate=lambda ref: self._prefix.chunk(ref.digest))
+
+    def write(
+        self, groups: Sequence[tuple[Artifact, ...]], uploaded: Callable[[ChunkRef], None]
+    ) -> tuple[ChunkRef, ...]:
+        """Compress and upload one chunk for each group; `uploaded` is told of each."""
+        window = Window(UPLOAD_WINDOW)
+
+        def weigh(group: tuple[Artifact, ...]) -> int:
+            return sum(artifact.size for artifact in group)
+
+        def upload(group: tuple[Artifact, ...]) -> ChunkRef:
+            chunk = pack_chunk(group)
+            self._store.create(self._prefix.chunk(chunk.ref.digest), chunk.stored)
+            return chunk.ref
+
+        refs = []
+        arrivals = unordered(
+            upload,
+            groups,
+            deadline=self._store.deadline,
+            doing=f"uploading to {self._store.url}",
+            admit=lambda group: window.acquire(weigh(group)),
+        )
+        try:
+            for done in arrivals:
+                window.release(weigh(done.item))
+                refs.append(done.result())
+                uploaded(refs[-1])
+        finally:
+            window.close()
+        return tuple(sorted(refs, key=lambda ref: ref.digest))
+
+    def announce(self, manifest: Manifest) -> bool:
+        """Write the manifest, which makes its bundle exist; return False if the bundle exists already."""
+        return self._store.create(self._prefix.manifest(manifest.bundle), seal(manifest))
+
+    def nearest_other(self) -> tuple[Environment | None, int]:
+        """Find the published environment with the fewest mismatches, and how many others there are.
+
+        One listing of the whole cache, and one request for each of at most four environments, those of the same
+        device first.
+        """
+        keys = {entry.key: entry.size for entry in self._store.list()}
+        found = one_bundle_per_environment(keys)
+        found.pop(self._prefix, None)
+        device = self._prefix.path.partition("/")[0]
+        ranked = sorted(found, key=lambda prefix: (not prefix.path.startswith(f"{device}/"), prefix.path))
+        arrivals = unordered(
+            lambda prefix: self._read_one(prefix, found[prefix], keys[prefix.manifest(found[prefix])]),
+            ranked[:_ENVIRONMENTS_COMPARED],
+            deadline=self._store.deadline,
+            doing="looking at other environments",
+        )
+        environments = [done.value.environment for done in arrivals if done.value is not None]
+        environments.sort(key=lambda other: len(self._environment.mismatches(other)))
+        return (environments[0] if environments else None), len(found)
+
+    def _read_one(self, prefix: EnvironmentPrefix, bundle: str, size: int) -> Manifest:
+        if size > MAX_MANIFEST_SIZE:
+            msg = f"manifest of {size} bytes, at most {MAX_MANIFEST_SIZE} are read"
+            raise FormatError(msg, path=bundle)
+        manifest = unseal(self._store.read(prefix.manifest(bundle), size=size))
+        if manifest.bundle != bundle:
+            msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
+            raise FormatError(msg, path="manifest.bundle")
+        return manifest

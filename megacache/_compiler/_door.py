@@ -1,0 +1,34 @@
+"""What every step through the door does: hold the lock, keep the environment, translate exceptions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from megacache._deadline import Deadline
+from megacache._settings import cache_folders_unchanged
+from megacache.errors import CompilerError, MegacacheError
+
+
+@contextmanager
+def door(doing: str) -> Iterator[None]:
+    """Let no exception of torch out, and no environment variable that torch sets behind."""
+    try:
+        with cache_folders_unchanged():
+            yield
+    except MegacacheError:
+        raise
+    except Exception as error:
+        msg = f"PyTorch failed while {doing}: {type(error).__name__}: {str(error)[:300]}"
+        raise CompilerError(msg) from error
+
+
+@contextmanager
+def compile_lock(deadline: Deadline) -> Iterator[None]:
+    """Hold the lock under which torch compiles, which its own save and load do not take."""
+    from torch._dynamo.convert_frame import compile_lock as lock
+
+    if not lock.acquire(timeout=max(deadline.remaining(), 0.001)):
+        raise deadline.missed("waiting for a compilation to end")
+    try:
+        yield
+    finally:
+        lock.release()

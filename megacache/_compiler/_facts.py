@@ -1,0 +1,150 @@
+"""Read this process's environment from torch, compiling nothing."""
+
+import platform
+import re
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megacache._compiler._door import door
+from megacache._environment import Environment
+from megacache._manifest import FORMAT
+from megacache._settings import compiler_variables, requested_cpu_capability
+
+if TYPE_CHECKING:
+    import torch
+
+_X86_PROBES = (
+    ("avx2", "_is_avx2_supported"),
+    ("avx512", "_is_avx512_supported"),
+    ("avx512_bf16", "_is_avx512_bf16_supported"),
+    ("avx512_vnni", "_is_vnni_supported"),
+    ("amx_tile", "_is_amx_tile_supported"),
+    ("amx_fp16", "_is_amx_fp16_supported"),
+)
+_ARM_CAPABILITIES = ("bf16", "sve", "sve2", "sve_max_length")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def current_environment() -> Environment:
+    """Collect the facts that enter the fingerprint and those that are recorded beside them.
+
+    The current device is the one that counts, as it is for Inductor's own keys; on a GPU this initialises it.
+    """
+    with door("describing its environment"):
+        import torch
+        import torch._dynamo
+
+        device = torch.accelerator.current_accelerator(check_available=True)
+        facts = {
+            "format": str(FORMAT[0]),
+            **_device_facts(device),
+            **_software_facts(),
+            "os": platform.system(),
+            "machine": platform.machine(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cpu_extensions": _cpu_extensions(),
+        }
+        return Environment(facts=facts, recorded=_recorded(device))
+
+
+def _device_facts(device: "torch.device | None") -> Mapping[str, str]:
+    import torch
+
+    if device is None:
+        return {"device_type": "cpu", "device_name": platform.machine(), "device_capability": ""}
+    if device.type != "cuda":
+        module: Any = torch.get_device_module(device)
+        name = module.get_device_name() if hasattr(module, "get_device_name") else device.type
+        return {"device_type": device.type, "device_name": name, "device_capability": ""}
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    if torch.version.hip:
+        return {"device_type": "rocm", "device_name": properties.name, "device_capability": properties.gcnArchName}
+    capability = f"{properties.major}.{properties.minor}"
+    return {"device_type": "cuda", "device_name": properties.name, "device_capability": capability}
+
+
+def _software_facts() -> Mapping[str, str]:
+    import torch
+    from torch._inductor.codecache import torch_key
+
+    return {
+        "torch_version": torch.__version__,
+        "torch_key": torch_key().hex(),
+        "toolkit": torch.version.cuda or torch.version.hip or "",
+        "triton": _triton_key(),
+        "python": f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor} "
+        f"{sysconfig.get_config_var('SOABI') or ''}".strip(),
+    }
+
+
+def _triton_key() -> str:
+    from torch.utils._triton import has_triton_package
+
+    if not has_triton_package():
+        return ""
+    try:
+        from torch._inductor.runtime.triton_compat import triton_key
+    except ImportError:  # torch 2.8
+        from triton.compiler.compiler import triton_key
+
+    return str(triton_key())
+
+
+def _cpu_extensions() -> str:
+    """Name what `torch._inductor.cpu_vec_isa.pick_vec_isa` chooses from, without the compilations of its trials."""
+    import torch
+
+    names = [name for name, probe in _X86_PROBES if getattr(torch.cpu, probe, bool)()]
+    if platform.machine() in {"aarch64", "arm64"} and hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        names += [f"{name}={capabilities[name]}" for name in _ARM_CAPABILITIES if capabilities.get(name)]
+    requested = requested_cpu_capability()
+    return " ".join([*names, *([f"requested={requested}"] if requested else [])])
+
+
+def _recorded(device: "torch.device | None") -> Mapping[str, str]:
+    import torch
+    import torch._inductor.config
+
+    config: Any = torch._inductor.config
+    changed = [name for name in config.get_config_copy() if not config._is_default(name)]
+    return {
+        "threads": str(torch.get_num_threads()),
+        "driver": _driver_version(device),
+        "compiler": _compiler(),
+        "cpu_flags": _cpu_flags(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "default_dtype": str(torch.get_default_dtype()),
+        "inductor_config": " ".join(sorted(changed)),
+        **compiler_variables(),
+    }
+
+
+def _driver_version(device: "torch.device | None") -> str:
+    if device is None or device.type != "cuda":
+        return ""
+    import torch
+
+    native: Any = torch._C
+    return str(native._cuda_getDriverVersion())
+
+
+def _compiler() -> str:
+    from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
+
+    try:
+        told = get_compiler_version_info(get_cpp_compiler())
+    except Exception:  # noqa: BLE001 - a host without a compiler is a fact, too
+        return "none"
+    match = re.search(r"(gcc|clang) version [\w.]+", told)
+    return match[0] if match else "unknown"
+
+
+def _cpu_flags() -> str:
+    if not _CPUINFO.is_file():
+        return ""
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _CPUINFO.read_text(), re.MULTILINE)
+    return match[1] if match else ""

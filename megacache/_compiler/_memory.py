@@ -1,0 +1,67 @@
+"""What this process has recorded, and what it is given to load."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from megacache._blob import Artifact, build_blob, parse_blob
+from megacache._compiler._door import compile_lock, door
+from megacache._deadline import Deadline
+from megacache.errors import CompilerError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What torch says it loaded, of one blob or of several."""
+
+    info: Any = None
+    """`torch.compiler.CacheInfo`, or None before anything was loaded."""
+
+    def counts(self) -> dict[str, int]:
+        """Count artifacts by kind."""
+        return {} if self.info is None else {kind: len(keys) for kind, keys in self.info.artifacts.items()}
+
+    def plus(self, other: "Loaded") -> "Loaded":
+        """Merge in what another blob held."""
+        if self.info is None or other.info is None:
+            return other if self.info is None else self
+        for kind, keys in other.info.artifacts.items():
+            self.info.artifacts[kind].extend(keys)
+        return self
+
+
+def record(deadline: Deadline) -> tuple[Artifact, ...]:
+    """Give all that torch has recorded in this process, in all its saves, without repeats.
+
+    A process that saves twice makes a blob with several groups of a kind, of which torch's own loader keeps only the
+    last.
+    """
+    with door("saving its cache artifacts"):
+        import torch
+        import torch._dynamo
+
+        with compile_lock(deadline):
+            saved = torch.compiler.save_cache_artifacts()
+    if saved is None:
+        return ()
+    distinct = {(a.kind, a.key, bytes(a.content)): a for a in parse_blob(saved[0])}
+    return tuple(distinct.values())
+
+
+def load(raw: bytes, deadline: Deadline) -> Loaded:
+    """Hand one blob to torch, in this thread; raise `CompilerError` if torch does not take all of it."""
+    with door("loading cache artifacts"):
+        import torch
+        import torch._dynamo
+
+        blob = raw if torch._dynamo.config.automatic_dynamic_local_pgo else _without(parse_blob(raw), "pgo")
+        with compile_lock(deadline):
+            info = torch.compiler.load_cache_artifacts(blob)
+    if info is None:
+        msg = "PyTorch refused a blob"
+        raise CompilerError(msg, hint="its log tells why, under torch.compiler._cache")
+    return Loaded(info=info)
+
+
+def _without(artifacts: Iterable[Artifact], kind: str) -> bytes:
+    return build_blob(artifact for artifact in artifacts if artifact.kind != kind)

@@ -1,0 +1,82 @@
+"""How torch is set up in this process, as far as it decides whether a cache can be of use."""
+
+from collections.abc import Collection
+
+from megacache._compiler._door import door
+from megacache._settings import is_writable_folder
+from megacache.errors import CompilerError
+
+
+def switched_off() -> str:
+    """Say why torch would use no cached graph in this process; empty if it would."""
+    with door("reading its configuration"):
+        import torch
+        import torch._functorch.config
+        import torch._inductor.config
+
+        if torch.compiler.config.force_disable_caches:
+            return "PyTorch's caches are off: torch.compiler.config.force_disable_caches"
+        if not torch._inductor.config.fx_graph_cache:
+            return "PyTorch's graph cache is off: torch._inductor.config.fx_graph_cache"
+    return ""
+
+
+def cache_folder() -> str:
+    """Find the folder torch keeps its caches in; raise `CompilerError` if nothing can be written there."""
+    with door("looking for its cache folder"):
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        folder = cache_dir()
+    if not is_writable_folder(folder):
+        msg = f"the cache folder {folder} is not writable"
+        raise CompilerError(msg, hint="set TORCHINDUCTOR_CACHE_DIR to one that is")
+    return folder
+
+
+def loading_warnings() -> list[str]:
+    """Say what will lessen the worth of what is loaded now."""
+    with door("reading its counters"):
+        import torch._dynamo.config
+        import torch._functorch.config
+        from torch._dynamo.utils import counters
+
+        warnings = []
+        if counters["stats"]["unique_graphs"]:
+            warnings.append(
+                "this process has compiled before: graphs that are compiled already stay as they are; warm earlier"
+            )
+        if not torch._functorch.config.enable_autograd_cache:
+            warnings.append("torch._functorch.config.enable_autograd_cache is off: only Inductor's graphs will hit")
+        if getattr(torch._dynamo.config, "caching_precompile", False):
+            warnings.append(
+                "torch._dynamo.config.caching_precompile is on: its artifacts are not carried, AOTAutograd's will miss"
+            )
+    return warnings
+
+
+def recording_warnings(kinds: Collection[str]) -> list[str]:
+    """Say what is missing from what torch recorded, given the kinds it recorded."""
+    with door("reading its counters"):
+        import torch
+        import torch._inductor.config
+        from torch._dynamo.utils import counters
+
+        warnings = []
+        aot, inductor = counters["aot_autograd"], counters["inductor"]
+        unsaved = aot["autograd_cache_miss"] - aot["autograd_cache_saved"]
+        if unsaved > 0:
+            warnings.append(
+                f"{unsaved} graphs were compiled without their AOTAutograd entry: "
+                "run the backward before publishing, or compile under torch.no_grad()"
+            )
+        if "precompile" in kinds:
+            warnings.append(
+                "precompile artifacts were left out: they drop guards and can return another function's result"
+            )
+        if not kinds and (inductor["fxgraph_cache_miss"] or inductor["fxgraph_cache_hit"]):
+            warnings.append(
+                "graphs were compiled where PyTorch's recorder does not see them, as standalone_compile (vLLM) does"
+            )
+        if torch.cuda.is_available() and not torch._inductor.config.bundle_triton_into_fx_graph_cache:
+            warnings.append("bundle_triton_into_fx_graph_cache is off: Triton kernels will be compiled anew")
+    return warnings

@@ -1,0 +1,45 @@
+"""One point in time that every step of a call shares."""
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from megacache.errors import DeadlineError, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment at which a call must have returned."""
+
+    at: float
+    """On the clock of `time.monotonic()`."""
+    seconds: float
+    """What was allowed in all."""
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        """Start the clock; `seconds` must be positive."""
+        if not seconds > 0:
+            msg = f"timeout must be a positive number of seconds, not {seconds!r}"
+            raise SettingsError(msg)
+        return cls(at=time.monotonic() + seconds, seconds=seconds)
+
+    def remaining(self) -> float:
+        """Tell the seconds left, never below zero."""
+        return max(0.0, self.at - time.monotonic())
+
+    def sooner(self, seconds: float) -> Self:
+        """Give a deadline at most `seconds` away, and never after this one."""
+        return type(self)(at=min(self.at, time.monotonic() + seconds), seconds=min(self.seconds, seconds))
+
+    def missed(self, doing: str) -> DeadlineError:
+        """Make the error to raise when time ran out."""
+        return DeadlineError(
+            f"not done within {self.seconds:g} s while {doing}",
+            hint="give a longer timeout, or look at the store",
+        )
+
+    def check(self, doing: str) -> None:
+        """Raise `DeadlineError` if time is over."""
+        if not self.remaining():
+            raise self.missed(doing)

@@ -1,0 +1,97 @@
+"""Fetch the chunks of many bundles at once, and deliver each bundle when all of it is verified."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from megacache._bundle import artifact_chunks, unpack_chunk
+from megacache._manifest import ChunkRef, Manifest
+from megacache._parallel import Window, unordered
+from megacache._store import Store
+from megacache.errors import MegacacheError
+
+WINDOW = 256 << 20
+"""Bytes in flight at most: chunks being read, decompressed or waiting for the rest of their bundle."""
+
+Wanted = tuple[Manifest, ChunkRef]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Verified blobs of a bundle, or the fault for which it gives none."""
+
+    manifest: Manifest
+    chunks: tuple[ChunkRef, ...] = ()
+    blobs: tuple[bytes, ...] = field(default=(), repr=False)
+    """Each can be loaded on its own."""
+    fault: MegacacheError | None = None
+
+
+class _Assembly:
+    """The chunks of one bundle that have arrived and are not yet handed on."""
+
+    def __init__(self, manifest: Manifest, window: Window) -> None:
+        self._manifest = manifest
+        self._window = window
+        refs = artifact_chunks(manifest)
+        self._missing = len(refs)
+        self._piecemeal = sum(map(_weight, refs)) > window.size
+        self._held: list[tuple[ChunkRef, bytes]] = []
+        self._failed = False
+
+    def add(self, ref: ChunkRef, blob: bytes | None, fault: BaseException | None) -> Iterator[Delivery]:
+        """Take one chunk, and yield what can be handed on now."""
+        self._missing -= 1
+        if blob is not None:
+            self._held.append((ref, blob))
+        else:
+            self._window.release(_weight(ref))
+        if isinstance(fault, MegacacheError) and not self._failed:
+            self._failed = True
+            yield Delivery(manifest=self._manifest, fault=fault)
+        if self._failed:
+            self._let_go()
+        elif self._held and (self._piecemeal or not self._missing):
+            refs, blobs = zip(*self._held, strict=True)
+            yield Delivery(manifest=self._manifest, chunks=refs, blobs=blobs)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for ref, _ in self._held:
+            self._window.release(_weight(ref))
+        self._held.clear()
+
+
+def deliver(
+    store: Store, manifests: Sequence[Manifest], *, locate: Callable[[ChunkRef], str], window_size: int = WINDOW
+) -> Iterator[Delivery]:
+    """Read, verify and decompress chunks in parallel; yield one `Delivery` a bundle, as each is complete.
+
+    Of a bundle with a bad chunk nothing is delivered but the fault. A bundle that is larger than the window cannot be
+    held until it is complete; its chunks, each verified on its own, are delivered one by one, and a fault may follow
+    some of them.
+    """
+    window = Window(window_size)
+    assemblies = {manifest.bundle: _Assembly(manifest, window) for manifest in manifests}
+    wanted: list[Wanted] = [(manifest, ref) for manifest in manifests for ref in artifact_chunks(manifest)]
+
+    def fetch(item: Wanted) -> bytes:
+        manifest, ref = item
+        return unpack_chunk(manifest, ref, store.read(locate(ref), size=ref.stored_size))
+
+    arrivals = unordered(
+        fetch,
+        wanted,
+        deadline=store.deadline,
+        doing=f"downloading from {store.url}",
+        admit=lambda item: window.acquire(_weight(item[1])),
+    )
+    try:
+        for done in arrivals:
+            manifest, ref = done.item
+            yield from assemblies[manifest.bundle].add(ref, done.value, done.fault)
+    finally:
+        window.close()
+
+
+def _weight(ref: ChunkRef) -> int:
+    return ref.stored_size + ref.raw_size

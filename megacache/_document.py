@@ -1,0 +1,94 @@
+"""Read msgpack documents strictly, with errors that name the place."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import msgpack
+
+from megacache.errors import FormatError
+
+_MAX_TEXT = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of a document and the path to it."""
+
+    value: Any
+    path: str
+
+    @classmethod
+    def unpack(cls, data: bytes, what: str) -> Self:
+        """Read one msgpack value; only plain types, no extension is ever looked at."""
+        try:
+            return cls(msgpack.unpackb(data, strict_map_key=True, ext_hook=_refuse_extension), what)
+        except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+            msg = f"not msgpack: {error}"
+            raise FormatError(msg, path=what) from error
+
+    def wrong(self, expected: str) -> FormatError:
+        """Make the error that says what should stand here."""
+        return FormatError(f"expected {expected}, found {type(self.value).__name__} {self.value!r:.60}", path=self.path)
+
+    def field(self, name: str) -> "Node":
+        """Go to a field that must be there."""
+        node = self.optional(name)
+        if node is None:
+            msg = f"no field {name!r}"
+            raise FormatError(msg, path=self.path)
+        return node
+
+    def optional(self, name: str) -> "Node | None":
+        """Go to a field that may be missing."""
+        if not isinstance(self.value, dict):
+            raise self.wrong("a map")
+        return Node(self.value[name], f"{self.path}.{name}") if name in self.value else None
+
+    def items(self) -> "list[Node]":
+        """Give the items of an array."""
+        if not isinstance(self.value, list):
+            raise self.wrong("an array")
+        return [Node(value, f"{self.path}[{n}]") for n, value in enumerate(self.value)]
+
+    def leading(self, count: int) -> "list[Node]":
+        """Give the first `count` items of an array; a later format may append more."""
+        items = self.items()
+        if len(items) < count:
+            raise self.wrong(f"an array of at least {count}")
+        return items[:count]
+
+    def text(self) -> str:
+        """Give a string of a reasonable length."""
+        if not isinstance(self.value, str) or len(self.value) > _MAX_TEXT:
+            raise self.wrong("a string")
+        return self.value
+
+    def data(self) -> bytes:
+        """Give bytes."""
+        if not isinstance(self.value, bytes):
+            raise self.wrong("bytes")
+        return self.value
+
+    def integer(self, *, most: int) -> int:
+        """Give an integer from 0 to `most`."""
+        if not isinstance(self.value, int) or isinstance(self.value, bool) or not 0 <= self.value <= most:
+            raise self.wrong(f"an integer from 0 to {most}")
+        return self.value
+
+    def texts(self) -> Mapping[str, str]:
+        """Give a map of strings to strings."""
+        if not isinstance(self.value, dict) or not all(isinstance(key, str) for key in self.value):
+            raise self.wrong("a map of strings")
+        return {key: Node(value, f"{self.path}.{key}").text() for key, value in self.value.items()}
+
+
+def pack(value: object) -> bytes:
+    """Write one msgpack value."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _refuse_extension(code: int, data: bytes) -> object:
+    msg = f"extension type {code} of {len(data)} bytes"
+    raise ValueError(msg)

@@ -1,0 +1,68 @@
+"""The facts under which an artifact means the same thing, and how two sets of them differ."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from megacache._digest import Digest
+
+FACTS: Mapping[str, str] = {
+    "format": "major version of megacache's format",
+    "device_type": "cuda, rocm, xpu, … or cpu",
+    "device_name": "exact name of the current device; the machine's architecture on cpu",
+    "device_capability": "compute capability (CUDA) or gcnArchName (ROCm)",
+    "torch_version": "torch.__version__",
+    "torch_key": "PyTorch's digest of its own sources",
+    "toolkit": "CUDA or HIP version PyTorch was built with",
+    "triton": "Triton's digest of its own sources",
+    "python": "CPython version and ABI",
+    "os": "operating system",
+    "machine": "processor architecture",
+    "cpu_capability": "vector capability that PyTorch uses, which ATEN_CPU_CAPABILITY may lower",
+    "cpu_extensions": "extensions that Inductor's ISA picker tells apart, and what it was asked to pick",
+}
+"""The facts that enter the fingerprint, and what each says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """One fact that differs."""
+
+    fact: str
+    here: str
+    there: str
+
+    def __str__(self) -> str:
+        return f"{self.fact} is {self.here or 'unset'} here, {self.there or 'unset'} there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What must agree between the process that compiled and the one that loads."""
+
+    facts: Mapping[str, str]
+    """Named in `FACTS`; an empty value where a fact does not apply."""
+    recorded: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Facts that explain a miss but are not compared: threads, driver, compiler, … Never a path or a host name."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hex digits of the digest of all facts."""
+        canonical = json.dumps(sorted(self.facts.items()), separators=(",", ":"))
+        return Digest.of(canonical.encode()).hex[:16]
+
+    @property
+    def device(self) -> str:
+        """The device's name, to file bundles under; on CPU with its vector capability."""
+        if self.facts.get("device_type") == "cpu":
+            return f"cpu {self.facts.get('machine', '')} {self.facts.get('cpu_capability', '')}"
+        return self.facts.get("device_name", "")
+
+    def mismatches(self, other: "Environment") -> tuple[Mismatch, ...]:
+        """Name the facts that differ, in the order of `FACTS`."""
+        names = [*FACTS, *sorted((self.facts.keys() | other.facts.keys()) - FACTS.keys())]
+        return tuple(
+            Mismatch(fact=name, here=self.facts.get(name, ""), there=other.facts.get(name, ""))
+            for name in names
+            if self.facts.get(name, "") != other.facts.get(name, "")
+        )

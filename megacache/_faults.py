@@ -1,0 +1,81 @@
+"""Turn what fsspec and the clients behind it raise into megacache's own exceptions."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from megacache.errors import AccessError, MegacacheError, MissingError, SettingsError, UnavailableError
+
+_EXTRAS = {"s3fs": "s3", "gcsfs": "gcs"}
+_ACCESS_ERRORS = frozenset({"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"})
+_REFUSED = frozenset({401, 403})
+_MAX_MESSAGE = 300
+
+
+@contextmanager
+def faults(url: str, doing: str) -> Iterator[None]:
+    """Let no foreign exception out; the original stays as the cause."""
+    try:
+        yield
+    except MegacacheError:
+        raise
+    except Exception as error:
+        raise _translated(error, f"{url}: {doing} failed") from error
+
+
+def http_status(error: BaseException) -> int | None:
+    """Find the HTTP status in an exception or in what caused it."""
+    for cause in _causes(error):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:
+            status = getattr(cause, "code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def redacted(url: str) -> str:
+    """Take user, password and query out of a URL, so that it can be shown."""
+    return re.sub(r"(?<=://)[^/@]*@|\?[^:]*", "", url)
+
+
+def _translated(error: Exception, what: str) -> MegacacheError:
+    told = f"{what}: {_message(error)}"
+    if isinstance(error, ImportError):
+        return SettingsError(told, hint=_install_hint(error))
+    if isinstance(error, ValueError) and "opening" in what:
+        return SettingsError(told, hint="use a URL that fsspec knows, such as s3://, gs:// or file://")
+    if isinstance(error, FileNotFoundError):
+        return MissingError(told, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
+    if isinstance(error, PermissionError) or _is_refusal(error):
+        return AccessError(told, hint="check the credentials and what they may do")
+    return UnavailableError(told, hint="the store or the way to it is at fault; it is safe to try again")
+
+
+def _message(error: Exception) -> str:
+    return f"{type(error).__name__} {error}"[:_MAX_MESSAGE].strip().replace("\n", " ")
+
+
+def _install_hint(error: ImportError) -> str:
+    for module, extra in _EXTRAS.items():
+        if module in str(error):
+            return f'pip install "megacache[{extra}]"'
+    return "install the fsspec implementation of this protocol"
+
+
+def _no_bucket(error: Exception) -> bool:
+    return any("bucket" in str(cause).lower() for cause in _causes(error))
+
+
+def _is_refusal(error: Exception) -> bool:
+    if http_status(error) in _REFUSED or str(error).startswith("Forbidden"):
+        return True
+    return any(type(cause).__name__ in _ACCESS_ERRORS for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,48 @@
+"""Create files on a local or mounted disk whole, once, and durably."""
+
+import errno
+import os
+import uuid
+from pathlib import Path
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def create_file(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name and link it to its own; raise `FileExistsError` if the name is taken.
+
+    fsspec's own exclusive mode writes in place, so that readers see half a file, and lets two racing writers win. On
+    a mount without hard links the file is renamed into place instead, which is whole but not exclusive.
+    """
+    if path.exists():
+        raise FileExistsError(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if temporary.stat().st_nlink > 1:  # NFS may report a failure for a link that it made
+            return
+        if error.errno not in _NO_LINKS:
+            raise
+        temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,143 @@
+"""The manifest of a bundle: its values, and their msgpack form inside a DSSE envelope.
+
+The envelope is that of https://github.com/secure-systems-lab/dsse, written as msgpack instead of JSON. Its list of
+signatures may be empty.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from megacache._digest import Digest
+from megacache._document import Node, pack
+from megacache._environment import Environment
+from megacache.errors import FormatError, UnsupportedFormatError
+
+FORMAT = (1, 0)
+"""Major and minor version. A reader refuses another major, and passes over fields of a later minor."""
+PAYLOAD_TYPE = "application/vnd.megacache.manifest.v1+msgpack"
+MAX_MANIFEST_SIZE = 64 << 20
+"""Bytes; a larger object at a manifest's name is not read."""
+MAX_CHUNK_SIZE = 2 << 30
+"""Bytes of one chunk, raw or stored; only an artifact that is large by itself makes one of more than 32 MiB."""
+
+_MAX_SIZE = 1 << 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactRef:
+    """An artifact as the manifest names it."""
+
+    kind: str
+    key: str
+    digest: Digest
+    size: int
+    """Bytes of content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRef:
+    """A chunk as the manifest names it."""
+
+    part: str
+    """`artifacts`; parts that a reader does not know are passed over."""
+    digest: Digest
+    """Of the stored bytes; also the chunk's name."""
+    stored_size: int
+    raw_size: int
+    codec: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The document that describes a bundle."""
+
+    bundle: str
+    """Id: 32 hex digits."""
+    created: str
+    """UTC, ISO 8601."""
+    producer: str
+    """`megacache <version>`"""
+    environment: Environment
+    parents: tuple[str, ...]
+    """Ids of the bundles that the process knew when it compiled what is in this one."""
+    artifacts: tuple[ArtifactRef, ...]
+    chunks: tuple[ChunkRef, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The publisher's own words."""
+
+
+def seal(manifest: Manifest) -> bytes:
+    """Write a manifest in an envelope without signatures."""
+    payload = pack(_document(manifest))
+    return pack({"payloadType": PAYLOAD_TYPE, "payload": payload, "signatures": []})
+
+
+def unseal(data: bytes) -> Manifest:
+    """Read an envelope and the manifest in it; raise `FormatError` where it is not what it should be."""
+    envelope = Node.unpack(data, "envelope")
+    payload_type = envelope.field("payloadType")
+    if payload_type.text() != PAYLOAD_TYPE:
+        raise payload_type.wrong(PAYLOAD_TYPE)
+    envelope.field("signatures").items()
+    return _parse(Node.unpack(envelope.field("payload").data(), "manifest"))
+
+
+def _document(manifest: Manifest) -> Mapping[str, object]:
+    return {
+        "format": list(FORMAT),
+        "bundle": manifest.bundle,
+        "created": manifest.created,
+        "producer": manifest.producer,
+        "environment": dict(manifest.environment.facts),
+        "recorded": dict(manifest.environment.recorded),
+        "parents": list(manifest.parents),
+        "artifacts": [[a.kind, a.key, str(a.digest), a.size] for a in manifest.artifacts],
+        "chunks": [[c.part, str(c.digest), c.stored_size, c.raw_size, c.codec] for c in manifest.chunks],
+        "labels": dict(manifest.labels),
+    }
+
+
+def _parse(node: Node) -> Manifest:
+    _check_format(node.field("format"))
+    return Manifest(
+        bundle=node.field("bundle").text(),
+        created=node.field("created").text(),
+        producer=node.field("producer").text(),
+        environment=Environment(facts=node.field("environment").texts(), recorded=node.field("recorded").texts()),
+        parents=tuple(parent.text() for parent in node.field("parents").items()),
+        artifacts=tuple(_parse_artifact(item.leading(4)) for item in node.field("artifacts").items()),
+        chunks=tuple(_parse_chunk(item.leading(5)) for item in node.field("chunks").items()),
+        labels=node.field("labels").texts(),
+    )
+
+
+def _check_format(node: Node) -> None:
+    major, _minor = (item.integer(most=1 << 16) for item in node.leading(2))
+    if major != FORMAT[0]:
+        msg = f"major version {major}, this megacache reads {FORMAT[0]}"
+        raise UnsupportedFormatError(msg, path=node.path, hint="upgrade megacache")
+
+
+def _parse_artifact(items: Sequence[Node]) -> ArtifactRef:
+    kind, key, digest, size = items
+    return ArtifactRef(
+        kind=kind.text(), key=key.text(), digest=_parse_digest(digest), size=size.integer(most=_MAX_SIZE)
+    )
+
+
+def _parse_chunk(items: Sequence[Node]) -> ChunkRef:
+    part, digest, stored_size, raw_size, codec = items
+    return ChunkRef(
+        part=part.text(),
+        digest=_parse_digest(digest),
+        stored_size=stored_size.integer(most=MAX_CHUNK_SIZE),
+        raw_size=raw_size.integer(most=MAX_CHUNK_SIZE),
+        codec=codec.text(),
+    )
+
+
+def _parse_digest(node: Node) -> Digest:
+    try:
+        return Digest.parse(node.text())
+    except FormatError as error:
+        raise FormatError(str(error), path=node.path) from error

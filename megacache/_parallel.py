@@ -1,0 +1,124 @@
+"""Work in daemon threads, bounded in bytes and in time.
+
+`concurrent.futures` joins its threads when the interpreter exits, so that one request that never returns would keep
+the process alive; these threads are daemons, and a call that ran out of time leaves them behind.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from megacache._deadline import Deadline
+from megacache.errors import MegacacheError
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+WORKERS = 16
+"""Requests under way at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Item, Value]):
+    """What became of one item."""
+
+    item: Item
+    value: Value | None
+    fault: BaseException | None
+
+    def result(self) -> Value:
+        """Give the value, or raise the fault."""
+        if self.fault is not None:
+            raise self.fault
+        return self.value  # type: ignore[return-value]
+
+
+class Window:
+    """A number of bytes that may be in flight at once; one item larger than all of it goes alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._used = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def acquire(self, weight: int) -> None:
+        """Wait until `weight` more bytes fit, or the window is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._used or self._used + weight <= self.size)
+            self._used += weight
+
+    def release(self, weight: int) -> None:
+        """Give bytes back."""
+        with self._changed:
+            self._used -= weight
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def call(function: Callable[[], Value], *, deadline: Deadline, doing: str) -> Value:
+    """Run one blocking function, and raise `DeadlineError` if it does not return in time."""
+    for done in unordered(lambda _: function(), [None], deadline=deadline, doing=doing):
+        return done.result()
+    raise AssertionError
+
+
+def unordered(
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    *,
+    deadline: Deadline,
+    doing: str,
+    admit: Callable[[Item], None] = lambda _: None,
+) -> Iterator[Done[Item, Value]]:
+    """Apply `function` to all items at once and yield each as it is done.
+
+    `admit` is called in the order of the items, one at a time, and may wait: a `Window` bounds what is in flight with
+    it. Faults of megacache come back in `Done.fault`; any other exception is a bug and is raised here.
+    """
+    todo, results, feed = iter(items), queue.SimpleQueue[Done[Item, Value]](), threading.Lock()
+    abandoned = threading.Event()
+
+    def work() -> None:
+        while not abandoned.is_set():
+            with feed:
+                try:
+                    item = next(todo)
+                except StopIteration:
+                    return
+                admit(item)
+            if abandoned.is_set():
+                return
+            results.put(_attempt(function, item))
+
+    for _ in range(min(WORKERS, len(items))):
+        threading.Thread(target=work, name="megacache", daemon=True).start()
+    try:
+        for _ in items:
+            yield _next(results, deadline, doing)
+    finally:
+        abandoned.set()
+
+
+def _attempt(function: Callable[[Item], Value], item: Item) -> Done[Item, Value]:
+    try:
+        return Done(item, function(item), None)
+    except BaseException as fault:  # noqa: BLE001 - handed to the thread that waits for it
+        return Done(item, None, fault)
+
+
+def _next(results: "queue.SimpleQueue[Done[Item, Value]]", deadline: Deadline, doing: str) -> Done[Item, Value]:
+    try:
+        done = results.get(timeout=deadline.remaining() or 0.001)
+    except queue.Empty:
+        raise deadline.missed(doing) from None
+    if done.fault is not None and not isinstance(done.fault, MegacacheError):
+        raise done.fault
+    return done

@@ -1,0 +1,126 @@
+"""What `warm` and `publish` answer, and what they tell while they work."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from megacache.errors import MegacacheError
+
+
+class WarmStatus(StrEnum):
+    """How a warm start ended; no status but `LOADED` changed anything."""
+
+    LOADED = "loaded"
+    """Artifacts were handed to PyTorch; whether the compiler then hits is a later fact."""
+    MISS = "miss"
+    """The store holds nothing for this environment."""
+    DISABLED = "disabled"
+    """Switched off, here or in PyTorch."""
+    UNTRUSTED = "untrusted"
+    """What was there was refused, because it may be harmful."""
+    UNAVAILABLE = "unavailable"
+    """The store, the data or PyTorch failed."""
+
+
+class PublishStatus(StrEnum):
+    """How a publication ended."""
+
+    PUBLISHED = "published"
+    """A new bundle is in the store."""
+    UNCHANGED = "unchanged"
+    """Nothing was compiled since this process last warmed or published; the store was not asked."""
+    COVERED = "covered"
+    """Other processes had published all of it."""
+    DUPLICATE = "duplicate"
+    """Another process published the same bundle a moment earlier."""
+    EMPTY = "empty"
+    """PyTorch has recorded nothing that can be published."""
+    READ_ONLY = "read_only"
+    """Writing is switched off, or the store refused it."""
+    DISABLED = "disabled"
+    """Switched off, here or in PyTorch."""
+    UNAVAILABLE = "unavailable"
+    """The store, the data or PyTorch failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One step of a long call."""
+
+    stage: str
+    """`download` or `upload`."""
+    done: int
+    """Bytes so far: as stored for a download, raw for an upload."""
+    total: int
+    """Bytes in all."""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    status: StrEnum
+    """How it ended."""
+    url: str
+    """The cache, without any password that its URL held."""
+    reason: str = ""
+    """Why the status is what it is, for people; empty if that is plain."""
+    warnings: tuple[str, ...] = ()
+    """What did not decide the status, but matters."""
+    artifacts: Mapping[str, int] = field(default_factory=dict)
+    """Artifacts loaded or published, by kind."""
+    bytes_stored: int = 0
+    """Size of their chunks in the store."""
+    bytes_raw: int = 0
+    """Size of their chunks before compression."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time spent, by stage."""
+    error: MegacacheError | None = None
+    """The fault that decided the status, if one did."""
+
+    def __str__(self) -> str:
+        found = " ".join(f"{count} {kind}" for kind, count in sorted(self.artifacts.items()))
+        moved = f"{found}, {self.bytes_stored} bytes stored, {self.bytes_raw} raw" if found else self.reason
+        return ": ".join(filter(None, [self.status, moved]))
+
+    def raise_for_status(self) -> Self:
+        """Raise the fault that decided the status; a miss is an outcome and raises nothing."""
+        if self.error is not None:
+            raise self.error
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmResult(_Result):
+    """What a warm start did. True if anything was loaded."""
+
+    status: WarmStatus
+    bundles: tuple[str, ...] = ()
+    """Ids of the bundles that were loaded."""
+    info: Any = None
+    """PyTorch's own `CacheInfo` of what it loaded, or None."""
+
+    def __bool__(self) -> bool:
+        return self.status is WarmStatus.LOADED
+
+
+_IN_THE_STORE = {
+    PublishStatus.PUBLISHED,
+    PublishStatus.UNCHANGED,
+    PublishStatus.COVERED,
+    PublishStatus.DUPLICATE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishResult(_Result):
+    """What a publication did. True if all that this process compiled is in the store."""
+
+    status: PublishStatus
+    bundle: str | None = None
+    """Id of the bundle that now holds what was new, or None."""
+
+    def __bool__(self) -> bool:
+        return self.status in _IN_THE_STORE

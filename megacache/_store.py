@@ -1,0 +1,197 @@
+"""The one door to fsspec: a URL prefix of write-once objects.
+
+Only three things are asked of a store: list a folder, read an object, create an object that is not there. How far the
+last is kept depends on what stands behind the URL (`CreateGuarantee`).
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from megacache._deadline import Deadline
+from megacache._faults import faults, http_status, redacted
+from megacache._local import create_file
+from megacache._parallel import call
+from megacache.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+_SINGLE_PUT = 1 << 40
+_CREATE_ATTEMPTS = 5
+_EXISTS, _CONFLICT = 412, 409
+
+_S3 = frozenset({"s3", "s3a"})
+_GCS = frozenset({"gs", "gcs"})
+_AZURE = frozenset({"abfs", "abfss", "az", "adl"})
+_LOCAL = frozenset({"file", "local"})
+
+_FRESH: Mapping[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+_S3_OPTIONS: Mapping[str, Any] = {
+    **_FRESH,
+    "config_kwargs": {
+        "connect_timeout": 3,
+        "read_timeout": 10,
+        "retries": {"mode": "standard", "total_max_attempts": 2},
+        "max_pool_connections": 64,
+    },
+}
+_GCS_OPTIONS: Mapping[str, Any] = {**_FRESH, "requests_timeout": 30}
+
+
+class CreateGuarantee(StrEnum):
+    """What happens when two writers create the same object at once."""
+
+    EXCLUSIVE = "exclusive"
+    """One of them wins, and the other is told: local disk, memory, S3, GCS and Azure."""
+    HARMLESS = "harmless"
+    """Either may win; both wrote what serves: a chunk is named by its content, a manifest by what its bundle holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One object in a listing."""
+
+    key: str
+    """Path relative to the folder that was listed."""
+    size: int
+    """Bytes."""
+
+
+class Store:
+    """A prefix that fsspec reaches. Every call returns before the deadline, or raises `DeadlineError`."""
+
+    def __init__(self, fs: "AbstractFileSystem", root: str, *, url: str, deadline: Deadline) -> None:
+        self._fs = fs
+        self._root = root.rstrip("/")
+        self._protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        self.url = url
+        """Fit to be shown."""
+        self.deadline = deadline
+
+    @classmethod
+    def open(cls, url: str, *, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Self:
+        """Find the filesystem behind a URL; raise `SettingsError` if nothing installed speaks its protocol.
+
+        Neither the instance nor a listing is shared with the rest of the process, so that what other writers did is
+        seen.
+        """
+        shown, options = redacted(url), _with_defaults(url, storage_options or {})
+
+        def connect() -> "tuple[AbstractFileSystem, str]":
+            from fsspec.core import url_to_fs
+
+            return url_to_fs(url, **options)  # type: ignore[no-any-return]
+
+        with faults(shown, "opening it"):
+            fs, root = call(connect, deadline=deadline, doing=f"opening {shown}")
+        return cls(fs, root, url=shown, deadline=deadline)
+
+    @property
+    def guarantee(self) -> CreateGuarantee:
+        """What `create` promises here; a server that ignores conditions makes an S3 or GCS URL merely harmless."""
+        exclusive = self._protocols & (_S3 | _GCS | _AZURE | _LOCAL | {"memory"})
+        return CreateGuarantee.EXCLUSIVE if exclusive else CreateGuarantee.HARMLESS
+
+    def within(self, deadline: Deadline) -> "Store":
+        """Give the same store under another deadline."""
+        return Store(self._fs, self._root, url=self.url, deadline=deadline)
+
+    def list(self, folder: str = "") -> tuple[Entry, ...]:
+        """List all objects below a folder, 1,000 a request; a folder that is not there is empty.
+
+        Raises `MissingError` if the bucket itself is not there.
+        """
+        path = f"{self._root}/{folder}".rstrip("/")
+        with faults(self.url, f"listing {folder or 'it'}"):
+            found = self._find(path)
+        return tuple(
+            Entry(key=info["name"].removeprefix(path).lstrip("/"), size=info["size"] or 0)
+            for info in found.values()
+            if info["type"] == "file"
+        )
+
+    def read(self, key: str, *, size: int) -> bytes:
+        """Read the first `size` bytes of an object, in one request; raise `MissingError` if it is not there."""
+        if not size:
+            return b""
+        with faults(self.url, f"reading {key}"):
+            data: bytes = self._ask("cat_file", f"{self._root}/{key}", start=0, end=size)
+            return data
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Create an object whole or not at all; return False if it was there already, and leave that one alone."""
+        with faults(self.url, f"creating {key}"):
+            for attempt in range(_CREATE_ATTEMPTS):
+                try:
+                    self._create(f"{self._root}/{key}", data)
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    status = http_status(error)
+                    if status == _EXISTS:
+                        return False
+                    if status != _CONFLICT:
+                        raise
+                    time.sleep(min(0.1 * 2**attempt, self.deadline.remaining()))
+                else:
+                    return True
+        msg = f"{self.url}: others keep creating {key}"
+        raise UnavailableError(msg, hint="publish again")
+
+    def _find(self, path: str) -> Mapping[str, Mapping[str, Any]]:
+        parent, _, name = path.rpartition("/")
+        if self._protocols & (_S3 | _GCS) and parent:
+            # With a prefix, s3fs does not ask again when the answer is empty.
+            return self._ask("find", parent, prefix=f"{name}/", detail=True)  # type: ignore[no-any-return]
+        try:
+            return self._ask("find", path, detail=True)  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            if self._protocols & (_S3 | _GCS):
+                raise
+            return {}
+
+    def _create(self, path: str, data: bytes) -> None:
+        if self._protocols & _LOCAL:
+            call(lambda: create_file(Path(path), data), deadline=self.deadline, doing=f"creating {path}")
+        elif self._protocols & (_S3 | _GCS):
+            # Servers honour the condition on a single PUT only, and not on a multipart upload.
+            self._ask("pipe_file", path, data, mode="create", chunksize=_SINGLE_PUT)
+        else:
+            self._ask("makedirs", path.rpartition("/")[0], exist_ok=True)
+            self._ask("pipe_file", path, data, mode="create")
+
+    def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        doing = f"asking {self.url} to {method}"
+        self.deadline.check(doing)
+        if not self._fs.async_impl or "dir" in self._protocols:
+            return call(lambda: getattr(self._fs, method)(*args, **kwargs), deadline=self.deadline, doing=doing)
+        from fsspec.asyn import sync
+        from fsspec.exceptions import FSTimeoutError
+
+        try:
+            coroutine = getattr(self._fs, f"_{method}")
+            return sync(self._fs.loop, coroutine, *args, timeout=self.deadline.remaining(), **kwargs)
+        except FSTimeoutError as error:
+            raise self.deadline.missed(doing) from error
+
+
+def _with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    chain = [link.partition("://")[0] for link in url.split("::")]
+    if len(chain) == 1:
+        return {**_protocol_options(chain[0]), **options}
+    nested = {link: {**_protocol_options(link), **options.get(link, {})} for link in chain}
+    return {**options, **nested}
+
+
+def _protocol_options(protocol: str) -> Mapping[str, Any]:
+    if protocol in _S3:
+        return _S3_OPTIONS
+    if protocol in _GCS:
+        return _GCS_OPTIONS
+    if protocol in _AZURE:
+        return _FRESH
+    return {"skip_instance_cache": True}

@@ -1,0 +1,177 @@
+"""Fetch what fits this process from a store and hand it to PyTorch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from megacache import _compiler
+from megacache._catalog import Catalog, Listing
+from megacache._delivery import Delivery
+from megacache._environment import Environment
+from megacache._manifest import Manifest
+from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatus
+from megacache._session import Session
+from megacache._stopwatch import Stopwatch
+from megacache._store import Store
+from megacache.errors import (
+    CompilerError,
+    DeadlineError,
+    MegacacheError,
+    MissingError,
+    UnsupportedFormatError,
+    UntrustedError,
+)
+
+_EXPLAIN_SECONDS = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """What has become of the bundles so far."""
+
+    loaded: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    incomplete: bool = False
+    faults: list[MegacacheError] = field(default_factory=list)
+    passed_by: list[str] = field(default_factory=list)
+    artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
+    bytes_wanted: int = 0
+    bytes_stored: int = 0
+    bytes_raw: int = 0
+
+
+class Warming:
+    """One warm start."""
+
+    def __init__(
+        self, store: Store, environment: Environment, session: Session, clock: Stopwatch, progress: ProgressCallback
+    ) -> None:
+        self._store = store
+        self._environment = environment
+        self._catalog = Catalog(store, environment)
+        self._session = session
+        self._clock = clock
+        self._progress = progress
+        self._tally = _Tally()
+
+    def run(self) -> WarmResult:
+        """Load all bundles that are whole and fit; a chunk that is gone makes one more round.
+
+        A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
+        """
+        try:
+            self._round()
+            if self._tally.incomplete:
+                self._round()
+        except DeadlineError as error:
+            self._tally.faults.append(error)
+        return self._result()
+
+    def _round(self) -> None:
+        with self._clock.stage("list"):
+            listing = self._catalog.list()
+        with self._clock.stage("manifests"):
+            manifests = list(self._usable(listing))
+        self._tally.bytes_wanted += sum(ref.stored_size for manifest in manifests for ref in manifest.chunks)
+        deliveries = self._catalog.deliver(manifests)
+        while True:
+            with self._clock.stage("download"):
+                delivery = next(deliveries, None)
+            if delivery is None:
+                break
+            with self._clock.stage("load"):
+                self._accept(delivery)
+        for manifest in manifests:
+            if manifest.bundle not in self._tally.failed:
+                self._tally.loaded.append(manifest.bundle)
+                self._session.loaded(manifest)
+
+    def _usable(self, listing: Listing) -> Iterator[Manifest]:
+        self._session.unusable.update(listing.withdrawn)
+        unseen = {bundle: size for bundle, size in listing.visible.items() if bundle not in self._tally.seen}
+        self._tally.seen.update(unseen)
+        for done in self._catalog.read(unseen):
+            manifest = done.value
+            if manifest is None:
+                self._fail(done.item, done.fault)
+            elif differing := self._environment.mismatches(manifest.environment):
+                self._pass_by(done.item, "; ".join(map(str, differing)))
+            else:
+                yield manifest
+
+    def _accept(self, delivery: Delivery) -> None:
+        bundle = delivery.manifest.bundle
+        if delivery.fault is not None:
+            self._fail(bundle, delivery.fault)
+            return
+        try:
+            for ref, blob in zip(delivery.chunks, delivery.blobs, strict=True):
+                self._store.deadline.check("loading what was downloaded")
+                self._tally.artifacts = self._tally.artifacts.plus(_compiler.load(blob, self._store.deadline))
+                self._tally.bytes_stored += ref.stored_size
+                self._tally.bytes_raw += ref.raw_size
+        except CompilerError as error:
+            self._fail(bundle, error)
+        self._progress(Progress(stage="download", done=self._tally.bytes_stored, total=self._tally.bytes_wanted))
+
+    def _fail(self, bundle: str, fault: BaseException | None) -> None:
+        self._tally.failed.add(bundle)
+        if isinstance(fault, MissingError):
+            self._tally.incomplete = True
+            self._pass_by(bundle, f"incomplete: {fault}")
+        elif isinstance(fault, UnsupportedFormatError):
+            self._pass_by(bundle, str(fault))
+        elif isinstance(fault, MegacacheError):
+            self._tally.faults.append(fault)
+            self._pass_by(bundle, str(fault))
+
+    def _pass_by(self, bundle: str, why: str) -> None:
+        self._tally.passed_by.append(f"bundle {bundle} was passed by: {why}")
+        self._session.unusable.add(bundle)
+
+    def _result(self) -> WarmResult:
+        tally = self._tally
+        fault = _worst(tally.faults)
+        status, error = WarmStatus.LOADED, None
+        reason = ""
+        if not tally.loaded and fault is not None:
+            status, error, reason = status_of(fault), fault, str(fault)
+        elif not tally.loaded:
+            status, reason = WarmStatus.MISS, "; ".join(tally.passed_by) or self._explain()
+        return WarmResult(
+            url=self._store.url,
+            status=status,
+            reason=reason,
+            error=error,
+            warnings=tuple(tally.passed_by),
+            bundles=tuple(tally.loaded),
+            artifacts=tally.artifacts.counts(),
+            info=tally.artifacts.info,
+            bytes_stored=tally.bytes_stored,
+            bytes_raw=tally.bytes_raw,
+            seconds=self._clock.seconds(),
+        )
+
+    def _explain(self) -> str:
+        nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
+        if self._store.deadline.remaining() <= _EXPLAIN_SECONDS:
+            return nothing
+        catalog = Catalog(self._store.within(self._store.deadline.sooner(_EXPLAIN_SECONDS)), self._environment)
+        try:
+            with self._clock.stage("explain"):
+                nearest, others = catalog.nearest_other()
+        except MegacacheError:
+            return nothing
+        if nearest is None:
+            return nothing
+        differing = "; ".join(map(str, self._environment.mismatches(nearest)))
+        return f"{nothing}; the nearest of {others} other environments differs: {differing}"
+
+
+def status_of(fault: MegacacheError) -> WarmStatus:
+    """Say how a warm start that loaded nothing has ended."""
+    return WarmStatus.UNTRUSTED if isinstance(fault, UntrustedError) else WarmStatus.UNAVAILABLE
+
+
+def _worst(faults: Sequence[MegacacheError]) -> MegacacheError | None:
+    return next((fault for fault in faults if isinstance(fault, UntrustedError)), next(iter(faults), None))
