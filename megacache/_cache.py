@@ -19,7 +19,7 @@ from megacache._results import (
     WarmResult,
     WarmStatus,
 )
-from megacache._session import session
+from megacache._session import Session, session
 from megacache._settings import Settings
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
@@ -132,7 +132,7 @@ class Cache:
             off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
             if off:
                 return WarmResult(url=redacted(url), status=WarmStatus.DISABLED, reason=off)
-            known = session(url)
+            known = session(url, self._storage_options)
             known.folder = _compiler.cache_folder()
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
@@ -150,11 +150,10 @@ class Cache:
             off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
             if off:
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
-            recorded = take(session(url), deadline)
-        publication = Publication(
-            recorded, session(url), clock, self._progress, url=redacted(url), labels=_checked(labels)
-        )
-        return _Taken(url=url, publication=publication, deadline=deadline)
+            known = session(url, self._storage_options)
+            recorded = take(known, deadline)
+        publication = Publication(recorded, known, clock, self._progress, url=redacted(url), labels=_checked(labels))
+        return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 
     def _conclude(self, taken: "PublishResult | _Taken", clock: Stopwatch) -> PublishResult:
         result = taken if isinstance(taken, PublishResult) else self._softly(clock, lambda: self._upload(taken))
@@ -162,7 +161,7 @@ class Cache:
         return result.raise_for_status() if self._strict else result
 
     def _upload(self, taken: "_Taken") -> PublishResult:
-        with session(taken.url).publishing(taken.deadline):
+        with taken.session.publishing(taken.deadline):
             settled = taken.publication.settled()
             if settled is not None:
                 return settled
@@ -188,6 +187,7 @@ class _Taken:
     """What was recorded at the moment of the call, on its way to the store."""
 
     url: str
+    session: Session
     publication: Publication
     deadline: Deadline
 

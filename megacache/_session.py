@@ -2,10 +2,12 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from megacache._deadline import Deadline
+from megacache._digest import Digest
 from megacache._manifest import ArtifactRef, Manifest
 
 
@@ -51,9 +53,10 @@ class Session:
 _sessions: dict[str, Session] = {}
 
 
-def session(url: str) -> Session:
-    """Give the one session of this process for a cache."""
-    return _sessions.setdefault(url, Session())
+def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
+    """Give the one session of this process for a cache: the same URL at another endpoint is another cache."""
+    options = sorted((name, repr(value)) for name, value in (storage_options or {}).items())
+    return _sessions.setdefault(Digest.of(repr((url, options)).encode()).hex, Session())
 
 
 def _unlock_all() -> None:

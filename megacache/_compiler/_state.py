@@ -63,7 +63,8 @@ def recording_warnings(kinds: Collection[str]) -> list[str]:
 
         warnings = []
         aot, inductor = counters["aot_autograd"], counters["inductor"]
-        unsaved = aot["autograd_cache_miss"] - aot["autograd_cache_saved"]
+        settled = ("autograd_cache_hit", "autograd_cache_saved", "autograd_cache_bypass")
+        unsaved = aot["ok"] - sum(aot[name] for name in settled)
         if unsaved > 0:
             warnings.append(
                 f"{unsaved} graphs were compiled without their AOTAutograd entry: "

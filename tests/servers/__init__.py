@@ -51,9 +51,7 @@ class Child:
 def running(argv: Sequence[str | Path], *, log: Path, cwd: Path | None = None) -> Iterator[Child]:
     """Keep a child process alive for the length of a block."""
     with log.open("wb") as output:
-        popen = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd
-        )
+        popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd)
     try:
         yield Child(popen=popen, log=log)
     finally:

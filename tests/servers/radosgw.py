@@ -70,9 +70,7 @@ def serve(workdir: Path) -> Iterator[Server]:
     """Run a cluster with one bucket, keeping its state in an empty folder."""
     monitor, gateway, fsid, osd = free_port(), free_port(), str(uuid.uuid4()), str(uuid.uuid4())
     conf = workdir / "ceph.conf"
-    conf.write_text(
-        _CONFIGURATION.format(host=HOST, workdir=workdir, fsid=fsid, monitor=monitor, gateway=gateway)
-    )
+    conf.write_text(_CONFIGURATION.format(host=HOST, workdir=workdir, fsid=fsid, monitor=monitor, gateway=gateway))
     _make_monitor(conf, fsid, f"[v2:{HOST}:{monitor}/0]")
     with running(["ceph-mon", "-c", conf, "-f", "-i", "a"], log=workdir / "mon.log") as mon:
         wait_until(lambda: accepts(monitor), _START_SECONDS, "ceph-mon", child=mon)

@@ -1,0 +1,180 @@
+"""A program under test: it takes steps as JSON on its command line and answers each on its last line of output.
+
+It runs real models through the real compiler. Every step is a function below; a test names it and gives its arguments.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import megacache
+from megacache import PublishResult, WarmResult
+from tests import models
+
+Answer = dict[str, Any]
+
+
+def answer_of(result: WarmResult | PublishResult) -> Answer:
+    """Put a result into JSON's types."""
+    return {
+        "status": result.status.value,
+        "true": bool(result),
+        "reason": result.reason,
+        "warnings": list(result.warnings),
+        "artifacts": dict(result.artifacts),
+        "bytes_stored": result.bytes_stored,
+        "bytes_raw": result.bytes_raw,
+        "seconds": dict(result.seconds),
+        "error": type(result.error).__name__ if result.error else None,
+        "bundle": getattr(result, "bundle", None),
+        "bundles": list(getattr(result, "bundles", ())),
+        "info": counts(getattr(result, "info", None)),
+    }
+
+
+def counts(info: Any) -> dict[str, int]:
+    """Count what torch says it loaded."""
+    return {kind: len(keys) for kind, keys in info.artifacts.items()} if info else {}
+
+
+def warm(**options: Any) -> Answer:
+    """Warm, and answer with the result or the exception."""
+    try:
+        return answer_of(megacache.warm(**options))
+    except megacache.MegacacheError as error:
+        return {"raised": type(error).__name__, "message": str(error)}
+
+
+def publish(**options: Any) -> Answer:
+    """Publish, in the background if `wait` is false, and answer with the result or the exception."""
+    try:
+        result = megacache.publish(**options)
+        return answer_of(result if isinstance(result, PublishResult) else result.result(60))
+    except megacache.MegacacheError as error:
+        return {"raised": type(error).__name__, "message": str(error)}
+
+
+def publish_and_exit(**options: Any) -> Answer:
+    """Publish in the background and go to the end of the program at once."""
+    megacache.publish(wait=False, **options)
+    return {}
+
+
+def run(model: str, **options: Any) -> Answer:
+    """Compile and run a model; answer with a digest of its outputs and what torch's caches counted meanwhile."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    outputs = getattr(models, model)(**options)
+    digest = hashlib.sha256()
+    for tensor in outputs:
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    fx, aot = counters["inductor"], counters["aot_autograd"]
+    return {
+        "digest": digest.hexdigest(),
+        "sum": [float(tensor.double().sum()) for tensor in outputs],
+        "fx_hit": fx["fxgraph_cache_hit"],
+        "fx_miss": fx["fxgraph_cache_miss"],
+        "aot_hit": aot["autograd_cache_hit"],
+        "aot_miss": aot["autograd_cache_miss"],
+    }
+
+
+def eager(model: str, **options: Any) -> Answer:
+    """Run a model without compiling it."""
+    outputs = getattr(models, model)(compiled=False, **options)
+    return {"sum": [float(tensor.double().sum()) for tensor in outputs]}
+
+
+def start_afresh(folder: str) -> Answer:
+    """Forget what is compiled and turn to an empty cache folder, as a new process would."""
+    import torch
+
+    torch._dynamo.reset()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    return {}
+
+
+def save_plainly(path: str) -> Answer:
+    """Save with torch's own function."""
+    import torch
+
+    saved = torch.compiler.save_cache_artifacts()
+    assert saved is not None
+    Path(path).write_bytes(saved[0])
+    return {}
+
+
+def load_plainly(path: str) -> Answer:
+    """Load with torch's own function."""
+    import torch
+    import torch._dynamo
+
+    info = torch.compiler.load_cache_artifacts(Path(path).read_bytes())
+    assert info is not None
+    return counts(info)
+
+
+def configure(name: str, *, value: Any) -> Answer:
+    """Set an attribute of torch, by its dotted name."""
+    import torch
+    import torch._dynamo
+    import torch._inductor.config
+
+    *path, last = name.split(".")
+    target: Any = torch
+    for part in path:
+        target = getattr(target, part)
+    setattr(target, last, value)
+    return {}
+
+
+def meet(path: str, others: int) -> Answer:
+    """Wait until as many processes have come to this point, so that they go on at the same moment."""
+    folder = Path(path)
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 300
+    while len(list(folder.iterdir())) < others:
+        assert time.monotonic() < deadline, "the others did not come"
+        time.sleep(0.005)
+    return {}
+
+
+def environment() -> Answer:
+    """Answer with the facts."""
+    found = megacache.environment()
+    return {"facts": dict(found.facts), "fingerprint": found.fingerprint, "device": found.device}
+
+
+STEPS: dict[str, Callable[..., Answer]] = {
+    step.__name__: step
+    for step in (
+        warm,
+        publish,
+        publish_and_exit,
+        run,
+        eager,
+        start_afresh,
+        save_plainly,
+        load_plainly,
+        configure,
+        meet,
+        environment,
+    )
+}
+
+
+def main() -> None:
+    """Do the steps in order."""
+    answers = [STEPS[name](**options) for name, options in json.loads(sys.argv[1])]
+    print(json.dumps(answers), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Small real models, each compiled and run once; they return the tensors to compare."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def _compiled(function: Callable[..., Any], *, compiled: bool, **options: Any) -> Callable[..., Any]:
+    return torch.compile(function, **options) if compiled else function
+
+
+def _net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.LayerNorm(32), nn.Linear(32, 4))
+
+
+def _batch(rows: int) -> Tensor:
+    return torch.linspace(-1, 1, rows * 16).reshape(rows, 16).clone()
+
+
+def inference(*, compiled: bool = True, rows: int = 8) -> list[Tensor]:
+    """Run a small network without gradients."""
+    with torch.no_grad():
+        return [_compiled(_net(), compiled=compiled)(_batch(rows))]
+
+
+def training(*, compiled: bool = True, backward: bool = True) -> list[Tensor]:
+    """Run a small network forward and backward."""
+    net = _net()
+    loss = _compiled(net, compiled=compiled)(_batch(8)).square().mean()
+    if not backward:
+        return [loss.detach()]
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)]
+
+
+def dynamic(*, compiled: bool = True) -> list[Tensor]:
+    """Run one graph on batches of several sizes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 4))
+    with torch.no_grad():
+        function = _compiled(net, compiled=compiled, dynamic=True)
+        return [function(_batch(rows)) for rows in (3, 5, 9)]
+
+
+def broken(*, compiled: bool = True) -> list[Tensor]:
+    """Run a function whose graph breaks in the middle."""
+
+    def function(x: Tensor) -> Tensor:
+        x = torch.tanh(x * 2)
+        torch._dynamo.graph_break()
+        return torch.sin(x) + x.mean()
+
+    with torch.no_grad():
+        return [_compiled(function, compiled=compiled)(_batch(8))]
+
+
+def doubling(*, compiled: bool = True) -> list[Tensor]:
+    """Run one small graph, to have it apart from the others."""
+
+    def function(x: Tensor) -> Tensor:
+        return torch.relu(x * 2 + 1)
+
+    with torch.no_grad():
+        return [_compiled(function, compiled=compiled)(_batch(8))]
+
+
+def cosine(*, compiled: bool = True) -> list[Tensor]:
+    """Run another small graph."""
+
+    def function(x: Tensor) -> Tensor:
+        return torch.cos(x) - x.sum()
+
+    with torch.no_grad():
+        return [_compiled(function, compiled=compiled)(_batch(8))]
+
+
+def guarded(*, compiled: bool = True, rows: int = 8) -> list[Tensor]:
+    """Run a graph whose cache entry holds a guard on the batch size: two sizes share one key."""
+
+    def function(x: Tensor) -> Tensor:
+        return x.cos() * 2 if x.shape[0] * x.shape[1] < 1000 else x.cos() * 2
+
+    x = _batch(rows)
+    if compiled:
+        torch._dynamo.mark_dynamic(x, 0)
+    with torch.no_grad():
+        return [_compiled(function, compiled=compiled)(x)]
+
+
+def reduction(*, compiled: bool = True) -> list[Tensor]:
+    """Run what Inductor vectorises by hand: its steps are as wide as the vectors of the CPU that compiled it."""
+
+    def function(x: Tensor) -> Tensor:
+        return torch.softmax(x.exp(), dim=-1).cumsum(0) + x.mean(0)
+
+    with torch.no_grad():
+        return [_compiled(function, compiled=compiled)(torch.linspace(-2, 2, 4096).reshape(64, 64))]
