@@ -65,6 +65,7 @@ class Window:
 
 def call(function: Callable[[], Value], *, deadline: Deadline, doing: str) -> Value:
     """Run one blocking function, and raise `DeadlineError` if it does not return in time."""
+    deadline.check(doing)
     for done in unordered(lambda _: function(), [None], deadline=deadline, doing=doing):
         return done.result()
     raise AssertionError

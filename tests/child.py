@@ -91,12 +91,13 @@ def eager(model: str, **options: Any) -> Answer:
     return {"sum": [float(tensor.double().sum()) for tensor in outputs]}
 
 
-def start_afresh(folder: str) -> Answer:
-    """Forget what is compiled and turn to an empty cache folder, as a new process would."""
+def start_afresh(folder: str = "") -> Answer:
+    """Forget what is compiled, and turn to another cache folder if one is given."""
     import torch
 
     torch._dynamo.reset()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    if folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
     return {}
 
 
@@ -173,7 +174,7 @@ STEPS: dict[str, Callable[..., Answer]] = {
 def main() -> None:
     """Do the steps in order."""
     answers = [STEPS[name](**options) for name, options in json.loads(sys.argv[1])]
-    print(json.dumps(answers), flush=True)
+    sys.stdout.write(f"{json.dumps(answers)}\n")
 
 
 if __name__ == "__main__":

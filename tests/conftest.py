@@ -44,6 +44,12 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.MotoS
 
 
 @pytest.fixture(scope="session")
+def moto_s3(moto_server: moto.MotoServer) -> Server:
+    """Describe the moto server to those who need no faults."""
+    return moto_server.server
+
+
+@pytest.fixture(scope="session")
 def unconditional_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serve S3 by a server that ignores conditions, as several products do."""
     with moto.serve(tmp_path_factory.mktemp("unconditional"), conditional=False) as server:

@@ -1,0 +1,138 @@
+"""Values that several test modules need: artifacts, environments, manifests, bundles, stores."""
+
+import random
+import string
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from megacache._blob import Artifact
+from megacache._bundle import KINDS, Chunk, describe, identify, pack_chunk
+from megacache._catalog import Catalog
+from megacache._deadline import Deadline
+from megacache._digest import Digest
+from megacache._environment import FACTS, Environment
+from megacache._layout import EnvironmentPrefix, environment_prefix
+from megacache._manifest import ArtifactRef, ChunkRef, Manifest
+from megacache._store import Store
+
+UNHURRIED = settings(deadline=None)
+"""For property tests: how long an example takes says nothing on a busy machine."""
+
+INDUCTOR_KEY = "f" + "a2z7" * 12 + "abc"
+AOT_KEY = "a" + "b3y6" * 12 + "abc"
+AUTOTUNE_KEY = "ab/" + "0f" * 32 + ".best_config"
+PGO_KEY = "training-run-7:0:None"
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Give bytes that no compressor makes smaller."""
+    return random.Random(seed).randbytes(size)
+
+
+def artifact(key: str = INDUCTOR_KEY, content: bytes = b"content", *, kind: str = "inductor") -> Artifact:
+    """Make an artifact."""
+    return Artifact(kind=kind, key=key, content=content)
+
+
+def artifacts(count: int, *, size: int = 1000, seed: int = 0) -> list[Artifact]:
+    """Make artifacts with keys and contents of their own."""
+    return [artifact(f"f{seed}x{n}", noise(size, seed * 1000 + n)) for n in range(count)]
+
+
+def plain(artifact: Artifact) -> tuple[str, str, bytes]:
+    """Give what makes an artifact equal to another, whether it holds bytes or a view of them."""
+    return artifact.kind, artifact.key, bytes(artifact.content)
+
+
+def environment(recorded: Mapping[str, str] | None = None, **facts: str) -> Environment:
+    """Make an environment with a value for every fact, some of them given."""
+    return Environment(facts={**{name: f"some {name}" for name in FACTS}, **facts}, recorded=recorded or {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle that is not in a store yet."""
+
+    manifest: Manifest
+    chunks: tuple[Chunk, ...]
+
+
+def bundle(
+    *groups: Sequence[Artifact], here: Environment | None = None, labels: Mapping[str, str] | None = None
+) -> Bundle:
+    """Make a bundle with one chunk for each group."""
+    chunks = tuple(pack_chunk(group) for group in groups)
+    manifest = describe(
+        environment=here or environment(),
+        artifacts=[identify(artifact) for group in groups for artifact in group],
+        chunks=[chunk.ref for chunk in chunks],
+        parents=(),
+        labels=labels or {},
+    )
+    return Bundle(manifest=manifest, chunks=chunks)
+
+
+def prefix_of(environment: Environment) -> EnvironmentPrefix:
+    """Say where the bundles of an environment lie."""
+    return environment_prefix(environment.device, environment.fingerprint)
+
+
+def open_store(url: str | None = None) -> Store:
+    """Open a store, by default one in memory that no other test uses."""
+    return Store.open(url or f"memory://{uuid.uuid4().hex}", storage_options=None, deadline=Deadline.after(60))
+
+
+def upload(store: Store, *bundles: Bundle) -> None:
+    """Put bundles into a store."""
+    for one in bundles:
+        place = prefix_of(one.manifest.environment)
+        for chunk in one.chunks:
+            store.create(place.chunk(chunk.ref.digest), chunk.stored)
+        Catalog(store, one.manifest.environment).announce(one.manifest)
+
+
+any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+"""Any text that UTF-8 can carry."""
+any_artifact = st.builds(Artifact, kind=any_text, key=any_text, content=st.binary(max_size=50))
+safe_names = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=128)
+portable_artifact = st.one_of(
+    st.builds(
+        Artifact, kind=st.sampled_from(["inductor", "aot_autograd"]), key=safe_names, content=st.binary(max_size=50)
+    ),
+    st.builds(
+        Artifact,
+        kind=st.just("pgo"),
+        key=st.text(string.digits + string.ascii_letters + "!~ :/", min_size=1, max_size=512),
+        content=st.binary(max_size=50),
+    ),
+    st.builds(
+        Artifact,
+        kind=st.just("autotune"),
+        key=st.builds("{}/{}.best_config".format, safe_names, safe_names),
+        content=st.binary(max_size=50),
+    ),
+)
+digests = st.builds(Digest.of, st.binary(max_size=4))
+sizes = st.integers(0, 2 << 30)
+texts = st.dictionaries(any_text, any_text, max_size=4)
+manifests = st.builds(
+    Manifest,
+    bundle=any_text,
+    created=any_text,
+    producer=any_text,
+    environment=st.builds(Environment, facts=texts, recorded=texts),
+    parents=st.lists(any_text, max_size=3).map(tuple),
+    artifacts=st.lists(
+        st.builds(ArtifactRef, kind=st.sampled_from(sorted(KINDS)), key=any_text, digest=digests, size=sizes),
+        max_size=4,
+    ).map(tuple),
+    chunks=st.lists(
+        st.builds(ChunkRef, part=any_text, digest=digests, stored_size=sizes, raw_size=sizes, codec=any_text),
+        max_size=4,
+    ).map(tuple),
+    labels=texts,
+)
