@@ -1,13 +1,13 @@
 """The verbs on one cache. Faults become results here, and nowhere below."""
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler
+from megacache._background import in_background
 from megacache._deadline import Deadline
 from megacache._faults import redacted
 from megacache._publish import Publication, take
@@ -114,16 +114,7 @@ class Cache:
         taken = self._softly(clock, lambda: self._take(Deadline.after(timeout), labels or {}, clock))
         if wait:
             return self._conclude(taken, clock)
-        future: Future[PublishResult] = Future()
-
-        def conclude() -> None:
-            try:
-                future.set_result(self._conclude(taken, clock))
-            except BaseException as error:  # noqa: BLE001 - belongs to whoever asks the future
-                future.set_exception(error)
-
-        threading.Thread(target=conclude, name="megacache-publish").start()
-        return future
+        return in_background(lambda: self._conclude(taken, clock))
 
     def _warm(self, deadline: Deadline, clock: Stopwatch) -> WarmResult:
         settings = Settings.read()

@@ -5,6 +5,7 @@ It runs real models through the real compiler. Every step is a function below; a
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import time
@@ -59,10 +60,41 @@ def publish(**options: Any) -> Answer:
         return {"raised": type(error).__name__, "message": str(error)}
 
 
-def publish_and_exit(**options: Any) -> Answer:
-    """Publish in the background and go to the end of the program at once."""
-    megacache.publish(wait=False, **options)
-    return {}
+def publish_and_go_on(**options: Any) -> Answer:
+    """Publish in the background and do not ask what became of it."""
+    future = megacache.publish(wait=False, **options)
+    return {"running": not future.done()}
+
+
+def synchronize(*, model: str, fails: bool, **options: Any) -> Answer:
+    """Run a model between warm start and publication, in a block that may fail."""
+    sync: megacache.Synchronized | None = None
+    caught = ""
+    try:
+        with megacache.synchronized(**options) as sync:
+            ran = run(model)
+            if fails:
+                msg = "the block failed"
+                raise RuntimeError(msg)  # noqa: TRY301 - the exception has to leave the block
+    except RuntimeError as error:
+        caught = str(error)
+    assert sync is not None
+    published = answer_of(sync.published) if sync.published else None
+    return {"warmed": answer_of(sync.warmed), "ran": ran, "published": published, "caught": caught}
+
+
+def publish_in_fork(**options: Any) -> Answer:
+    """Publish in a forked child, and answer with its result."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, json.dumps(publish(**options)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer: Answer = json.load(pipe)
+    os.waitpid(child, 0)
+    return answer
 
 
 def run(model: str, **options: Any) -> Answer:
@@ -147,6 +179,38 @@ def meet(path: str, others: int) -> Answer:
     return {}
 
 
+def artifacts_on_disk() -> Answer:
+    """Count the files in torch's cache folder that came out of artifacts."""
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    return {name: sum(p.is_file() for p in (folder / name).rglob("*")) for name in ("fxgraph", "aotautograd")}
+
+
+def snapshot() -> Answer:
+    """Answer with all that a library could change behind a program's back."""
+    state: Answer = {
+        "environment": dict(os.environ),
+        "levels": {
+            name: logger.level
+            for name, logger in logging.root.manager.loggerDict.items()
+            if isinstance(logger, logging.Logger)
+        },
+        "root": [logging.root.level, len(logging.root.handlers)],
+    }
+    for name in ("torch._inductor.config", "torch._dynamo.config", "torch._functorch.config"):
+        if name in sys.modules:
+            state[name] = {key: repr(value) for key, value in sys.modules[name].get_config_copy().items()}
+    return state
+
+
+def import_compiler() -> Answer:
+    """Import the compiler, as the first compilation would."""
+    import torch
+    import torch._dynamo
+    import torch._inductor.compile_fx
+
+    return {"version": torch.__version__}
+
+
 def environment() -> Answer:
     """Answer with the facts."""
     found = megacache.environment()
@@ -158,7 +222,9 @@ STEPS: dict[str, Callable[..., Answer]] = {
     for step in (
         warm,
         publish,
-        publish_and_exit,
+        publish_and_go_on,
+        publish_in_fork,
+        synchronize,
         run,
         eager,
         start_afresh,
@@ -166,6 +232,9 @@ STEPS: dict[str, Callable[..., Answer]] = {
         load_plainly,
         configure,
         meet,
+        artifacts_on_disk,
+        snapshot,
+        import_compiler,
         environment,
     )
 }

@@ -43,6 +43,13 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.MotoS
         yield server
 
 
+@pytest.fixture
+def faulty(moto_server: moto.MotoServer) -> Iterator[moto.MotoServer]:
+    """Give the moto server to a test that makes it fail, and heal it afterwards."""
+    yield moto_server
+    moto_server.heal()
+
+
 @pytest.fixture(scope="session")
 def moto_s3(moto_server: moto.MotoServer) -> Server:
     """Describe the moto server to those who need no faults."""

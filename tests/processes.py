@@ -19,7 +19,7 @@ Step = tuple[str, dict[str, Any]]
 Answer = dict[str, Any]
 
 
-def step(name: str, **options: Any) -> Step:
+def step(name: str, /, **options: Any) -> Step:
     """Name a step of `tests.child` and its arguments."""
     return name, options
 
@@ -63,10 +63,10 @@ class Processes:
         return folder
 
     def start(
-        self, *steps: Step, environment: Mapping[str, str] | None = None, folder: Path | str | None = None
+        self, *steps: Step, environment: Mapping[str, str | None] | None = None, folder: Path | str | None = None
     ) -> Running:
-        """Start a child and return at once."""
-        variables = {
+        """Start a child and return at once; a variable of None is taken out of its environment."""
+        variables: dict[str, str | None] = {
             **os.environ,
             **GCS_ENVIRONMENT,
             "TORCHINDUCTOR_CACHE_DIR": str(folder or self.new_folder()),
@@ -76,7 +76,7 @@ class Processes:
         popen = subprocess.Popen(
             [sys.executable, "-m", "tests.child", json.dumps(steps)],
             cwd=REPOSITORY,
-            env=variables,
+            env={name: value for name, value in variables.items() if value is not None},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -85,7 +85,7 @@ class Processes:
         return Running(popen)
 
     def run(
-        self, *steps: Step, environment: Mapping[str, str] | None = None, folder: Path | str | None = None
+        self, *steps: Step, environment: Mapping[str, str | None] | None = None, folder: Path | str | None = None
     ) -> Sequence[Answer]:
         """Start a child and wait for its answers."""
         return self.start(*steps, environment=environment, folder=folder).answers()

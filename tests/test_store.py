@@ -165,29 +165,23 @@ def test_wrong_secret_is_an_access_error(radosgw_server: Server) -> None:
         store.create("a", b"1")
 
 
-def test_lost_race_on_s3_is_tried_again(moto_server: MotoServer) -> None:
+def test_lost_race_on_s3_is_tried_again(faulty: MotoServer) -> None:
     """S3 answers 409 while another writer creates the same object; a second try settles it."""
-    server = moto_server.server
+    server = faulty.server
     store = Store.open(
         f"{server.url}/{uuid.uuid4().hex}", storage_options=server.storage_options, deadline=Deadline.after(30)
     )
-    moto_server.fault("PUT .*contended", "409", times=2)
-    try:
-        assert store.create("contended", b"1") is True
-    finally:
-        moto_server.heal()
+    faulty.fault("PUT .*contended", "409", times=2)
+    assert store.create("contended", b"1") is True
 
 
-def test_dropped_connection_is_unavailable(moto_server: MotoServer) -> None:
+def test_dropped_connection_is_unavailable(faulty: MotoServer) -> None:
     """A connection that is closed without an answer is a fault of the store, not of the program."""
-    server = moto_server.server
+    server = faulty.server
     store = Store.open(f"{server.url}/reset", storage_options=server.storage_options, deadline=Deadline.after(30))
-    moto_server.fault("PUT .*reset", "reset")
-    try:
-        with pytest.raises(UnavailableError):
-            store.create("one", b"1")
-    finally:
-        moto_server.heal()
+    faulty.fault("PUT .*reset", "reset")
+    with pytest.raises(UnavailableError):
+        store.create("one", b"1")
 
 
 def test_unknown_protocol_is_a_setting(tmp_path: Path) -> None:

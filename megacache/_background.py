@@ -1,0 +1,40 @@
+"""Run work beside the program, and let it end before the interpreter does."""
+
+import concurrent.futures.thread  # noqa: F401 - its hook must be registered before ours
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+_running: set[threading.Thread] = set()
+
+
+def in_background(work: Callable[[], Value]) -> "Future[Value]":
+    """Start work in a thread of its own; the interpreter waits for it at exit, for as long as the work takes."""
+    future: Future[Value] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - belongs to whoever asks the future
+            future.set_exception(error)
+        finally:
+            _running.discard(threading.current_thread())
+
+    thread = threading.Thread(target=run, name="megacache-publish")
+    _running.add(thread)
+    thread.start()
+    return future
+
+
+def _wait_for_all() -> None:
+    for thread in tuple(_running):
+        thread.join()
+
+
+# At exit, executors refuse work before threads are joined, and without one no host name is resolved any more. What is
+# registered here runs in reverse order, hence before the hook of `concurrent.futures.thread`, which uses the same list.
+if hasattr(threading, "_register_atexit"):
+    threading._register_atexit(_wait_for_all)

@@ -1,0 +1,122 @@
+"""Ways in which a published cache can be wrong, each applied to a copy of a good one on disk."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from megacache._blob import Artifact, build_blob
+from megacache._bundle import Chunk, bundle_id, identify
+from megacache._codec import compress
+from megacache._digest import Digest
+from megacache._document import pack
+from megacache._manifest import PAYLOAD_TYPE, ChunkRef, Manifest, seal, unseal
+
+
+def manifest_path(store: Path) -> Path:
+    """Find the one manifest."""
+    (path,) = store.glob("*/*/bundles/*.msgpack")
+    return path
+
+
+def chunk_path(store: Path) -> Path:
+    """Find the one chunk."""
+    (path,) = store.glob("*/*/chunks/*.zst")
+    return path
+
+
+def flip_bit(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    """Cut a file in half."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def rewrite(store: Path, change: Callable[[Manifest], Manifest]) -> None:
+    """Replace the manifest by a changed one under the same name."""
+    path = manifest_path(store)
+    path.write_bytes(seal(change(unseal(path.read_bytes()))))
+
+
+def another_environment(**facts: str) -> Callable[[Path], None]:
+    """Say in the manifest that it was published elsewhere."""
+
+    def damage(store: Path) -> None:
+        rewrite(
+            store,
+            lambda m: dataclasses.replace(
+                m, environment=dataclasses.replace(m.environment, facts={**m.environment.facts, **facts})
+            ),
+        )
+
+    return damage
+
+
+def future_major(store: Path) -> None:
+    """Write a manifest as a later format would."""
+    payload = pack({"format": [2, 0], "bundle": manifest_path(store).stem, "all": "new"})
+    envelope = {"payloadType": PAYLOAD_TYPE, "payload": payload, "signatures": []}
+    manifest_path(store).write_bytes(pack(envelope))
+
+
+def add_bundle(store: Path, *artifacts: Artifact, raw_size: int | None = None) -> str:
+    """Publish artifacts beside what is there, without any of the checks of a publication."""
+    manifest = unseal(manifest_path(store).read_bytes())
+    raw = build_blob(artifacts)
+    stored = compress(raw)
+    ref = ChunkRef(
+        part="artifacts",
+        digest=Digest.of(stored),
+        stored_size=len(stored),
+        raw_size=len(raw) if raw_size is None else raw_size,
+        codec="zstd",
+    )
+    chunk = Chunk(ref=ref, stored=stored)
+    refs = tuple(identify(artifact) for artifact in artifacts)
+    forged = dataclasses.replace(manifest, bundle=bundle_id(refs, ()), artifacts=refs, chunks=(chunk.ref,), parents=())
+    folder = manifest_path(store).parent
+    (folder.parent / "chunks" / f"{ref.digest.hex}.zst").write_bytes(stored)
+    (folder / f"{forged.bundle}.msgpack").write_bytes(seal(forged))
+    return forged.bundle
+
+
+def lying_size(store: Path) -> None:
+    """Declare fewer bytes than the chunk decompresses to."""
+    rewrite(
+        store,
+        lambda m: dataclasses.replace(m, chunks=tuple(dataclasses.replace(c, raw_size=100) for c in m.chunks)),
+    )
+
+
+def swapped_manifest(store: Path) -> None:
+    """Put the manifest under the name of another bundle."""
+    path = manifest_path(store)
+    path.rename(path.with_name(f"{'0' * 32}.msgpack"))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
+    "truncated chunk": (lambda s: truncate(chunk_path(s)), "unavailable", "IntegrityError", "is damaged"),
+    "flipped chunk": (lambda s: flip_bit(chunk_path(s)), "unavailable", "IntegrityError", "is damaged"),
+    "truncated manifest": (lambda s: truncate(manifest_path(s)), "unavailable", "FormatError", "envelope: not msgpack"),
+    "empty manifest": (lambda s: manifest_path(s).write_bytes(b""), "unavailable", "FormatError", "envelope"),
+    "wrong object": (lambda s: manifest_path(s).write_bytes(b"<html>"), "unavailable", "FormatError", "envelope"),
+    "wrong name": (swapped_manifest, "unavailable", "FormatError", "under the name of"),
+    "lying size": (lying_size, "unavailable", "IntegrityError", "size of the chunk"),
+    "chunk gone": (lambda s: chunk_path(s).unlink(), "miss", "", "incomplete"),
+    "future major": (future_major, "miss", "", "upgrade megacache"),
+    "other torch": (
+        another_environment(torch_version="2.99.0"),
+        "miss",
+        "",
+        "torch_version is {torch} here, 2.99.0 there",
+    ),
+    "other python": (another_environment(python="CPython 3.99"), "miss", "", "CPython 3.99 there"),
+    "other GPU": (another_environment(device_name="NVIDIA Z1"), "miss", "", "NVIDIA Z1 there"),
+    "other CPU": (another_environment(cpu_capability="SVE"), "miss", "", "SVE there"),
+}
+"""A name, the damage, and the status, error and part of the reason that a warm start must give."""

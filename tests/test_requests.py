@@ -1,0 +1,63 @@
+"""How many requests reach an S3 server."""
+
+import pytest
+
+from tests.processes import Processes, step
+from tests.servers.moto import MotoServer
+
+
+@pytest.fixture
+def there(moto_server: MotoServer, name: str) -> dict[str, object]:
+    """Give the arguments of `warm` and `publish` for a prefix of its own."""
+    server = moto_server.server
+    return {"url": f"{server.url}/{name}/v1", "storage_options": server.storage_options}
+
+
+def counted(server: MotoServer) -> dict[str, int]:
+    """Count the requests since the last `forget`: listings, reads and writes, each by what they concern."""
+    found = {"LIST": 0, "GET bundles": 0, "GET chunks": 0, "PUT bundles": 0, "PUT chunks": 0}
+    for line in server.requests():
+        method, path = line.split(" ", 1)
+        found["LIST" if "list-type=2" in path else f"{method} {path.split('/')[-2]}"] += 1
+    return {what: count for what, count in found.items() if count}
+
+
+def test_each_call_asks_for_no_more_than_it_needs(
+    moto_server: MotoServer, processes: Processes, there: dict[str, object]
+) -> None:
+    """A publication lists once and writes two objects, a warm start lists once and reads them; no news asks nothing."""
+    moto_server.forget()
+    _, published, unchanged = processes.run(
+        step("run", model="doubling"), step("publish", **there), step("publish", **there)
+    )
+    assert (published["status"], unchanged["status"]) == ("published", "unchanged")
+    assert counted(moto_server) == {"LIST": 1, "PUT chunks": 1, "PUT bundles": 1}
+    moto_server.forget()
+    warmed, _, unchanged = processes.run(step("warm", **there), step("run", model="doubling"), step("publish", **there))
+    assert (warmed["status"], unchanged["status"]) == ("loaded", "unchanged")
+    assert counted(moto_server) == {"LIST": 1, "GET bundles": 1, "GET chunks": 1}
+
+
+def test_miss_costs_two_listings_and_one_manifest_of_each_other_environment(
+    moto_server: MotoServer, processes: Processes, there: dict[str, object]
+) -> None:
+    """An empty cache costs two listings, the second to explain the miss; a deadline that is near saves the second."""
+    moto_server.forget()
+    assert processes.run(step("warm", **there))[0]["status"] == "miss"
+    assert counted(moto_server) == {"LIST": 2}
+    moto_server.forget()
+    assert processes.run(step("warm", timeout=4.0, **there))[0]["status"] == "miss"
+    assert counted(moto_server) == {"LIST": 1}
+
+
+def test_explanation_reads_one_manifest(
+    moto_server: MotoServer, processes: Processes, there: dict[str, object]
+) -> None:
+    """To name the facts that differ, one manifest of the other environment is read."""
+    processes.run(
+        step("run", model="doubling"), step("publish", **there), environment={"ATEN_CPU_CAPABILITY": "default"}
+    )
+    moto_server.forget()
+    warmed = processes.run(step("warm", **there))[0]
+    assert "cpu_capability is" in warmed["reason"]
+    assert counted(moto_server) == {"LIST": 2, "GET bundles": 1}

@@ -1,0 +1,37 @@
+"""megacache leaves the program as it was."""
+
+from pathlib import Path
+
+from tests.processes import Processes, step
+
+
+def test_nothing_is_left_changed(processes: Processes, tmp_path: Path) -> None:
+    """Warming and publishing change no variable, no torch setting and no logger's level."""
+    url = str(tmp_path / "store")
+    _, before, _, warmed, _, compiled, _, _, published = processes.run(
+        step("import_compiler"),
+        step("snapshot"),
+        step("warm", url=url),
+        step("snapshot"),
+        step("run", model="doubling"),
+        step("snapshot"),
+        step("publish", url=url),
+        step("warm", url=url),
+        step("snapshot"),
+    )
+    for earlier, later in ((before, warmed), (compiled, published)):
+        levels = later.pop("levels")
+        assert {name: levels[name] for name in earlier["levels"]} == earlier.pop("levels")
+        assert later == earlier
+
+
+def test_importing_torch_for_the_program_pins_no_folder(processes: Processes, tmp_path: Path) -> None:
+    """The compiler pins its cache folder in the environment when it is imported; a warm start takes that back."""
+    bare: dict[str, str | None] = {"TORCHINDUCTOR_CACHE_DIR": None, "TMPDIR": str(tmp_path)}
+    before, warmed, after = processes.run(
+        step("snapshot"), step("warm", url=str(tmp_path / "store")), step("snapshot"), environment=bare
+    )
+    assert warmed["status"] == "miss"
+    assert after["environment"] == before["environment"]
+    pinned = processes.run(step("import_compiler"), step("snapshot"), environment=bare)[1]
+    assert "TORCHINDUCTOR_CACHE_DIR" in pinned["environment"]
