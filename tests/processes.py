@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,25 @@ class Running:
     """A child that has started."""
 
     popen: subprocess.Popen[str]
-    stderr: str = field(default="")
+    stdout: str = ""
+    stderr: str = ""
+
+    def exit_status(self) -> int:
+        """Wait for the end; a negative status is the signal that the process died of."""
+        try:
+            self.stdout, self.stderr = self.popen.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.stdout, self.stderr = self.popen.communicate()
+            raise
+        return self.popen.returncode
 
     def answers(self) -> list[Answer]:
         """Wait for the end and give the answer of each step."""
-        try:
-            stdout, self.stderr = self.popen.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            stdout, self.stderr = self.popen.communicate()
-            raise
+        if self.popen.returncode is None:
+            self.exit_status()
         assert self.popen.returncode == 0, f"exit status {self.popen.returncode}\n{self.stderr[-4000:]}"
-        found: list[Answer] = json.loads(stdout.splitlines()[-1])
+        found: list[Answer] = json.loads(self.stdout.splitlines()[-1])
         return found
 
 

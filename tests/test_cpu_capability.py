@@ -1,6 +1,7 @@
 """A CPU's vector capability is not in PyTorch's keys; it is in megacache's fingerprint."""
 
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -54,15 +55,18 @@ def test_reason_names_the_capability_of_both_sides(
 def test_plain_torch_hits_across_capabilities(
     lowered: dict[str, str | None], processes: Processes, tmp_path: Path
 ) -> None:
-    """PyTorch's own blob hits on the lesser CPU, and from AVX512 to AVX2 it computes wrong numbers without a word."""
+    """PyTorch's own blob hits on the lesser CPU; from AVX512 to AVX2 its numbers are wrong, or the process dies."""
     blob = str(tmp_path / "blob")
     processes.run(step("run", model="reduction"), step("save_plainly", path=blob))
-    loaded, ran, eager = processes.run(
+    child = processes.start(
         step("load_plainly", path=blob),
         step("run", model="reduction"),
         step("eager", model="reduction"),
         environment=lowered,
     )
+    if child.exit_status() in {-signal.SIGSEGV, -signal.SIGABRT}:  # as with torch 2.8
+        return
+    loaded, ran, eager = child.answers()
     assert loaded == {"inductor": 1, "aot_autograd": 1}
     assert (ran["fx_hit"], ran["fx_miss"]) == (1, 0)
     if HERE == "AVX512":

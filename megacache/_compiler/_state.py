@@ -10,12 +10,10 @@ from megacache.errors import CompilerError
 def switched_off() -> str:
     """Say why torch would use no cached graph in this process; empty if it would."""
     with door("reading its configuration"):
-        import torch
-        import torch._functorch.config
         import torch._inductor.config
 
-        if torch.compiler.config.force_disable_caches:
-            return "PyTorch's caches are off: torch.compiler.config.force_disable_caches"
+        if torch._inductor.config.force_disable_caches:
+            return "PyTorch's caches are off: torch._inductor.config.force_disable_caches"
         if not torch._inductor.config.fx_graph_cache:
             return "PyTorch's graph cache is off: torch._inductor.config.fx_graph_cache"
     return ""
