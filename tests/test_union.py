@@ -89,7 +89,7 @@ def test_processes_that_diverge_and_publish_at_once_lose_nothing(processes: Proc
 
 
 def test_a_fleet_that_starts_cold_publishes_one_bundle(processes: Processes, tmp_path: Path) -> None:
-    """Eight processes compile the same model cold and publish at the same moment: each succeeds, one bundle is there."""
+    """Eight processes compile one model cold and publish at the same moment: each succeeds, one bundle is there."""
     store, gate = tmp_path / "store", str(tmp_path / "gate")
     fleet = [
         processes.start(

@@ -1,0 +1,77 @@
+"""What the README says is so."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from megacache import PublishStatus, WarmStatus
+from tests.processes import REPOSITORY, Processes
+from tests.servers.moto import MotoServer
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PRELUDE = """
+import torch, megacache
+def model(x): return torch.relu(x * 2 + 1)
+x = torch.linspace(0, 1, 32)
+endpoint = __import__("os").environ["AWS_ENDPOINT_URL"]
+torch.set_grad_enabled(False)
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket(moto_server: MotoServer) -> dict[str, str]:
+    """Make the bucket that the README speaks of, and give the variables that lead there."""
+    options = {name: str(value) for name, value in moto_server.server.storage_options.items()}
+    s3fs.S3FileSystem(**options, skip_instance_cache=True).mkdir("bucket")
+    return {
+        "AWS_ENDPOINT_URL": options["endpoint_url"],
+        "AWS_ACCESS_KEY_ID": options["key"],
+        "AWS_SECRET_ACCESS_KEY": options["secret"],
+    }
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_every_python_block_runs(block: str, bucket: dict[str, str], processes: Processes) -> None:
+    """Each block of Python runs as it stands, in a fresh process, after a model, an input and an endpoint are given."""
+    compiled = "" if "model(x)" in block else "torch.compile(model)(x)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + compiled + block],
+        env={**os.environ, **bucket, "TORCHINDUCTOR_CACHE_DIR": str(processes.new_folder())},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "failed" not in done.stderr
+
+
+def test_every_session_named_exists() -> None:
+    """Each `nox -s` that the README names is a session."""
+    noxfile = (REPOSITORY / "noxfile.py").read_text()
+    sessions = set(re.findall(r"@nox\.session\ndef (\w+)", noxfile))
+    named = set(re.findall(r"nox -s (\w+)", README))
+    assert named <= sessions
+    assert named
+
+
+def test_every_status_is_explained() -> None:
+    """The tables of the README name every status there is."""
+    for status in [*WarmStatus, *PublishStatus]:
+        assert f"`{status.value}`" in README
+
+
+def test_every_variable_is_explained() -> None:
+    """The README names every variable that megacache reads."""
+    import megacache._settings
+
+    source = Path(megacache._settings.__file__).read_text()
+    for variable in set(re.findall(r"MEGACACHE_[A-Z_]+", source)):
+        assert f"`{variable}`" in README
