@@ -10,9 +10,12 @@ from megacache._codec import CODEC, compress, decompress
 from megacache._digest import Digest
 from megacache._document import pack
 from megacache._environment import Environment
-from megacache._manifest import ArtifactRef, ChunkRef, Manifest
+from megacache._manifest import MAX_CHUNK_SIZE, ArtifactRef, ChunkRef, Manifest
 from megacache._version import __version__
 from megacache.errors import FormatError, IntegrityError, UntrustedError
+
+Name = tuple[str, str, int]
+"""Kind, key and size of an artifact: what can be compared without computing a digest."""
 
 PART = "artifacts"
 CHUNK_SIZE = 32 << 20
@@ -38,6 +41,16 @@ class Chunk:
     stored: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacked:
+    """A chunk that has been verified."""
+
+    blob: bytes = field(repr=False)
+    """As PyTorch serialises it."""
+    names: frozenset[Name]
+    """What it holds."""
+
+
 def identify(artifact: Artifact) -> ArtifactRef:
     """Name an artifact by kind, key and the digest of its content."""
     digest = Digest.of(artifact.content)
@@ -45,8 +58,9 @@ def identify(artifact: Artifact) -> ArtifactRef:
 
 
 def is_portable(artifact: Artifact) -> bool:
-    """Tell whether an artifact is of a kind and has a key that a reader will accept."""
-    return artifact.kind in KINDS and _KEYS[artifact.kind].fullmatch(artifact.key) is not None
+    """Tell whether an artifact is of a kind, a key and a size that a reader will accept."""
+    pattern = _KEYS.get(artifact.kind)
+    return pattern is not None and pattern.fullmatch(artifact.key) is not None and artifact.size < MAX_CHUNK_SIZE
 
 
 def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str]) -> str:
@@ -108,7 +122,7 @@ def artifact_chunks(manifest: Manifest) -> tuple[ChunkRef, ...]:
     return tuple(chunk for chunk in manifest.chunks if chunk.part == PART)
 
 
-def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> bytes:
+def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> Unpacked:
     """Verify a chunk from outside in, and give the blob in it.
 
     The digest of the stored bytes comes first, then the declared size, the form of the blob, and the kinds, keys and
@@ -121,16 +135,21 @@ def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> bytes:
         msg = f"chunk {ref.digest.hex[:12]} has codec {ref.codec!r}, not {CODEC}"
         raise FormatError(msg, hint="upgrade megacache")
     raw = decompress(stored, raw_size=ref.raw_size)
-    declared = {(artifact.kind, artifact.key, artifact.size) for artifact in manifest.artifacts}
-    for artifact in parse_blob(raw):
-        _check(artifact, declared)
-    return raw
+    declared = declared_names(manifest)
+    return Unpacked(blob=raw, names=frozenset(_checked_name(artifact, declared) for artifact in parse_blob(raw)))
 
 
-def _check(artifact: Artifact, declared: set[tuple[str, str, int]]) -> None:
+def declared_names(manifest: Manifest) -> frozenset[Name]:
+    """Give the names of all artifacts that a manifest promises."""
+    return frozenset((artifact.kind, artifact.key, artifact.size) for artifact in manifest.artifacts)
+
+
+def _checked_name(artifact: Artifact, declared: frozenset[Name]) -> Name:
     if not is_portable(artifact):
         msg = f"artifact of kind {artifact.kind[:40]!r} with key {artifact.key[:80]!r} is not one that PyTorch writes"
         raise UntrustedError(msg, hint="find out who wrote it")
-    if (artifact.kind, artifact.key, len(artifact.content)) not in declared:
+    name = (artifact.kind, artifact.key, len(artifact.content))
+    if name not in declared:
         msg = f"{artifact.kind} artifact {artifact.key[:80]!r} of {len(artifact.content)} bytes is not in the manifest"
         raise FormatError(msg)
+    return name

@@ -20,7 +20,7 @@ from megacache._results import (
     WarmStatus,
 )
 from megacache._session import Session, session
-from megacache._settings import Settings
+from megacache._settings import Settings, is_short_text
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._warm import Warming, status_of
@@ -72,13 +72,12 @@ class Cache:
         Raises:
             MegacacheError: Only if strict, and only for the statuses `unavailable` and `untrusted`.
         """
-        clock, shown = Stopwatch(), _shown(self._url)
+        clock = Stopwatch()
         try:
             result = self._warm(Deadline.after(timeout), clock)
         except MegacacheError as error:
-            result = WarmResult(
-                url=shown, status=status_of(error), reason=str(error), error=error, seconds=clock.seconds()
-            )
+            result = WarmResult(url=_shown(self._url), status=status_of(error), reason=str(error), error=error)
+        result = replace(result, seconds=clock.seconds())
         _report("warm", result)
         return result.raise_for_status() if self._strict else result
 
@@ -111,7 +110,7 @@ class Cache:
             MegacacheError: Only if strict, and only for faults. With `wait=False` the future raises it.
         """
         clock = Stopwatch()
-        taken = self._softly(clock, lambda: self._take(Deadline.after(timeout), labels or {}, clock))
+        taken = self._softly(lambda: self._take(Deadline.after(timeout), labels or {}, clock))
         if wait:
             return self._conclude(taken, clock)
         return in_background(lambda: self._conclude(taken, clock))
@@ -147,29 +146,24 @@ class Cache:
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 
     def _conclude(self, taken: "PublishResult | _Taken", clock: Stopwatch) -> PublishResult:
-        result = taken if isinstance(taken, PublishResult) else self._softly(clock, lambda: self._upload(taken))
+        result = taken if isinstance(taken, PublishResult) else self._softly(lambda: self._upload(taken))
+        result = replace(result, seconds=clock.seconds())
         _report("publish", result)
         return result.raise_for_status() if self._strict else result
 
     def _upload(self, taken: "_Taken") -> PublishResult:
-        with taken.session.publishing(taken.deadline):
-            settled = taken.publication.settled()
-            if settled is not None:
-                return settled
-            return taken.publication.run(
-                Store.open(taken.url, storage_options=self._storage_options, deadline=taken.deadline)
-            )
+        def open_store() -> Store:
+            return Store.open(taken.url, storage_options=self._storage_options, deadline=taken.deadline)
 
-    def _softly(self, clock: Stopwatch, step: Callable[[], _Step]) -> "_Step | PublishResult":
+        with taken.session.publishing(taken.deadline):
+            return taken.publication.run(open_store)
+
+    def _softly(self, step: Callable[[], _Step]) -> "_Step | PublishResult":
         try:
             return step()
         except MegacacheError as error:
             return PublishResult(
-                url=_shown(self._url),
-                status=PublishStatus.UNAVAILABLE,
-                reason=str(error),
-                error=error,
-                seconds=clock.seconds(),
+                url=_shown(self._url), status=PublishStatus.UNAVAILABLE, reason=str(error), error=error
             )
 
 
@@ -191,8 +185,8 @@ def _shown(url: str | None) -> str:
 
 
 def _checked(labels: Mapping[str, str]) -> Mapping[str, str]:
-    if len(labels) > _MAX_LABELS or not all(isinstance(word, str) for pair in labels.items() for word in pair):
-        msg = f"labels must map at most {_MAX_LABELS} strings to strings"
+    if len(labels) > _MAX_LABELS or not all(is_short_text(word) for pair in labels.items() for word in pair):
+        msg = f"labels must map at most {_MAX_LABELS} short texts to short texts"
         raise SettingsError(msg)
     return labels
 

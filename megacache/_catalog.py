@@ -1,6 +1,6 @@
 """The bundles of one environment in a store: list, read, write."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from megacache._blob import Artifact
@@ -59,7 +59,7 @@ class Catalog:
             doing=f"reading manifests from {self._store.url}",
         )
 
-    def deliver(self, manifests: Sequence[Manifest]) -> Iterator[Delivery]:
+    def deliver(self, manifests: Sequence[Manifest]) -> Generator[Delivery]:
         """Fetch the artifacts of bundles."""
         return deliver(self._store, manifests, locate=lambda ref: self._prefix.chunk(ref.digest))
 
@@ -91,6 +91,7 @@ class Catalog:
                 refs.append(done.result())
                 uploaded(refs[-1])
         finally:
+            arrivals.close()
             window.close()
         return tuple(sorted(refs, key=lambda ref: ref.digest))
 

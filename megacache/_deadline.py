@@ -6,6 +6,8 @@ from typing import Self
 
 from megacache.errors import DeadlineError, SettingsError
 
+_LONGEST = 7 * 24 * 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -18,10 +20,11 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Self:
-        """Start the clock; `seconds` must be positive."""
+        """Start the clock; `seconds` must be positive, and count for a week at most."""
         if not seconds > 0:
             msg = f"timeout must be a positive number of seconds, not {seconds!r}"
             raise SettingsError(msg)
+        seconds = min(seconds, _LONGEST)
         return cls(at=time.monotonic() + seconds, seconds=seconds)
 
     def remaining(self) -> float:

@@ -1,13 +1,13 @@
 """Fetch the chunks of many bundles at once, and deliver each bundle when all of it is verified."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from megacache._bundle import artifact_chunks, unpack_chunk
+from megacache._bundle import Unpacked, artifact_chunks, declared_names, unpack_chunk
 from megacache._manifest import ChunkRef, Manifest
 from megacache._parallel import Window, unordered
 from megacache._store import Store
-from megacache.errors import MegacacheError
+from megacache.errors import FormatError, MegacacheError
 
 WINDOW = 256 << 20
 """Bytes in flight at most: chunks being read, decompressed or waiting for the rest of their bundle."""
@@ -23,6 +23,8 @@ class Delivery:
     chunks: tuple[ChunkRef, ...] = ()
     blobs: tuple[bytes, ...] = field(default=(), repr=False)
     """Each can be loaded on its own."""
+    last: bool = False
+    """True if nothing more of this bundle will follow."""
     fault: MegacacheError | None = None
 
 
@@ -36,23 +38,34 @@ class _Assembly:
         self._missing = len(refs)
         self._piecemeal = sum(map(_weight, refs)) > window.size
         self._held: list[tuple[ChunkRef, bytes]] = []
+        self._absent = set(declared_names(manifest))
         self._failed = False
 
-    def add(self, ref: ChunkRef, blob: bytes | None, fault: BaseException | None) -> Iterator[Delivery]:
+    def check(self) -> MegacacheError | None:
+        """Give the fault of a bundle whose chunks have all come and lack what its manifest promises."""
+        if self._missing or not self._absent:
+            return None
+        kind, key, _ = min(self._absent)
+        msg = f"{len(self._absent)} artifacts of the manifest are in no chunk, such as {kind} {key[:80]!r}"
+        return FormatError(msg)
+
+    def add(self, ref: ChunkRef, unpacked: Unpacked | None, fault: MegacacheError | None) -> Iterator[Delivery]:
         """Take one chunk, and yield what can be handed on now."""
         self._missing -= 1
-        if blob is not None:
-            self._held.append((ref, blob))
+        if unpacked is not None:
+            self._held.append((ref, unpacked.blob))
+            self._absent -= unpacked.names
         else:
             self._window.release(_weight(ref))
-        if isinstance(fault, MegacacheError) and not self._failed:
+        fault = fault or self.check()
+        if fault is not None and not self._failed:
             self._failed = True
             yield Delivery(manifest=self._manifest, fault=fault)
         if self._failed:
             self._let_go()
         elif self._held and (self._piecemeal or not self._missing):
             refs, blobs = zip(*self._held, strict=True)
-            yield Delivery(manifest=self._manifest, chunks=refs, blobs=blobs)
+            yield Delivery(manifest=self._manifest, chunks=refs, blobs=blobs, last=not self._missing)
             self._let_go()
 
     def _let_go(self) -> None:
@@ -63,7 +76,7 @@ class _Assembly:
 
 def deliver(
     store: Store, manifests: Sequence[Manifest], *, locate: Callable[[ChunkRef], str], window_size: int = WINDOW
-) -> Iterator[Delivery]:
+) -> Generator[Delivery]:
     """Read, verify and decompress chunks in parallel; yield one `Delivery` a bundle, as each is complete.
 
     Of a bundle with a bad chunk nothing is delivered but the fault. A bundle that is larger than the window cannot be
@@ -74,7 +87,12 @@ def deliver(
     assemblies = {manifest.bundle: _Assembly(manifest, window) for manifest in manifests}
     wanted: list[Wanted] = [(manifest, ref) for manifest in manifests for ref in artifact_chunks(manifest)]
 
-    def fetch(item: Wanted) -> bytes:
+    for manifest in manifests:
+        fault = assemblies[manifest.bundle].check()
+        if fault is not None:
+            yield Delivery(manifest=manifest, fault=fault)
+
+    def fetch(item: Wanted) -> Unpacked:
         manifest, ref = item
         return unpack_chunk(manifest, ref, store.read(locate(ref), size=ref.stored_size))
 
@@ -90,6 +108,7 @@ def deliver(
             manifest, ref = done.item
             yield from assemblies[manifest.bundle].add(ref, done.value, done.fault)
     finally:
+        arrivals.close()
         window.close()
 
 

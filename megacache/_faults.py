@@ -7,7 +7,19 @@ from contextlib import contextmanager
 from megacache.errors import AccessError, MegacacheError, MissingError, SettingsError, UnavailableError
 
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs"}
-_ACCESS_ERRORS = frozenset({"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"})
+_ACCESS_ERRORS = frozenset(
+    {
+        "CredentialRetrievalError",
+        "DefaultCredentialsError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "RefreshError",
+        "SSOTokenLoadError",
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+    }
+)
 _REFUSED = frozenset({401, 403})
 _MAX_MESSAGE = 300
 
@@ -20,7 +32,7 @@ def faults(url: str, doing: str) -> Iterator[None]:
     except MegacacheError:
         raise
     except Exception as error:
-        raise _translated(error, f"{url}: {doing} failed") from error
+        raise _translated(error, url, doing) from error
 
 
 def http_status(error: BaseException) -> int | None:
@@ -37,15 +49,15 @@ def http_status(error: BaseException) -> int | None:
 
 
 def redacted(url: str) -> str:
-    """Take user, password and query out of a URL, so that it can be shown."""
-    return re.sub(r"(?<=://)[^/@]*@|\?[^:]*", "", url)
+    """Take user, password and query out of the URLs in a text, so that it can be shown."""
+    return re.sub(r"(?<=://)[^/\s]*@|\?\S*?(?=::|\s|$)", "", url)
 
 
-def _translated(error: Exception, what: str) -> MegacacheError:
-    told = f"{what}: {_message(error)}"
+def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
+    told = f"{url}: {doing} failed: {_message(error)}"
     if isinstance(error, ImportError):
         return SettingsError(told, hint=_install_hint(error))
-    if isinstance(error, ValueError) and "opening" in what:
+    if isinstance(error, ValueError) and doing.startswith("opening"):
         return SettingsError(told, hint="use a URL that fsspec knows, such as s3://, gs:// or file://")
     if isinstance(error, FileNotFoundError):
         return MissingError(told, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
@@ -55,7 +67,7 @@ def _translated(error: Exception, what: str) -> MegacacheError:
 
 
 def _message(error: Exception) -> str:
-    return f"{type(error).__name__} {error}"[:_MAX_MESSAGE].strip().replace("\n", " ")
+    return redacted(f"{type(error).__name__} {error}"[:_MAX_MESSAGE].strip().replace("\n", " "))
 
 
 def _install_hint(error: ImportError) -> str:
@@ -66,7 +78,7 @@ def _install_hint(error: ImportError) -> str:
 
 
 def _no_bucket(error: Exception) -> bool:
-    return any("bucket" in str(cause).lower() for cause in _causes(error))
+    return any(re.search(r"NoSuchBucket|bucket does not exist", str(cause)) for cause in _causes(error))
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -76,6 +88,8 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         yield error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__

@@ -16,7 +16,7 @@ def create_file(path: Path, data: bytes) -> None:
     """
     if path.exists():
         raise FileExistsError(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -27,6 +27,13 @@ def create_file(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file stands where the folder should; the caller's own name is not taken
+        raise NotADirectoryError(folder) from error
 
 
 def _publish(temporary: Path, path: Path) -> None:

@@ -4,6 +4,7 @@ The envelope is that of https://github.com/secure-systems-lab/dsse, written as m
 signatures may be empty.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -67,9 +68,15 @@ class Manifest:
 
 
 def seal(manifest: Manifest) -> bytes:
-    """Write a manifest in an envelope without signatures."""
-    payload = pack(_document(manifest))
-    return pack({"payloadType": PAYLOAD_TYPE, "payload": payload, "signatures": []})
+    """Write a manifest in an envelope without signatures; raise `FormatError` if no reader would accept it."""
+    try:
+        payload = pack(_document(manifest))
+    except (ValueError, OverflowError) as error:
+        msg = f"cannot be written: {error}"
+        raise FormatError(msg, path="manifest") from error
+    sealed = pack({"payloadType": PAYLOAD_TYPE, "payload": payload, "signatures": []})
+    unseal(sealed)
+    return sealed
 
 
 def unseal(data: bytes) -> Manifest:
@@ -77,9 +84,16 @@ def unseal(data: bytes) -> Manifest:
     envelope = Node.unpack(data, "envelope")
     payload_type = envelope.field("payloadType")
     if payload_type.text() != PAYLOAD_TYPE:
-        raise payload_type.wrong(PAYLOAD_TYPE)
+        raise _refusal(payload_type)
     envelope.field("signatures").items()
     return _parse(Node.unpack(envelope.field("payload").data(), "manifest"))
+
+
+def _refusal(payload_type: Node) -> FormatError:
+    if re.fullmatch(r"application/vnd\.megacache\.manifest\.v\d+\+msgpack", payload_type.text()):
+        msg = f"{payload_type.text()!r} is of another major version"
+        return UnsupportedFormatError(msg, path=payload_type.path, hint="upgrade megacache")
+    return payload_type.wrong(PAYLOAD_TYPE)
 
 
 def _document(manifest: Manifest) -> Mapping[str, object]:

@@ -6,12 +6,12 @@ the process alive; these threads are daemons, and a call that ran out of time le
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from megacache._deadline import Deadline
-from megacache.errors import MegacacheError
+from megacache.errors import MegacacheError, UnavailableError
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -26,7 +26,7 @@ class Done(Generic[Item, Value]):
 
     item: Item
     value: Value | None
-    fault: BaseException | None
+    fault: MegacacheError | None
 
     def result(self) -> Value:
         """Give the value, or raise the fault."""
@@ -78,13 +78,13 @@ def unordered(
     deadline: Deadline,
     doing: str,
     admit: Callable[[Item], None] = lambda _: None,
-) -> Iterator[Done[Item, Value]]:
+) -> Generator[Done[Item, Value]]:
     """Apply `function` to all items at once and yield each as it is done.
 
     `admit` is called in the order of the items, one at a time, and may wait: a `Window` bounds what is in flight with
     it. Faults of megacache come back in `Done.fault`; any other exception is a bug and is raised here.
     """
-    todo, results, feed = iter(items), queue.SimpleQueue[Done[Item, Value]](), threading.Lock()
+    todo, results, feed = iter(items), queue.SimpleQueue[Done[Item, Value] | BaseException](), threading.Lock()
     abandoned = threading.Event()
 
     def work() -> None:
@@ -99,8 +99,7 @@ def unordered(
                 return
             results.put(_attempt(function, item))
 
-    for _ in range(min(WORKERS, len(items))):
-        threading.Thread(target=work, name="megacache", daemon=True).start()
+    _start(work, min(WORKERS, len(items)))
     try:
         for _ in items:
             yield _next(results, deadline, doing)
@@ -108,18 +107,33 @@ def unordered(
         abandoned.set()
 
 
-def _attempt(function: Callable[[Item], Value], item: Item) -> Done[Item, Value]:
+def _start(work: Callable[[], None], count: int) -> None:
+    for started in range(count):
+        try:
+            threading.Thread(target=work, name="megacache", daemon=True).start()
+        except RuntimeError as error:
+            if not started:
+                msg = "no thread can be started"
+                raise UnavailableError(msg, hint="raise the limit on processes") from error
+            return
+
+
+def _attempt(function: Callable[[Item], Value], item: Item) -> Done[Item, Value] | BaseException:
     try:
         return Done(item, function(item), None)
-    except BaseException as fault:  # noqa: BLE001 - handed to the thread that waits for it
+    except MegacacheError as fault:
         return Done(item, None, fault)
+    except BaseException as bug:  # noqa: BLE001 - raised in the thread that waits for the item
+        return bug
 
 
-def _next(results: "queue.SimpleQueue[Done[Item, Value]]", deadline: Deadline, doing: str) -> Done[Item, Value]:
+def _next(
+    results: "queue.SimpleQueue[Done[Item, Value] | BaseException]", deadline: Deadline, doing: str
+) -> Done[Item, Value]:
     try:
         done = results.get(timeout=deadline.remaining() or 0.001)
     except queue.Empty:
         raise deadline.missed(doing) from None
-    if done.fault is not None and not isinstance(done.fault, MegacacheError):
-        raise done.fault
+    if isinstance(done, BaseException):
+        raise done
     return done

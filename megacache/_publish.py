@@ -1,7 +1,7 @@
 """Write what this process compiled, and nobody has published, to a store."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,39 +68,44 @@ class Publication:
         self._progress = progress
         self._url = url
         self._labels = labels
-        self._new = {ref: a for ref, a in recorded.artifacts.items() if ref not in session.artifacts}
 
-    def settled(self) -> PublishResult | None:
-        """Give the result if it is known without asking the store."""
+    def run(self, open_store: Callable[[], Store]) -> PublishResult:
+        """Subtract what this process and others have published, upload the rest, then announce it.
+
+        The store is opened only if there is something new.
+        """
         if not self._recorded.artifacts:
             return self._result(PublishStatus.EMPTY, reason="PyTorch has recorded no artifact in this process")
-        if not self._new:
+        new = {ref: a for ref, a in self._recorded.artifacts.items() if ref not in self._session.artifacts}
+        if not new:
             return self._result(PublishStatus.UNCHANGED)
-        return None
-
-    def run(self, store: Store) -> PublishResult:
-        """Subtract what others have published, upload the rest, then announce it."""
-        catalog = Catalog(store, self._recorded.environment)
+        with self._clock.stage("open"):
+            catalog = Catalog(open_store(), self._recorded.environment)
         parents = set(self._session.bundles)
         with self._clock.stage("list"):
-            left = self._uncovered(catalog, parents)
+            left = self._uncovered(new, catalog, parents)
         if not left:
-            self._session.holds(self._new, parents)
+            self._session.holds(new, parents)
             return self._result(PublishStatus.COVERED, reason="other processes have published all of it")
         try:
-            return self._write(catalog, left, parents)
+            result = self._write(catalog, left, parents)
         except AccessError as error:
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
+        self._session.holds(new, {*parents, *filter(None, [result.bundle])})
+        return result
 
-    def _uncovered(self, catalog: Catalog, parents: set[str]) -> _Found:
-        """Leave out what bundles that this process has not seen hold under the same kind and key."""
+    def _uncovered(self, new: _Found, catalog: Catalog, parents: set[str]) -> _Found:
+        """Leave out what bundles new to this process hold under the same kind and key; these become parents."""
         listing = catalog.list()
         self._session.unusable.update(listing.withdrawn)
         known = self._session.bundles | self._session.unusable
-        left = dict(self._new)
+        left = new
         for done in catalog.read({bundle: size for bundle, size in listing.visible.items() if bundle not in known}):
             manifest = done.value
-            if manifest is None or self._recorded.environment.mismatches(manifest.environment):
+            if manifest is None:
+                self._session.failed(done.item, done.fault)
+                continue
+            if self._recorded.environment.mismatches(manifest.environment):
                 self._session.unusable.add(done.item)
                 continue
             covered = {(ref.kind, ref.key) for ref in manifest.artifacts}
@@ -125,7 +130,6 @@ class Publication:
                 labels=self._labels,
             )
             created = catalog.announce(manifest)
-        self._session.holds(self._new, {*parents, bundle})
         return self._result(
             PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
             reason="" if created else "another process published the same bundle a moment earlier",
@@ -146,6 +150,4 @@ class Publication:
         return catalog.write(tuple(group(artifacts)), uploaded)
 
     def _result(self, status: PublishStatus, **known: Any) -> PublishResult:
-        return PublishResult(
-            url=self._url, status=status, warnings=self._recorded.warnings, seconds=self._clock.seconds(), **known
-        )
+        return PublishResult(url=self._url, status=status, warnings=self._recorded.warnings, **known)

@@ -9,6 +9,7 @@ from typing import Any
 from megacache._deadline import Deadline
 from megacache._digest import Digest
 from megacache._manifest import ArtifactRef, Manifest
+from megacache.errors import AccessError, MegacacheError, UnavailableError
 
 
 class Session:
@@ -44,6 +45,11 @@ class Session:
         """Remember that artifacts need not be published any more, and the bundles that make it so."""
         self.artifacts.update(artifacts)
         self.bundles.update(bundles)
+
+    def failed(self, bundle: str, fault: MegacacheError | None) -> None:
+        """Remember a bundle that cannot be used, unless it was the store that failed."""
+        if not isinstance(fault, (UnavailableError, AccessError)):
+            self.unusable.add(bundle)
 
     def unlock(self) -> None:
         """Forget a lock that a thread of the parent process held when this one was forked."""

@@ -11,6 +11,7 @@ from megacache.errors import SettingsError
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
+_MAX_TEXT = 1_000
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
 _CACHE_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
@@ -37,7 +38,9 @@ class Settings:
 
     def url_or_default(self, url: str | None) -> str:
         """Choose the URL: the argument, else `MEGACACHE_URL`, else the folder under the user's cache folder."""
-        return (url or self.url or default_url()).rstrip("/")
+        chosen = url or self.url or default_url()
+        stripped = chosen.rstrip("/")
+        return chosen if stripped.endswith(":") else stripped
 
 
 def default_url() -> str:
@@ -53,12 +56,19 @@ def requested_cpu_capability() -> str:
 
 
 def compiler_variables() -> Mapping[str, str]:
-    """Give the variables that configure PyTorch's compiler, without those that hold a path."""
+    """Give the variables that configure PyTorch's compiler, without those that hold a path or are no short text."""
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith(_COMPILER_PREFIXES) and not {"/", os.sep} & set(value)
+        if name.startswith(_COMPILER_PREFIXES) and not {"/", os.sep} & set(value) and is_short_text(value)
     }
+
+
+def is_short_text(value: object) -> bool:
+    """Tell whether a value is text that can be written as UTF-8, of at most 1,000 characters."""
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
+        return False
+    return value.isascii() or value == value.encode(errors="replace").decode()
 
 
 def is_writable_folder(folder: str) -> bool:

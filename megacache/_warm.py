@@ -1,20 +1,20 @@
 """Fetch what fits this process from a store and hand it to PyTorch."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from megacache import _compiler
 from megacache._catalog import Catalog, Listing
 from megacache._delivery import Delivery
 from megacache._environment import Environment
-from megacache._manifest import Manifest
+from megacache._manifest import ChunkRef, Manifest
 from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatus
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache.errors import (
     CompilerError,
-    DeadlineError,
     MegacacheError,
     MissingError,
     UnsupportedFormatError,
@@ -30,7 +30,6 @@ class _Tally:
 
     loaded: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
     incomplete: bool = False
     faults: list[MegacacheError] = field(default_factory=list)
     passed_by: list[str] = field(default_factory=list)
@@ -63,8 +62,9 @@ class Warming:
             self._round()
             if self._tally.incomplete:
                 self._round()
-        except DeadlineError as error:
+        except MegacacheError as error:
             self._tally.faults.append(error)
+            self._tally.passed_by.append(f"not everything was loaded: {error}")
         return self._result()
 
     def _round(self) -> None:
@@ -73,18 +73,14 @@ class Warming:
         with self._clock.stage("manifests"):
             manifests = list(self._usable(listing))
         self._tally.bytes_wanted += sum(ref.stored_size for manifest in manifests for ref in manifest.chunks)
-        deliveries = self._catalog.deliver(manifests)
-        while True:
-            with self._clock.stage("download"):
-                delivery = next(deliveries, None)
-            if delivery is None:
-                break
-            with self._clock.stage("load"):
-                self._accept(delivery)
-        for manifest in manifests:
-            if manifest.bundle not in self._tally.failed:
-                self._tally.loaded.append(manifest.bundle)
-                self._session.loaded(manifest)
+        with closing(self._catalog.deliver(manifests)) as deliveries:
+            while True:
+                with self._clock.stage("download"):
+                    delivery = next(deliveries, None)
+                if delivery is None:
+                    return
+                with self._clock.stage("load"):
+                    self._accept(delivery)
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.unusable.update(listing.withdrawn)
@@ -96,6 +92,7 @@ class Warming:
                 self._fail(done.item, done.fault)
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
+                self._session.unusable.add(done.item)
             else:
                 yield manifest
 
@@ -106,28 +103,32 @@ class Warming:
             return
         try:
             for ref, blob in zip(delivery.chunks, delivery.blobs, strict=True):
-                self._store.deadline.check("loading what was downloaded")
-                self._tally.artifacts = self._tally.artifacts.plus(_compiler.load(blob, self._store.deadline))
-                self._tally.bytes_stored += ref.stored_size
-                self._tally.bytes_raw += ref.raw_size
+                self._load(ref, blob)
         except CompilerError as error:
             self._fail(bundle, error)
-        self._progress(Progress(stage="download", done=self._tally.bytes_stored, total=self._tally.bytes_wanted))
+            return
+        if delivery.last:
+            self._tally.loaded.append(bundle)
+            self._session.loaded(delivery.manifest)
 
-    def _fail(self, bundle: str, fault: BaseException | None) -> None:
-        self._tally.failed.add(bundle)
+    def _load(self, ref: ChunkRef, blob: bytes) -> None:
+        tally = self._tally
+        self._store.deadline.check("loading what was downloaded")
+        tally.artifacts = tally.artifacts.plus(_compiler.load(blob, self._store.deadline))
+        tally.bytes_stored += ref.stored_size
+        tally.bytes_raw += ref.raw_size
+        self._progress(Progress(stage="download", done=tally.bytes_stored, total=tally.bytes_wanted))
+
+    def _fail(self, bundle: str, fault: MegacacheError | None) -> None:
         if isinstance(fault, MissingError):
             self._tally.incomplete = True
-            self._pass_by(bundle, f"incomplete: {fault}")
-        elif isinstance(fault, UnsupportedFormatError):
-            self._pass_by(bundle, str(fault))
-        elif isinstance(fault, MegacacheError):
+        elif fault is not None and not isinstance(fault, UnsupportedFormatError):
             self._tally.faults.append(fault)
-            self._pass_by(bundle, str(fault))
+        self._pass_by(bundle, str(fault))
+        self._session.failed(bundle, fault)
 
     def _pass_by(self, bundle: str, why: str) -> None:
         self._tally.passed_by.append(f"bundle {bundle} was passed by: {why}")
-        self._session.unusable.add(bundle)
 
     def _result(self) -> WarmResult:
         tally = self._tally
@@ -149,7 +150,6 @@ class Warming:
             info=tally.artifacts.info,
             bytes_stored=tally.bytes_stored,
             bytes_raw=tally.bytes_raw,
-            seconds=self._clock.seconds(),
         )
 
     def _explain(self) -> str:

@@ -2,6 +2,7 @@
 
 import random
 import string
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def plain(artifact: Artifact) -> tuple[str, str, bytes]:
     return artifact.kind, artifact.key, bytes(artifact.content)
 
 
-def environment(recorded: Mapping[str, str] | None = None, **facts: str) -> Environment:
+def environment(recorded: Mapping[str, str] | None = None, /, **facts: str) -> Environment:
     """Make an environment with a value for every fact, some of them given."""
     return Environment(facts={**{name: f"some {name}" for name in FACTS}, **facts}, recorded=recorded or {})
 
@@ -93,6 +94,14 @@ def upload(store: Store, *bundles: Bundle) -> None:
         for chunk in one.chunks:
             store.create(place.chunk(chunk.ref.digest), chunk.stored)
         Catalog(store, one.manifest.environment).announce(one.manifest)
+
+
+def finish_workers() -> None:
+    """Wait until no worker is left, of all that megacache has started in this process."""
+    for thread in threading.enumerate():
+        if thread.name == "megacache":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -105,7 +105,7 @@ def run(model: str, **options: Any) -> Answer:
     outputs = getattr(models, model)(**options)
     digest = hashlib.sha256()
     for tensor in outputs:
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     fx, aot = counters["inductor"], counters["aot_autograd"]
     return {
         "digest": digest.hexdigest(),

@@ -107,7 +107,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "wrong object": (lambda s: manifest_path(s).write_bytes(b"<html>"), "unavailable", "FormatError", "envelope"),
     "wrong name": (swapped_manifest, "unavailable", "FormatError", "under the name of"),
     "lying size": (lying_size, "unavailable", "IntegrityError", "size of the chunk"),
-    "chunk gone": (lambda s: chunk_path(s).unlink(), "miss", "", "incomplete"),
+    "chunk gone": (lambda s: chunk_path(s).unlink(), "miss", "", "reading cpu-"),
     "future major": (future_major, "miss", "", "upgrade megacache"),
     "other torch": (
         another_environment(torch_version="2.99.0"),

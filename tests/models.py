@@ -20,10 +20,10 @@ def _batch(rows: int) -> Tensor:
     return torch.linspace(-1, 1, rows * 16).reshape(rows, 16).clone()
 
 
-def inference(*, compiled: bool = True, rows: int = 8) -> list[Tensor]:
+def inference(*, compiled: bool = True, rows: int = 8, device: str = "cpu") -> list[Tensor]:
     """Run a small network without gradients."""
     with torch.no_grad():
-        return [_compiled(_net(), compiled=compiled)(_batch(rows))]
+        return [_compiled(_net().to(device), compiled=compiled)(_batch(rows).to(device))]
 
 
 def training(*, compiled: bool = True, backward: bool = True) -> list[Tensor]:

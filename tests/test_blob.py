@@ -13,7 +13,7 @@ from megacache._blob import Artifact, build_blob, parse_blob
 from megacache.errors import FormatError, IntegrityError
 from tests.builders import UNHURRIED, any_artifact, any_text, artifact, plain
 
-TORCH_KINDS = ("aot_autograd", "autotune", "inductor", "pgo", "precompile")
+TORCH_KINDS = ("aot_autograd", "autotune", "inductor", "pgo")
 BLOB = build_blob([artifact("k1", b"one"), artifact("k2", b""), artifact("k1", b"two", kind="pgo")])
 EMPTY_SIZE = len(build_blob([]))
 

@@ -24,6 +24,11 @@ def test_remaining_lies_within_what_was_allowed() -> None:
     assert 0 < Deadline.after(HOUR).remaining() <= HOUR
 
 
+def test_timeout_may_be_short() -> None:
+    """Any positive number of seconds is a timeout."""
+    assert Deadline.after(1e-9).seconds == 1e-9
+
+
 def test_nothing_remains_of_the_past() -> None:
     """What is over leaves zero seconds, not less."""
     assert PAST.remaining() == 0

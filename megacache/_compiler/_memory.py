@@ -31,7 +31,7 @@ class Loaded:
 
 
 def record(deadline: Deadline) -> tuple[Artifact, ...]:
-    """Give all that torch has recorded in this process, in all its saves, without repeats.
+    """Give all that torch has recorded in this process, in all its saves; contents are views of its one blob.
 
     A process that saves twice makes a blob with several groups of a kind, of which torch's own loader keeps only the
     last.
@@ -42,10 +42,7 @@ def record(deadline: Deadline) -> tuple[Artifact, ...]:
 
         with compile_lock(deadline):
             saved = torch.compiler.save_cache_artifacts()
-    if saved is None:
-        return ()
-    distinct = {(a.kind, a.key, bytes(a.content)): a for a in parse_blob(saved[0])}
-    return tuple(distinct.values())
+    return () if saved is None else tuple(parse_blob(saved[0]))
 
 
 def load(raw: bytes, deadline: Deadline) -> Loaded:

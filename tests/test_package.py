@@ -1,0 +1,80 @@
+"""The package shows what it promises, and costs little to import."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from importlib import resources
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import megacache
+
+FOREIGN = {"torch", "fsspec", "s3fs", "gcsfs", "click", "numpy", "botocore", "aiohttp", "google"}
+PUBLIC = [getattr(megacache, name) for name in megacache.__all__ if name != "__version__"]
+
+
+def public_members(value: type | ModuleType) -> list[tuple[str, object]]:
+    """Give what a class or module defines itself for others to use."""
+    return [
+        (name, getattr(value, name))
+        for name in vars(value)
+        if not name.startswith("_")
+        and (inspect.isroutine(getattr(value, name)) or inspect.isclass(getattr(value, name)))
+    ]
+
+
+def test_import_is_cheap() -> None:
+    """A fresh interpreter that imports megacache has loaded neither PyTorch, nor fsspec or a client of a store."""
+    code = "import json, sys, megacache; print(json.dumps(sorted(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert {name.partition(".")[0] for name in json.loads(loaded.stdout)} & (FOREIGN | {"megacache"}) == {"megacache"}
+
+
+def test_all_is_exactly_the_public_names() -> None:
+    """What the package holds without an underscore stands in `__all__`, once, with the version; nothing else does."""
+    public = {name for name in vars(megacache) if not name.startswith("_")}
+    assert set(megacache.__all__) == public | {"__version__"}
+    assert len(megacache.__all__) == len(set(megacache.__all__))
+
+
+def test_names_come_from_the_package() -> None:
+    """No public name is one that a module happened to import from elsewhere."""
+    for value in PUBLIC:
+        module = value.__name__ if isinstance(value, ModuleType) else value.__module__
+        assert module.partition(".")[0] == "megacache", value
+
+
+def test_values_cannot_be_changed() -> None:
+    """Every dataclass that one module gives to another is frozen and has no room for more; public ones name fields."""
+    modules = [importlib.import_module(one.name) for one in pkgutil.walk_packages(megacache.__path__, "megacache.")]
+    found = [value for module in modules for name, value in vars(module).items() if not name.startswith("_")]
+    values: set[Any] = {value for value in found if inspect.isclass(value) and dataclasses.is_dataclass(value)}
+    assert {value for value in values if not value.__dataclass_params__.frozen} == set()
+    assert {value for value in values if "__slots__" not in vars(value)} == set()
+    public = {value for value in values if value in PUBLIC}
+    assert [field.name for value in public for field in dataclasses.fields(value) if not field.kw_only] == []
+    assert public > {megacache.WarmResult, megacache.Environment}
+
+
+def test_version_is_one() -> None:
+    """The version is a string with numbers, the one that bundles name as their producer."""
+    assert [part.isdigit() for part in megacache.__version__.split(".")[:2]] == [True, True]
+
+
+def test_package_is_typed() -> None:
+    """The marker that tells type checkers to read the annotations is in the package."""
+    assert resources.files(megacache).joinpath("py.typed").is_file()
+
+
+@pytest.mark.parametrize("value", [megacache, *PUBLIC], ids=lambda value: value.__name__)
+def test_public_objects_have_docstrings(value: type | ModuleType) -> None:
+    """Each public object, and each public function and class in it, has a docstring of its own."""
+    assert value.__doc__
+    for name, member in public_members(value):
+        assert member.__doc__, name

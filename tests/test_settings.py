@@ -1,0 +1,161 @@
+"""Every variable that megacache reads has one meaning, and those of others are left as they were."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from megacache._document import pack
+from megacache._settings import (
+    Settings,
+    cache_folders_unchanged,
+    compiler_variables,
+    default_url,
+    is_writable_folder,
+    requested_cpu_capability,
+)
+from megacache.errors import SettingsError
+
+OWN = ("MEGACACHE_URL", "MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY", "ATEN_CPU_CAPABILITY")
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start with none of the variables set."""
+    for name in [*OWN, *(n for n in os.environ if n.startswith(("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")))]:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_nothing_set_means_the_defaults() -> None:
+    """Without variables, megacache is on, writes, and has no URL."""
+    assert Settings.read() == Settings(url=None, disabled=False, read_only=False)
+
+
+def test_argument_precedes_variable_precedes_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL is the argument, else the variable, else the folder of the user."""
+    assert Settings.read().url_or_default(None) == default_url()
+    monkeypatch.setenv("MEGACACHE_URL", "s3://variable/x")
+    assert Settings.read().url_or_default(None) == "s3://variable/x"
+    assert Settings.read().url_or_default("s3://argument/x") == "s3://argument/x"
+
+
+def test_empty_url_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty argument or variable names no cache."""
+    monkeypatch.setenv("MEGACACHE_URL", "")
+    assert Settings.read().url is None
+    assert Settings.read().url_or_default("") == default_url()
+
+
+def test_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The default store follows `XDG_CACHE_HOME`, a name with blanks and signs included."""
+    folder = tmp_path / "my #1 cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    assert default_url() == (folder / "megacache" / "store").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("url", "chosen"),
+    [
+        ("s3://bucket/x/", "s3://bucket/x"),
+        ("s3://bucket//", "s3://bucket"),
+        ("memory://", "memory://"),
+        ("file:///", "file:///"),
+    ],
+)
+def test_trailing_slashes_do_not_matter(url: str, chosen: str) -> None:
+    """One cache has one URL; the slashes that belong to a protocol stay, for without them it is another one."""
+    assert Settings.read().url_or_default(url) == chosen
+
+
+@pytest.mark.parametrize("variable", ["MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY"])
+@pytest.mark.parametrize(
+    ("value", "on"),
+    [(value, True) for value in ("1", "true", "TRUE", "yes", "on", " 1 ")]
+    + [(value, False) for value in ("", "0", "false", "No", "off", " ")],
+)
+def test_switch_is_read(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, on: bool) -> None:
+    """A switch takes the usual words, in any case, and each variable turns its own."""
+    monkeypatch.setenv(variable, value)
+    settings = Settings.read()
+    assert {"MEGACACHE_DISABLE": settings.disabled, "MEGACACHE_READ_ONLY": settings.read_only} == {
+        "MEGACACHE_DISABLE": False,
+        "MEGACACHE_READ_ONLY": False,
+        variable: on,
+    }
+
+
+@pytest.mark.parametrize("variable", ["MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY"])
+@pytest.mark.parametrize("value", ["2", "maybe", "ture", "-1"])
+def test_bad_switch_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """A value that means nothing is not guessed at; the error names the variable and what to write."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{variable}='{value}' is neither on nor off; use 1 or 0$"):
+        Settings.read()
+
+
+def test_compiler_variables_are_those_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of Inductor, `torch.compile` and Triton are given in order; others, and those with paths, are not."""
+    for name, value in {
+        "TRITON_INTERPRET": "0",
+        "TORCHINDUCTOR_MAX_AUTOTUNE": "1",
+        "TORCH_COMPILE_CACHE_KEY_TAG": "blue",
+        "TORCHINDUCTOR_CACHE_DIR": "/home/me/cache",
+        "TRITON_CACHE_DIR": "relative/folder",
+        "TORCH_LOGS": "dynamo",
+        "MY_TORCHINDUCTOR_TOKEN": "secret",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert list(compiler_variables().items()) == [
+        ("TORCHINDUCTOR_MAX_AUTOTUNE", "1"),
+        ("TORCH_COMPILE_CACHE_KEY_TAG", "blue"),
+        ("TRITON_INTERPRET", "0"),
+    ]
+
+
+def test_compiler_variables_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is no UTF-8, which the system allows, does not keep a manifest from being written."""
+    monkeypatch.setenv("TORCHINDUCTOR_NOTE", os.fsdecode(b"caf\xe9"))
+    assert pack(dict(compiler_variables()))
+
+
+@pytest.mark.parametrize("value", [None, "/some/where"])
+def test_cache_folders_are_put_back(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    """What PyTorch writes into the variables of its cache folders is undone, also after an exception."""
+    variables = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    for name in variables:
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+
+    def pin() -> None:
+        with cache_folders_unchanged():
+            os.environ.update(dict.fromkeys(variables, "/pinned"))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        pin()
+    assert [os.environ.get(name) for name in variables] == [value, value]
+
+
+def test_other_variables_stay_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the two folders are looked after."""
+    monkeypatch.setenv("TORCHINDUCTOR_OTHER", "before")
+    with cache_folders_unchanged():
+        os.environ["TORCHINDUCTOR_OTHER"] = "after"
+    assert os.environ["TORCHINDUCTOR_OTHER"] == "after"
+
+
+def test_requested_cpu_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requested capability is read in any case; unset is empty."""
+    assert requested_cpu_capability() == ""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "AVX2")
+    assert requested_cpu_capability() == "avx2"
+
+
+def test_writable_folder(tmp_path: Path) -> None:
+    """A folder is writable if it is, or if it can be made; below a file nothing can."""
+    file = tmp_path / "file"
+    file.touch(0o700)
+    assert is_writable_folder(str(tmp_path))
+    assert is_writable_folder(str(tmp_path / "not" / "yet" / "there"))
+    assert not is_writable_folder(str(file))
+    assert not is_writable_folder(str(file / "below"))
