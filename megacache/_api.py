@@ -1,14 +1,16 @@
 """The public verbs: a thin face of `Cache`."""
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, overload
 
 from megacache import _compiler
 from megacache._cache import PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
 from megacache._environment import Environment
 from megacache._results import ProgressCallback, PublishResult, WarmResult
+from megacache.errors import MegacacheError
 
 
 class Synchronized:
@@ -22,20 +24,24 @@ class Synchronized:
 
 
 def warm(
-    url: str | None = None,
+    url: str | os.PathLike[str] | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = WARM_TIMEOUT,
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> WarmResult:
-    """Load what was published for this environment; see `Cache` and `Cache.warm`."""
+    """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
+
+    The arguments are those of `Cache` and `Cache.warm`; `timeout` is in seconds. Returns a result whatever happens, and
+    raises a `MegacacheError` only if `strict`.
+    """
     return Cache(url, storage_options=storage_options, strict=strict, progress=progress).warm(timeout=timeout)
 
 
 @overload
 def publish(
-    url: str | None = ...,
+    url: str | os.PathLike[str] | None = ...,
     *,
     storage_options: Mapping[str, Any] | None = ...,
     timeout: float = ...,
@@ -46,7 +52,7 @@ def publish(
 ) -> PublishResult: ...
 @overload
 def publish(
-    url: str | None = ...,
+    url: str | os.PathLike[str] | None = ...,
     *,
     storage_options: Mapping[str, Any] | None = ...,
     timeout: float = ...,
@@ -56,7 +62,7 @@ def publish(
     progress: ProgressCallback | None = ...,
 ) -> Future[PublishResult]: ...
 def publish(
-    url: str | None = None,
+    url: str | os.PathLike[str] | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = PUBLISH_TIMEOUT,
@@ -65,7 +71,11 @@ def publish(
     labels: Mapping[str, str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> PublishResult | Future[PublishResult]:
-    """Upload what this process compiled and the store does not hold; see `Cache` and `Cache.publish`."""
+    """Upload what this process compiled and the store does not hold; call it after the model has run.
+
+    The arguments are those of `Cache` and `Cache.publish`; `timeout` is in seconds. Returns a result, or a future of
+    one if not `wait`, and raises a `MegacacheError` only if `strict`.
+    """
     cache = Cache(url, storage_options=storage_options, strict=strict, progress=progress)
     if wait:
         return cache.publish(timeout=timeout, labels=labels)
@@ -74,7 +84,7 @@ def publish(
 
 @contextmanager
 def synchronized(
-    url: str | None = None,
+    url: str | os.PathLike[str] | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
     warm_timeout: float = WARM_TIMEOUT,
@@ -86,7 +96,8 @@ def synchronized(
 ) -> Iterator[Synchronized]:
     """Warm, run the block, publish.
 
-    If the block raises, its exception goes on and nothing is published, unless `publish_on_error` says otherwise.
+    Both timeouts are in seconds. If the block raises, its exception goes on and nothing is published, unless
+    `publish_on_error` says otherwise. Faults raise a `MegacacheError` only if `strict`.
     """
     cache = Cache(url, storage_options=storage_options, strict=strict, progress=progress)
     sync = Synchronized(cache.warm(timeout=warm_timeout))
@@ -94,7 +105,8 @@ def synchronized(
         yield sync
     except BaseException:
         if publish_on_error:
-            sync.published = cache.publish(timeout=publish_timeout, labels=labels)
+            with suppress(MegacacheError):  # the block's own exception goes on; the fault has been logged
+                sync.published = cache.publish(timeout=publish_timeout, labels=labels)
         raise
     sync.published = cache.publish(timeout=publish_timeout, labels=labels)
 

@@ -12,7 +12,7 @@ _running: set[threading.Thread] = set()
 
 
 def in_background(work: Callable[[], Value]) -> "Future[Value]":
-    """Start work in a thread of its own; the interpreter waits for it at exit, for as long as the work takes."""
+    """Start work in a thread of its own, which cannot be cancelled; the interpreter waits for it at exit."""
     future: Future[Value] = Future()
 
     def run() -> None:
@@ -23,9 +23,14 @@ def in_background(work: Callable[[], Value]) -> "Future[Value]":
         finally:
             _running.discard(threading.current_thread())
 
+    future.set_running_or_notify_cancel()
     thread = threading.Thread(target=run, name="megacache-publish")
     _running.add(thread)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no thread is to be had: the work is done all the same
+        _running.discard(thread)
+        run()
     return future
 
 

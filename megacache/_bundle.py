@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from graphlib import CycleError, TopologicalSorter
 
 from megacache._blob import Artifact, build_blob, parse_blob
 from megacache._codec import CODEC, compress, decompress
@@ -31,6 +32,9 @@ _KEYS: Mapping[str, re.Pattern[str]] = {
 
 KINDS = frozenset(_KEYS)
 """The kinds that travel. `precompile` does not: it drops guards, and can return another function's result."""
+
+REPLACED_KINDS = frozenset({"autotune", "pgo"})
+"""Kinds of which PyTorch keeps one file a key; of the others, each artifact is a file of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,19 @@ def describe(
         chunks=tuple(chunks),
         labels=dict(labels),
     )
+
+
+def parents_first(manifests: Iterable[Manifest]) -> list[Manifest]:
+    """Put bundles after the ones that their processes knew, and in the order of their creation otherwise.
+
+    PyTorch keeps one file a key of the kinds in `REPLACED_KINDS`: the last one that is loaded stays.
+    """
+    known = {manifest.bundle: manifest for manifest in sorted(manifests, key=lambda m: (m.created, m.bundle))}
+    graph = {bundle: [parent for parent in m.parents if parent in known] for bundle, m in known.items()}
+    try:
+        return [known[bundle] for bundle in TopologicalSorter(graph).static_order()]
+    except CycleError:
+        return list(known.values())
 
 
 def artifact_chunks(manifest: Manifest) -> tuple[ChunkRef, ...]:

@@ -1,6 +1,7 @@
 """The verbs on one cache. Faults become results here, and nowhere below."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from megacache._warm import Warming, status_of
 from megacache.errors import MegacacheError, SettingsError
 
 _log = logging.getLogger("megacache")
+_log.addHandler(logging.NullHandler())
 
 WARM_TIMEOUT = 60.0
 PUBLISH_TIMEOUT = 300.0
@@ -39,7 +41,7 @@ class Cache:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | os.PathLike[str] | None = None,
         *,
         storage_options: Mapping[str, Any] | None = None,
         strict: bool = False,
@@ -62,9 +64,12 @@ class Cache:
     def warm(self, *, timeout: float = WARM_TIMEOUT) -> WarmResult:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
+        On a GPU this initialises the device, as the first compilation would: a server that forks its workers must call
+        it in the workers.
+
         Args:
-            timeout: Seconds within which the store must have answered. What PyTorch itself takes to import and to
-                load is not cut short.
+            timeout: Seconds that the store is given, from the moment at which PyTorch's compiler is imported. What
+                PyTorch takes to load is counted, but a load that has begun is not cut short.
 
         Returns:
             A `WarmResult`; in every case but `loaded` the process goes on as it would have without this call.
@@ -101,7 +106,8 @@ class Cache:
             timeout: Seconds within which all must be done.
             wait: False returns a future at once, and compresses and uploads in the background. What was recorded by
                 the time of the call is published. The interpreter waits for it at exit, `timeout` seconds at most.
-            labels: Words of your own, kept in the manifest: a commit, a pipeline run. At most 64.
+            labels: Words of your own, kept in the manifest: a commit, a pipeline run. At most 64, each of at most
+                1,000 characters.
 
         Returns:
             A `PublishResult`, or a future of one.
@@ -123,11 +129,11 @@ class Cache:
             if off:
                 return WarmResult(url=redacted(url), status=WarmStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
-            known.folder = _compiler.cache_folder()
+            known.folder = _compiler.writable_cache_folder()
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
         with clock.stage("open"):
-            store = Store.open(url, storage_options=self._storage_options, deadline=deadline)
+            store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
         result = Warming(store, environment, known, clock, self._progress).run()
         return replace(result, warnings=warnings + result.warnings)
 
@@ -177,16 +183,16 @@ class _Taken:
     deadline: Deadline
 
 
-def _shown(url: str | None) -> str:
+def _shown(url: str | os.PathLike[str] | None) -> str:
     try:
         return redacted(Settings.read().url_or_default(url))
     except SettingsError:
-        return redacted(url or "")
+        return redacted(str(url or ""))
 
 
 def _checked(labels: Mapping[str, str]) -> Mapping[str, str]:
     if len(labels) > _MAX_LABELS or not all(is_short_text(word) for pair in labels.items() for word in pair):
-        msg = f"labels must map at most {_MAX_LABELS} short texts to short texts"
+        msg = f"labels must map at most {_MAX_LABELS} texts of at most 1,000 characters to such texts"
         raise SettingsError(msg)
     return labels
 

@@ -21,11 +21,15 @@ class Deadline:
     @classmethod
     def after(cls, seconds: float) -> Self:
         """Start the clock; `seconds` must be positive, and count for a week at most."""
-        if not seconds > 0:
-            msg = f"timeout must be a positive number of seconds, not {seconds!r}"
-            raise SettingsError(msg)
+        if not isinstance(seconds, int | float) or not seconds > 0:
+            msg = f"timeout is {seconds!r:.40}"
+            raise SettingsError(msg, hint="give a positive number of seconds")
         seconds = min(seconds, _LONGEST)
         return cls(at=time.monotonic() + seconds, seconds=seconds)
+
+    def restarted(self) -> Self:
+        """Allow the same time again, from now on."""
+        return type(self).after(self.seconds)
 
     def remaining(self) -> float:
         """Tell the seconds left, never below zero."""

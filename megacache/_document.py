@@ -29,7 +29,10 @@ class Node:
 
     def wrong(self, expected: str) -> FormatError:
         """Make the error that says what should stand here."""
-        return FormatError(f"expected {expected}, found {type(self.value).__name__} {self.value!r:.60}", path=self.path)
+        found = type(self.value).__name__
+        if isinstance(self.value, str | bytes | int | float | None):
+            found += f" {self.value!r:.60}"
+        return FormatError(f"expected {expected}, found {found}", path=self.path)
 
     def field(self, name: str) -> "Node":
         """Go to a field that must be there."""

@@ -29,8 +29,11 @@ class Mismatch:
     """One fact that differs."""
 
     fact: str
+    """Its name, as in `FACTS`."""
     here: str
+    """Its value in this environment; empty if unset."""
     there: str
+    """Its value in the other one."""
 
     def __str__(self) -> str:
         return f"{self.fact} is {self.here or 'unset'} here, {self.there or 'unset'} there"

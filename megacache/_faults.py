@@ -1,5 +1,6 @@
 """Turn what fsspec and the clients behind it raise into megacache's own exceptions."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,17 +58,17 @@ def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
     told = f"{url}: {doing} failed: {_message(error)}"
     if isinstance(error, ImportError):
         return SettingsError(told, hint=_install_hint(error))
-    if isinstance(error, ValueError) and doing.startswith("opening"):
+    if isinstance(error, ValueError | TypeError | AttributeError) and doing.startswith("opening"):
         return SettingsError(told, hint="use a URL that fsspec knows, such as s3://, gs:// or file://")
     if isinstance(error, FileNotFoundError):
         return MissingError(told, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
-    if isinstance(error, PermissionError) or _is_refusal(error):
+    if _is_refusal(error):
         return AccessError(told, hint="check the credentials and what they may do")
     return UnavailableError(told, hint="the store or the way to it is at fault; it is safe to try again")
 
 
 def _message(error: Exception) -> str:
-    return redacted(f"{type(error).__name__} {error}"[:_MAX_MESSAGE].strip().replace("\n", " "))
+    return redacted(f"{type(error).__name__} {error}").strip().replace("\n", " ")[:_MAX_MESSAGE]
 
 
 def _install_hint(error: ImportError) -> str:
@@ -82,6 +83,8 @@ def _no_bucket(error: Exception) -> bool:
 
 
 def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        return True
     if http_status(error) in _REFUSED or str(error).startswith("Forbidden"):
         return True
     return any(type(cause).__name__ in _ACCESS_ERRORS for cause in _causes(error))

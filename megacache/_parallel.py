@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from megacache._deadline import Deadline
-from megacache.errors import MegacacheError, UnavailableError
+from megacache.errors import BundleError, MegacacheError, UnavailableError
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -123,6 +123,8 @@ def _attempt(function: Callable[[Item], Value], item: Item) -> Done[Item, Value]
         return Done(item, function(item), None)
     except MegacacheError as fault:
         return Done(item, None, fault)
+    except (MemoryError, RecursionError) as error:
+        return Done(item, None, BundleError(f"too large for this process: {type(error).__name__}"))
     except BaseException as bug:  # noqa: BLE001 - raised in the thread that waits for the item
         return bug
 

@@ -1,13 +1,13 @@
 """Write what this process compiled, and nobody has published, to a store."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from megacache import _compiler
 from megacache._blob import Artifact
-from megacache._bundle import bundle_id, describe, group, identify, is_portable
+from megacache._bundle import REPLACED_KINDS, bundle_id, describe, group, identify, is_portable
 from megacache._catalog import Catalog
 from megacache._deadline import Deadline
 from megacache._environment import Environment
@@ -43,10 +43,17 @@ def take(session: Session, deadline: Deadline) -> Recorded:
     if session.folder not in {None, folder}:
         warnings.append("PyTorch's cache folder has changed since the warm start: what was loaded did not hit")
     return Recorded(
-        artifacts={identify(a): a for a in found if is_portable(a)},
+        artifacts={identify(a): a for a in _latest(found) if is_portable(a)},
         environment=_compiler.current_environment(),
         warnings=tuple(warnings),
     )
+
+
+def _latest(found: Sequence[Artifact]) -> Iterator[Artifact]:
+    """Leave out what a later artifact of the same key has replaced."""
+    last = {(a.kind, a.key): a for a in found if a.kind in REPLACED_KINDS}
+    yield from (a for a in found if a.kind not in REPLACED_KINDS)
+    yield from last.values()
 
 
 class Publication:
@@ -76,7 +83,7 @@ class Publication:
         """
         if not self._recorded.artifacts:
             return self._result(PublishStatus.EMPTY, reason="PyTorch has recorded no artifact in this process")
-        new = {ref: a for ref, a in self._recorded.artifacts.items() if ref not in self._session.artifacts}
+        new = {ref: self._recorded.artifacts[ref] for ref in self._session.news(self._recorded.artifacts)}
         if not new:
             return self._result(PublishStatus.UNCHANGED)
         with self._clock.stage("open"):
@@ -85,13 +92,13 @@ class Publication:
         with self._clock.stage("list"):
             left = self._uncovered(new, catalog, parents)
         if not left:
-            self._session.holds(new, parents)
+            self._session.remember(new, parents)
             return self._result(PublishStatus.COVERED, reason="other processes have published all of it")
         try:
             result = self._write(catalog, left, parents)
         except AccessError as error:
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
-        self._session.holds(new, {*parents, *filter(None, [result.bundle])})
+        self._session.remember(new, {*parents, *filter(None, [result.bundle])})
         return result
 
     def _uncovered(self, new: _Found, catalog: Catalog, parents: set[str]) -> _Found:
@@ -103,7 +110,7 @@ class Publication:
         for done in catalog.read({bundle: size for bundle, size in listing.visible.items() if bundle not in known}):
             manifest = done.value
             if manifest is None:
-                self._session.failed(done.item, done.fault)
+                self._session.give_up(done.item, done.fault)
                 continue
             if self._recorded.environment.mismatches(manifest.environment):
                 self._session.unusable.add(done.item)

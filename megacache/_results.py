@@ -31,7 +31,7 @@ class PublishStatus(StrEnum):
     UNCHANGED = "unchanged"
     """Nothing was compiled since this process last warmed or published; the store was not asked."""
     COVERED = "covered"
-    """Other processes had published all of it."""
+    """Other processes had published an artifact under every key."""
     DUPLICATE = "duplicate"
     """Another process published the same bundle a moment earlier."""
     EMPTY = "empty"
@@ -116,7 +116,7 @@ _IN_THE_STORE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishResult(_Result):
-    """What a publication did. True if all that this process compiled is in the store."""
+    """What a publication did. True if the store holds every key that this process compiled."""
 
     status: PublishStatus
     bundle: str | None = None

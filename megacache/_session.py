@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from megacache._bundle import REPLACED_KINDS
 from megacache._deadline import Deadline
-from megacache._digest import Digest
-from megacache._manifest import ArtifactRef, Manifest
+from megacache._manifest import ArtifactRef
 from megacache.errors import AccessError, MegacacheError, UnavailableError
 
 
@@ -36,17 +36,21 @@ class Session:
         finally:
             self._lock.release()
 
-    def loaded(self, manifest: Manifest) -> None:
-        """Remember a bundle and all that it holds."""
-        self.artifacts.update(manifest.artifacts)
-        self.bundles.add(manifest.bundle)
+    def news(self, recorded: Iterable[ArtifactRef]) -> set[ArtifactRef]:
+        """Give what is not known to be in the store; empty if that is only a newer state of what is.
 
-    def holds(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str]) -> None:
-        """Remember that artifacts need not be published any more, and the bundles that make it so."""
+        A profile changes with every run. It is published with new graphs, and not for its own sake.
+        """
+        new = set(recorded) - self.artifacts
+        keys = {(ref.kind, ref.key) for ref in self.artifacts if ref.kind in REPLACED_KINDS}
+        return new if any((ref.kind, ref.key) not in keys for ref in new) else set()
+
+    def remember(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str]) -> None:
+        """Remember that artifacts are in the store, and the bundles that make it so."""
         self.artifacts.update(artifacts)
         self.bundles.update(bundles)
 
-    def failed(self, bundle: str, fault: MegacacheError | None) -> None:
+    def give_up(self, bundle: str, fault: MegacacheError | None) -> None:
         """Remember a bundle that cannot be used, unless it was the store that failed."""
         if not isinstance(fault, (UnavailableError, AccessError)):
             self.unusable.add(bundle)
@@ -56,13 +60,24 @@ class Session:
         self._lock = threading.Lock()
 
 
-_sessions: dict[str, Session] = {}
+_ENDPOINTS = frozenset({"account_name", "endpoint", "endpoint_url", "host", "port"})
+_sessions: dict[tuple[str, ...], Session] = {}
 
 
 def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
-    """Give the one session of this process for a cache: the same URL at another endpoint is another cache."""
-    options = sorted((name, repr(value)) for name, value in (storage_options or {}).items())
-    return _sessions.setdefault(Digest.of(repr((url, options)).encode()).hex, Session())
+    """Give the one session of this process for a cache: the same URL at another endpoint is another cache.
+
+    Credentials do not count, for they may be renewed while the process runs.
+    """
+    return _sessions.setdefault((url, *_endpoints(storage_options or {})), Session())
+
+
+def _endpoints(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in sorted(options.items()):
+        if isinstance(value, Mapping):
+            yield from _endpoints(value)
+        elif name in _ENDPOINTS:
+            yield f"{name}={value}"
 
 
 def _unlock_all() -> None:

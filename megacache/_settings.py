@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from megacache.errors import SettingsError
@@ -36,9 +35,14 @@ class Settings:
             read_only=_switch("MEGACACHE_READ_ONLY"),
         )
 
-    def url_or_default(self, url: str | None) -> str:
+    def url_or_default(self, url: str | os.PathLike[str] | None) -> str:
         """Choose the URL: the argument, else `MEGACACHE_URL`, else the folder under the user's cache folder."""
-        chosen = url or self.url or default_url()
+        try:
+            given = os.fspath(url or "")
+        except TypeError as error:
+            msg = f"a URL cannot be of type {type(url).__name__}"
+            raise SettingsError(msg, hint="give a string or a path") from error
+        chosen = given or self.url or default_url()
         stripped = chosen.rstrip("/")
         return chosen if stripped.endswith(":") else stripped
 
@@ -47,7 +51,12 @@ def default_url() -> str:
     """Name the store in the user's cache folder, such as `~/.cache/megacache/store` on Linux."""
     from platformdirs import user_cache_path
 
-    return (user_cache_path("megacache", appauthor=False) / "store").as_uri()
+    try:
+        folder = user_cache_path("megacache", appauthor=False)
+    except RuntimeError as error:
+        msg = f"there is no home folder for the default store: {error}"
+        raise SettingsError(msg, hint="give a URL, or set MEGACACHE_URL") from error
+    return f"file://{folder}/store"
 
 
 def requested_cpu_capability() -> str:
@@ -69,13 +78,6 @@ def is_short_text(value: object) -> bool:
     if not isinstance(value, str) or len(value) > _MAX_TEXT:
         return False
     return value.isascii() or value == value.encode(errors="replace").decode()
-
-
-def is_writable_folder(folder: str) -> bool:
-    """Tell whether files can be made in a folder, or in the nearest parent that exists."""
-    path = Path(folder)
-    existing = next((p for p in (path, *path.parents) if p.exists()), path)
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """The one door to fsspec: a URL prefix of write-once objects.
 
-Only three things are asked of a store: list a folder, read an object, create an object that is not there. How far the
-last is kept depends on what stands behind the URL (`CreateGuarantee`).
+Only three things are asked of a store: list a folder, read an object, create an object that is not there. Of two
+writers that create the same object at once, one wins and the other is told, on local disk, in memory, on S3, GCS and
+Azure. On what else fsspec reaches, and on S3 servers that ignore conditions, the last one wins. That is harmless, since
+both wrote what serves: a chunk is named by its content, a manifest by what its bundle holds.
 """
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,15 +43,6 @@ _S3_OPTIONS: Mapping[str, Any] = {
 _GCS_OPTIONS: Mapping[str, Any] = {**_FRESH, "requests_timeout": 30}
 
 
-class CreateGuarantee(StrEnum):
-    """What happens when two writers create the same object at once."""
-
-    EXCLUSIVE = "exclusive"
-    """One of them wins, and the other is told: local disk, memory, S3, GCS and Azure."""
-    HARMLESS = "harmless"
-    """Either may win; both wrote what serves: a chunk is named by its content, a manifest by what its bundle holds."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One object in a listing."""
@@ -79,22 +71,16 @@ class Store:
         Neither the instance nor a listing is shared with the rest of the process, so that what other writers did is
         seen.
         """
-        shown, options = redacted(url), _with_defaults(url, storage_options or {})
+        shown = redacted(url)
 
         def connect() -> "tuple[AbstractFileSystem, str]":
             from fsspec.core import url_to_fs
 
-            return url_to_fs(url, **options)  # type: ignore[no-any-return]
+            return url_to_fs(url, **_with_defaults(url, storage_options or {}))  # type: ignore[no-any-return]
 
         with faults(shown, "opening it"):
-            fs, root = call(connect, deadline=deadline, doing=f"opening {shown}")
+            fs, root = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
         return cls(fs, root, url=shown, deadline=deadline)
-
-    @property
-    def guarantee(self) -> CreateGuarantee:
-        """What `create` promises here; a server that ignores conditions makes an S3 or GCS URL merely harmless."""
-        exclusive = self._protocols & (_S3 | _GCS | _AZURE | _LOCAL | {"memory"})
-        return CreateGuarantee.EXCLUSIVE if exclusive else CreateGuarantee.HARMLESS
 
     def within(self, deadline: Deadline) -> "Store":
         """Give the same store under another deadline."""
@@ -174,7 +160,7 @@ class Store:
 
         try:
             coroutine = getattr(self._fs, f"_{method}")
-            return sync(self._fs.loop, coroutine, *args, timeout=self.deadline.remaining(), **kwargs)
+            return sync(self._fs.loop, coroutine, *args, timeout=max(self.deadline.remaining(), 0.001), **kwargs)
         except FSTimeoutError as error:
             raise self.deadline.missed(doing) from error
 
@@ -182,9 +168,17 @@ class Store:
 def _with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     chain = [link.partition("://")[0] for link in url.split("::")]
     if len(chain) == 1:
-        return {**_protocol_options(chain[0]), **options}
-    nested = {link: {**_protocol_options(link), **options.get(link, {})} for link in chain}
-    return {**options, **nested}
+        return _merged(_protocol_options(chain[0]), options)
+    return {**options, **{link: _merged(_protocol_options(link), options.get(link) or {}) for link in chain}}
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Let what is given override the defaults, one level down as well."""
+    merged = {**defaults, **given}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(given.get(name), Mapping):
+            merged[name] = {**default, **given[name]}
+    return merged
 
 
 def _protocol_options(protocol: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from megacache import _compiler
+from megacache._bundle import artifact_chunks, parents_first
 from megacache._catalog import Catalog, Listing
 from megacache._delivery import Delivery
 from megacache._environment import Environment
@@ -30,6 +31,7 @@ class _Tally:
 
     loaded: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     incomplete: bool = False
     faults: list[MegacacheError] = field(default_factory=list)
     passed_by: list[str] = field(default_factory=list)
@@ -71,7 +73,7 @@ class Warming:
         with self._clock.stage("list"):
             listing = self._catalog.list()
         with self._clock.stage("manifests"):
-            manifests = list(self._usable(listing))
+            manifests = parents_first(self._usable(listing))
         self._tally.bytes_wanted += sum(ref.stored_size for manifest in manifests for ref in manifest.chunks)
         with closing(self._catalog.deliver(manifests)) as deliveries:
             while True:
@@ -93,6 +95,8 @@ class Warming:
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
                 self._session.unusable.add(done.item)
+            elif not artifact_chunks(manifest) and not manifest.artifacts:
+                self._pass_by(done.item, "it holds nothing that this megacache reads")
             else:
                 yield manifest
 
@@ -100,6 +104,8 @@ class Warming:
         bundle = delivery.manifest.bundle
         if delivery.fault is not None:
             self._fail(bundle, delivery.fault)
+            return
+        if bundle in self._tally.failed:
             return
         try:
             for ref, blob in zip(delivery.chunks, delivery.blobs, strict=True):
@@ -109,7 +115,7 @@ class Warming:
             return
         if delivery.last:
             self._tally.loaded.append(bundle)
-            self._session.loaded(delivery.manifest)
+            self._session.remember(delivery.manifest.artifacts, [bundle])
 
     def _load(self, ref: ChunkRef, blob: bytes) -> None:
         tally = self._tally
@@ -124,8 +130,9 @@ class Warming:
             self._tally.incomplete = True
         elif fault is not None and not isinstance(fault, UnsupportedFormatError):
             self._tally.faults.append(fault)
+        self._tally.failed.add(bundle)
         self._pass_by(bundle, str(fault))
-        self._session.failed(bundle, fault)
+        self._session.give_up(bundle, fault)
 
     def _pass_by(self, bundle: str, why: str) -> None:
         self._tally.passed_by.append(f"bundle {bundle} was passed by: {why}")

@@ -15,6 +15,9 @@
     * `CompilerError`: PyTorch refused, or failed.
 """
 
+from functools import partial
+from typing import Self
+
 
 class MegacacheError(Exception):
     """Root of every exception that megacache raises."""
@@ -75,10 +78,15 @@ class IntegrityError(BundleError):
 
     def __init__(self, what: str, *, expected: object, actual: object) -> None:
         super().__init__(f"{what} is damaged: expected {expected}, got {actual}")
+        self.what = what
+        """The thing whose bytes they are."""
         self.expected = expected
         """What the manifest declares."""
         self.actual = actual
         """What was found."""
+
+    def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
+        return partial(type(self), self.what, expected=self.expected, actual=self.actual), ()
 
 
 class UntrustedError(BundleError):

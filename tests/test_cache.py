@@ -170,3 +170,16 @@ def test_moved_cache_folder_is_told(processes: Processes, tmp_path: Path) -> Non
         step("publish", url=url),
     )
     assert any("cache folder has changed" in warning for warning in published["warnings"])
+
+
+def test_profile_does_not_make_every_start_publish(processes: Processes, tmp_path: Path) -> None:
+    """A warm process that found all its graphs has nothing to publish, although its profile has moved on."""
+    url = str(tmp_path / "store")
+    job: dict[str, str | None] = {"TORCH_COMPILE_JOB_ID": "job"}
+    steps = (step("run", model="inference", rows=8), step("run", model="inference", rows=9))
+    *_, published = processes.run(*steps, step("publish", url=url), environment=job)
+    assert published["artifacts"]["pgo"] == 1
+    for _ in range(2):
+        _, *ran, again = processes.run(step("warm", url=url), *steps, step("publish", url=url), environment=job)
+        assert sum(answer["fx_miss"] for answer in ran) == 0
+        assert again["status"] == "unchanged"

@@ -143,3 +143,12 @@ def test_error_does_not_repeat_a_long_value() -> None:
     with pytest.raises(FormatError) as caught:
         node("x" * 1_000_000).data()
     assert len(str(caught.value)) < 200
+
+
+def test_deep_nesting_is_a_format_error() -> None:
+    """A value nested a thousand deep is refused like any other that is not what should stand there."""
+    nested: object = 1
+    for _ in range(500):
+        nested = [nested]
+    with pytest.raises(FormatError, match="found list"):
+        Node(nested, "deep").text()

@@ -1,6 +1,7 @@
 """The exceptions are the tree that their module shows, and each carries its facts."""
 
 import inspect
+import pickle
 import re
 
 import pytest
@@ -56,3 +57,12 @@ def test_integrity_error_holds_both_values() -> None:
     error = IntegrityError("chunk 12ab", expected=3, actual=4)
     assert str(error) == "chunk 12ab is damaged: expected 3, got 4"
     assert (error.expected, error.actual) == (3, 4)
+
+
+def test_errors_survive_pickling() -> None:
+    """An error that crosses a process boundary keeps its message, its facts and its hint."""
+    damaged = errors.IntegrityError("chunk", expected="a", actual="b")
+    for error in (damaged, errors.FormatError("wrong", path="x[0]", hint="upgrade")):
+        again = pickle.loads(pickle.dumps(error))
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 
+from megacache._blob import Artifact
 from megacache._bundle import identify
 from megacache._deadline import Deadline
 from megacache._session import Session, session
@@ -98,7 +99,7 @@ def test_threads_get_the_same_session() -> None:
 def test_loaded_bundle_is_known_with_all_it_holds() -> None:
     """After a bundle was loaded, its artifacts need no publication, and it is a parent of the next one."""
     known, manifest = Session(), bundle([artifact("a"), artifact("b")]).manifest
-    known.loaded(manifest)
+    known.remember(manifest.artifacts, [manifest.bundle])
     assert known.artifacts == set(manifest.artifacts)
     assert known.bundles == {manifest.bundle}
     assert known.unusable == set()
@@ -107,8 +108,8 @@ def test_loaded_bundle_is_known_with_all_it_holds() -> None:
 def test_what_is_held_adds_up() -> None:
     """What is found to be in the store is added to what was known."""
     known = Session()
-    known.holds([identify(artifact("a"))], ["x"])
-    known.holds([identify(artifact("b"))], ["x", "y"])
+    known.remember([identify(artifact("a"))], ["x"])
+    known.remember([identify(artifact("b"))], ["x", "y"])
     assert known.artifacts == {identify(artifact("a")), identify(artifact("b"))}
     assert known.bundles == {"x", "y"}
 
@@ -128,7 +129,7 @@ def test_what_is_held_adds_up() -> None:
 def test_bundle_is_not_blamed_for_its_store(fault: MegacacheError, unusable: bool) -> None:
     """A bundle that failed is unusable from then on, unless it was the store that failed."""
     known = Session()
-    known.failed("x", fault)
+    known.give_up("x", fault)
     assert known.unusable == ({"x"} if unusable else set())
 
 
@@ -152,3 +153,23 @@ def test_fork_releases_the_lock() -> None:
     """A child forked while a thread publishes can publish and knows what its parent knew; the parent keeps its lock."""
     ended = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stdout) == (0, "DeadlineError\n"), ended.stderr
+
+
+def test_newer_profile_alone_is_no_news() -> None:
+    """A profile that has changed since is published with new graphs, and not for its own sake."""
+    known = Session()
+    before, after = (identify(Artifact(kind="pgo", key="job", content=state)) for state in (b"1", b"2"))
+    graph = identify(artifact("a"))
+    assert known.news([before]) == {before}
+    known.remember([before], ["x"])
+    assert known.news([before]) == known.news([before, after]) == set()
+    assert known.news([after, graph]) == {after, graph}
+
+
+def test_renewed_credentials_are_the_same_session() -> None:
+    """A token that is renewed while the process runs changes nothing; another endpoint does."""
+    first = {"key": "a", "token": "1", "client_kwargs": {"endpoint_url": "http://one"}}
+    assert session("s3://renewed", first) is session("s3://renewed", first | {"key": "b", "token": "2"})
+    assert session("s3://renewed", first) is not session(
+        "s3://renewed", {"client_kwargs": {"endpoint_url": "http://two"}}
+    )

@@ -11,7 +11,6 @@ from megacache._settings import (
     cache_folders_unchanged,
     compiler_variables,
     default_url,
-    is_writable_folder,
     requested_cpu_capability,
 )
 from megacache.errors import SettingsError
@@ -50,7 +49,7 @@ def test_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_
     """The default store follows `XDG_CACHE_HOME`, a name with blanks and signs included."""
     folder = tmp_path / "my #1 cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    assert default_url() == (folder / "megacache" / "store").as_uri()
+    assert default_url() == f"file://{folder}/megacache/store"
 
 
 @pytest.mark.parametrize(
@@ -149,13 +148,3 @@ def test_requested_cpu_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     assert requested_cpu_capability() == ""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "AVX2")
     assert requested_cpu_capability() == "avx2"
-
-
-def test_writable_folder(tmp_path: Path) -> None:
-    """A folder is writable if it is, or if it can be made; below a file nothing can."""
-    file = tmp_path / "file"
-    file.touch(0o700)
-    assert is_writable_folder(str(tmp_path))
-    assert is_writable_folder(str(tmp_path / "not" / "yet" / "there"))
-    assert not is_writable_folder(str(file))
-    assert not is_writable_folder(str(file / "below"))

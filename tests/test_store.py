@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from megacache._deadline import Deadline
-from megacache._store import CreateGuarantee, Entry, Store
+from megacache._store import Entry, Store
 from megacache.errors import AccessError, DeadlineError, MissingError, SettingsError, UnavailableError
 from tests.servers import Server
 from tests.servers.moto import MotoServer
@@ -124,12 +124,6 @@ def test_race_leaves_one_whole_object(place: Place, turn: int) -> None:
     assert found in contents
     if place.exclusive:
         assert [contents[n] for n in created] == [found]
-
-
-def test_guarantee_says_what_the_kind_promises(place: Place) -> None:
-    """Local disk, memory, S3 and GCS are exclusive; whatever else fsspec reaches is merely harmless."""
-    expected = CreateGuarantee.HARMLESS if place.url.startswith("dir::") else CreateGuarantee.EXCLUSIVE
-    assert place.open().guarantee is expected
 
 
 def test_expired_deadline_stops_every_call(place: Place) -> None:

@@ -11,6 +11,7 @@ from megacache._compiler._state import (
     loading_warnings,
     recording_warnings,
     switched_off,
+    writable_cache_folder,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "record",
     "recording_warnings",
     "switched_off",
+    "writable_cache_folder",
 ]

@@ -4,7 +4,7 @@ import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,12 +97,18 @@ def _cpu_extensions() -> str:
     """Name what `torch._inductor.cpu_vec_isa.pick_vec_isa` chooses from, without the compilations of its trials."""
     import torch
 
-    names = [name for name, probe in _X86_PROBES if getattr(torch.cpu, probe, bool)()]
+    names = [_probed(name, getattr(torch.cpu, probe, None)) for name, probe in _X86_PROBES]
     if platform.machine() in {"aarch64", "arm64"} and hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
         names += [f"{name}={capabilities[name]}" for name in _ARM_CAPABILITIES if capabilities.get(name)]
     requested = requested_cpu_capability()
-    return " ".join([*names, *([f"requested={requested}"] if requested else [])])
+    return " ".join(filter(None, [*names, f"requested={requested}" if requested else ""]))
+
+
+def _probed(name: str, probe: Callable[[], bool] | None) -> str:
+    if probe is None:
+        return f"{name}=unknown"
+    return name if probe() else ""
 
 
 def _recorded(device: "torch.device | None") -> Mapping[str, str]:

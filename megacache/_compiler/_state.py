@@ -1,9 +1,9 @@
 """How torch is set up in this process, as far as it decides whether a cache can be of use."""
 
+import os
 from collections.abc import Collection
 
 from megacache._compiler._door import door
-from megacache._settings import is_writable_folder
 from megacache.errors import CompilerError
 
 
@@ -20,12 +20,17 @@ def switched_off() -> str:
 
 
 def cache_folder() -> str:
-    """Find the folder torch keeps its caches in; raise `CompilerError` if nothing can be written there."""
-    with door("looking for its cache folder"):
+    """Find the folder torch keeps its caches in, and make it."""
+    with door("making its cache folder"):
         from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-        folder = cache_dir()
-    if not is_writable_folder(folder):
+        return str(cache_dir())
+
+
+def writable_cache_folder() -> str:
+    """Find that folder; raise `CompilerError` if nothing can be written there."""
+    folder = cache_folder()
+    if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"the cache folder {folder} is not writable"
         raise CompilerError(msg, hint="set TORCHINDUCTOR_CACHE_DIR to one that is")
     return folder
