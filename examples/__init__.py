@@ -1,0 +1,1 @@
+"""Programs that use megacache; each runs from the root of the repository."""

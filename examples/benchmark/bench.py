@@ -1,0 +1,112 @@
+"""One run of the benchmark: its settings, its folders and stores, and the processes it starts."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.servers.moto import MotoServer
+
+_REPOSITORY = Path(__file__).parents[2]
+_FOREIGN = ("TORCH", "TRITON_", "MEGACACHE_", "AWS_", "FSSPEC_", "OMP_", "ATEN_", "PYTHON")
+_TIMEOUT = 600.0
+_TAIL = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A prefix that nobody else uses."""
+
+    kind: str
+    """`disk` or `s3`."""
+    url: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def options(self) -> dict[str, Any]:
+        """Give what a task takes to find it."""
+        return {"url": self.url, "storage_options": self.storage_options}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """The settings of a run, and what all its sections share."""
+
+    rounds: int
+    quick: bool
+    folder: Path
+    """For all that is written, removed at the end."""
+    moto: MotoServer
+
+    @contextmanager
+    def place(self, kind: str) -> Iterator[Place]:
+        """Make an empty store, and remove it with all that is in it."""
+        name = uuid.uuid4().hex[:12]
+        if kind == "disk":
+            with self.scratch() as folder:
+                yield Place(kind=kind, url=folder.as_uri())
+            return
+        server = self.moto.server
+        try:
+            yield Place(kind=kind, url=f"{server.url}/{name}", storage_options=server.storage_options)
+        finally:
+            self._remove(name)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Make an empty folder, and remove it."""
+        folder = self.folder / uuid.uuid4().hex[:12]
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def run(self, task: str, options: Mapping[str, Any], *, cache_folder: Path | None = None) -> dict[str, Any]:
+        """Do a task in a fresh process with an empty cache folder; raise if it fails or takes too long."""
+        with self.scratch() as scratch:
+            cache = cache_folder or scratch / "inductor"
+            argv = [sys.executable, "-m", "examples.benchmark.child", task, json.dumps(options)]
+            started = time.time()
+            with (scratch / "stdout").open("wb") as stdout, (scratch / "stderr").open("wb") as stderr:
+                process = subprocess.Popen(
+                    argv, stdout=stdout, stderr=stderr, cwd=_REPOSITORY, env=_variables(cache), start_new_session=True
+                )
+            try:
+                status = process.wait(_TIMEOUT)
+            finally:
+                _end_group(process)
+            if status:
+                raise RuntimeError(f"{task} ended with {status}\n{(scratch / 'stderr').read_text()[-_TAIL:]}")
+            answer: dict[str, Any] = json.loads((scratch / "stdout").read_text().splitlines()[-1])
+            return {"started": started, "load_average": os.getloadavg()[0], **answer}
+
+    def _remove(self, name: str) -> None:
+        import fsspec
+
+        server = self.moto.server
+        fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False, **server.storage_options)
+        path = f"{server.url.removeprefix('s3://')}/{name}"
+        with suppress(FileNotFoundError):
+            fs.rm(path, recursive=True)
+
+
+def _variables(cache: Path) -> dict[str, str]:
+    """Leave out what would configure a child behind the benchmark's back."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    return {**kept, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End what a process left behind, such as torch's compile workers, before anything else is measured."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

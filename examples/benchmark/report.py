@@ -1,0 +1,152 @@
+"""The results as one Markdown document."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from examples.benchmark import first_output, requests, transfers
+from examples.benchmark.compiling import VARIANTS
+from examples.benchmark.corpus import Content
+from examples.benchmark.samples import Figure, Sample, cases, series
+from examples.benchmark.tables import number, span, table
+from examples.benchmark.transfers import KINDS, TORCH, case_of
+
+_MEGABYTE = 1e6
+_FIRST_OUTPUT = """\
+Seconds from the start of the process to its first output, on CPU.
+
+- `cold`: nothing to start from
+- `plain`: `torch.compiler.load_cache_artifacts` of a blob on disk
+- `copy`: a copy of the whole cache folder, the copying included
+- `megacache`, `megacache-s3`: `megacache.warm` from a store on disk and on S3
+
+Every process began with an empty cache folder; each output was compared, and each lookup of the compiler counted."""
+_TRANSFERS = """\
+`text` stands for the artifacts of CPU graphs, {text} as stored; `binary` for contents that do not compress, as in
+cubins, {binary}.
+
+- own: megacache's seconds less those of its stages `torch` and `load`, in which PyTorch works; at a publication the
+  former also holds megacache's digests and its reading of the environment, which `extra` counts
+- bare: reading or writing the same stored bytes by the same client, on disk as durably as megacache writes; opening it
+  included
+- moving: own and bare without opening the store, which means importing its client
+- PyTorch alone: its own call on one blob, in a process of its own
+- extra: megacache's seconds in all, less bare and PyTorch alone"""
+
+
+def markdown(samples: Sequence[Sample], facts: Mapping[str, Any]) -> str:
+    """Write the whole document."""
+    sections: Mapping[str, Callable[[Sequence[Sample]], Iterator[str]]] = {
+        first_output.SECTION: _first_output,
+        transfers.SECTION: _transfers,
+        requests.SECTION: _requests,
+    }
+    parts = [_head(facts)]
+    for name, write in sections.items():
+        if found := [sample for sample in samples if sample.section == name]:
+            parts += write(found)
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(facts: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB"
+    return (
+        f"# Benchmark of {facts['date']}\n\n"
+        f"`{facts['command']}` at commit {facts['commit'] or 'unknown'} on {machine}; {versions}.\n\n"
+        f"Medians of {facts['rounds']} round(s), in which the variants took turns; ratios are the medians of the "
+        "ratios of each round. S3 is moto on the loopback interface of the same machine."
+    )
+
+
+def _first_output(samples: Sequence[Sample]) -> Iterator[str]:
+    yield "## Time to the first output of a fresh process"
+    yield _FIRST_OUTPUT
+    for model in cases(samples):
+        yield f"### {model}"
+        stages = [name for name in first_output.STAGES if name in samples[0].values]
+        header = ("variant", "seconds", "least to most", *stages, "÷ cold", "÷ plain", "÷ copy")
+        yield table(header, (_first_output_row(samples, model, variant, stages) for variant in VARIANTS))
+
+
+def _first_output_row(samples: Sequence[Sample], model: str, variant: str, stages: Sequence[str]) -> tuple[str, ...]:
+    total = series(samples, model, variant, _value("total"))
+    parts = (number(series(samples, model, variant, _value(stage))) for stage in stages)
+    others = (series(samples, model, other, _value("total")) for other in ("cold", "plain", "copy"))
+    return (variant, number(total), span(total), *parts, *(number(total / other) for other in others))
+
+
+def _transfers(samples: Sequence[Sample]) -> Iterator[str]:
+    stored = {content: _one(samples, case_of(content, "disk"), "warm", "stored") for content in get_args(Content)}
+    raw = _one(samples, case_of("text", "disk"), "warm", "raw")
+    yield f"## What megacache adds to a cache of {raw / _MEGABYTE:.0f} MB"
+    yield _TRANSFERS.format(**{name: f"{size / _MEGABYTE:.1f} MB" for name, size in stored.items()})
+    yield "### Time of warm, in seconds"
+    yield table(_TIME_HEADER, (_time_row(samples, c, k, _WARM) for c in get_args(Content) for k in KINDS))
+    yield "### Time of publish, in seconds"
+    yield table(_TIME_HEADER, (_time_row(samples, c, k, _PUBLISH) for c in get_args(Content) for k in KINDS))
+    yield "### Memory above that before the call, divided by the size of the cache"
+    header = ("call", *(f"{content}, {kind}" for content in get_args(Content) for kind in (TORCH, *KINDS)))
+    verbs = (("warm", "load"), ("publish", "save"))
+    yield table(header, (_memory_row(samples, verb, f, raw) for verb in verbs for f in ("grown", "kept")))
+
+
+_TIME_HEADER = (
+    "cache, store",
+    "in all",
+    "PyTorch's",
+    "own",
+    "bare",
+    "own ÷ bare",
+    "own, moving",
+    "÷ bare, moving",
+    "PyTorch alone",
+    "extra",
+    "in all ÷ (bare + alone)",
+)
+_Verb = tuple[str, str, str, Figure, Figure]
+
+
+def _value(name: str) -> Figure:
+    return lambda values: values[name]
+
+
+def _sum(*names: str) -> Figure:
+    return lambda values: sum(values.get(name, 0.0) for name in names)
+
+
+_WARM: _Verb = ("warm", "download", "load", _sum("torch", "load"), _sum("load"))
+_PUBLISH: _Verb = ("publish", "upload", "save", _sum("torch"), _sum("save"))
+
+
+def _time_row(samples: Sequence[Sample], content: Content, kind: str, verb: _Verb) -> tuple[str, ...]:
+    name, transfer, call, of_torch, alone = verb
+    case = case_of(content, kind)
+    total, torch = series(samples, case, name, _value("total")), series(samples, case, name, of_torch)
+    opening = series(samples, case, name, _sum("open"))
+    bare = series(samples, case, transfer, _sum("open", "transfer"))
+    moving = series(samples, case, transfer, _value("transfer"))
+    lone = series(samples, case_of(content, TORCH), call, alone)
+    own = total - torch
+    figures = (total, torch, own, bare, own / bare, own - opening, (own - opening) / moving, lone)
+    return (case, *map(number, figures), number(total - bare - lone), number(total / (bare + lone)))
+
+
+def _memory_row(samples: Sequence[Sample], verb: tuple[str, str], figure: str, raw: float) -> tuple[str, ...]:
+    def cell(content: Content, kind: str) -> str:
+        name = verb[1] if kind == TORCH else verb[0]
+        return number(series(samples, case_of(content, kind), name, lambda values: values[figure] / raw))
+
+    said = {"grown": "peak", "kept": "kept afterwards"}[figure]
+    return (f"{verb[0]}, {said}", *(cell(content, kind) for content in get_args(Content) for kind in (TORCH, *KINDS)))
+
+
+def _requests(samples: Sequence[Sample]) -> Iterator[str]:
+    yield "## Requests, as counted by the S3 server"
+    yield table(
+        ("cache, call", "requests", *requests.METHODS),
+        ((f"{s.case}: {s.variant}", *(str(int(s.values[m])) for m in ("all", *requests.METHODS))) for s in samples),
+    )
+
+
+def _one(samples: Sequence[Sample], case: str, variant: str, name: str) -> float:
+    return series(samples, case, variant, _value(name)).median

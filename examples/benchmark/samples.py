@@ -1,0 +1,79 @@
+"""What was measured, and the figures that are made of it."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+_log = logging.getLogger("benchmark")
+_Variant = TypeVar("_Variant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one process told, or what was counted around it."""
+
+    section: str
+    case: str
+    variant: str
+    round: int
+    values: Mapping[str, float]
+    """Seconds, bytes or counts, by name."""
+
+
+Figure = Callable[[Mapping[str, float]], float]
+"""One number from the values of one sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One number for each round."""
+
+    by_round: Mapping[int, float]
+
+    def __truediv__(self, other: "Series") -> "Series":
+        return self._with(other, lambda one, two: one / two)
+
+    def __sub__(self, other: "Series") -> "Series":
+        return self._with(other, lambda one, two: one - two)
+
+    def __add__(self, other: "Series") -> "Series":
+        return self._with(other, lambda one, two: one + two)
+
+    @property
+    def median(self) -> float:
+        """Give the middle of all rounds."""
+        return median(self.by_round.values())
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Give the least and the most of all rounds."""
+        return min(self.by_round.values()), max(self.by_round.values())
+
+    def _with(self, other: "Series", operation: Callable[[float, float], float]) -> "Series":
+        # Round by round: what slowed the machine down for a while slowed both.
+        return Series({turn: operation(value, other.by_round[turn]) for turn, value in self.by_round.items()})
+
+
+def series(samples: Iterable[Sample], case: str, variant: str, figure: Figure) -> Series:
+    """Collect one figure of one variant over all rounds."""
+    return Series({s.round: figure(s.values) for s in samples if (s.case, s.variant) == (case, variant)})
+
+
+def cases(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """Name the cases in the order in which they were measured."""
+    return tuple(dict.fromkeys(sample.case for sample in samples))
+
+
+def rotated(variants: Sequence[_Variant], turn: int) -> tuple[_Variant, ...]:
+    """Let each variant be the first in its turn, so that none always follows the same one."""
+    start = turn % len(variants)
+    return (*variants[start:], *variants[:start])
+
+
+def noted(sample: Sample) -> Sample:
+    """Tell of a sample as soon as it is there."""
+    shown = " ".join(f"{name}={value:.4g}" for name, value in sample.values.items())
+    _log.info("%s: %s: %s #%d: %s", sample.section, sample.case, sample.variant, sample.round, shown)
+    return sample
