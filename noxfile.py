@@ -20,7 +20,7 @@ nox.options.default_venv_backend = "venv"
 @nox.session
 def demo(session: nox.Session) -> None:
     """Compile a model cold, publish it to the default store, and start warm in a second process."""
-    install_wheel(session, "megacache")
+    install_wheel(session, "megacache", "numpy")
     session.run("python", "examples/demo.py", *session.posargs)
 
 

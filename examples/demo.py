@@ -103,7 +103,7 @@ def run_model() -> bytes:
     model = nn.Sequential(nn.Embedding(VOCABULARY, WIDTH), *layers, nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY))
     with torch.no_grad():
         output: Tensor = torch.compile(model)(torch.arange(2 * TOKENS).view(2, TOKENS))
-    return output.numpy().tobytes()
+    return bytes(output.view(torch.uint8).flatten().tolist())
 
 
 def print_table(cold: Answer, warm: Answer) -> None:

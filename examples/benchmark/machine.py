@@ -28,7 +28,6 @@ def facts() -> Mapping[str, object]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
-        "kernel": platform.release(),
         "load_average": os.getloadavg(),
         "commit": _commit(),
         "versions": versions(),
