@@ -32,7 +32,7 @@ class Artifact:
     content: bytes | memoryview = field(repr=False)
 
     @property
-    def size(self) -> int:
+    def weight(self) -> int:
         """Bytes that this artifact takes in a blob, at most."""
         return len(self.content) + 2 * len(self.key) + 64
 

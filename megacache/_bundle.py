@@ -64,7 +64,7 @@ def identify(artifact: Artifact) -> ArtifactRef:
 def is_portable(artifact: Artifact) -> bool:
     """Tell whether an artifact is of a kind, a key and a size that a reader will accept."""
     pattern = _KEYS.get(artifact.kind)
-    return pattern is not None and pattern.fullmatch(artifact.key) is not None and artifact.size < MAX_CHUNK_SIZE
+    return pattern is not None and pattern.fullmatch(artifact.key) is not None and artifact.weight < MAX_CHUNK_SIZE
 
 
 def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str]) -> str:
@@ -83,11 +83,11 @@ def group(artifacts: Sequence[Artifact]) -> Iterator[tuple[Artifact, ...]]:
     members: list[Artifact] = []
     size = 0
     for artifact in artifacts:
-        if members and size + artifact.size > CHUNK_SIZE:
+        if members and size + artifact.weight > CHUNK_SIZE:
             yield tuple(members)
             members, size = [], 0
         members.append(artifact)
-        size += artifact.size
+        size += artifact.weight
     if members:
         yield tuple(members)
 

@@ -70,7 +70,7 @@ class Catalog:
         window = Window(UPLOAD_WINDOW)
 
         def weigh(group: tuple[Artifact, ...]) -> int:
-            return sum(artifact.size for artifact in group)
+            return sum(artifact.weight for artifact in group)
 
         def upload(group: tuple[Artifact, ...]) -> ChunkRef:
             chunk = pack_chunk(group)

@@ -93,7 +93,9 @@ class Publication:
             left = self._uncovered(new, catalog, parents)
         if not left:
             self._session.remember(new, parents)
-            return self._result(PublishStatus.COVERED, reason="other processes have published all of it")
+            return self._result(
+                PublishStatus.COVERED, reason="other processes have published an artifact under every key"
+            )
         try:
             result = self._write(catalog, left, parents)
         except AccessError as error:
@@ -147,7 +149,7 @@ class Publication:
         )
 
     def _upload(self, catalog: Catalog, artifacts: Sequence[Artifact]) -> tuple[ChunkRef, ...]:
-        total, done = sum(artifact.size for artifact in artifacts), 0
+        total, done = sum(artifact.weight for artifact in artifacts), 0
 
         def uploaded(ref: ChunkRef) -> None:
             nonlocal done

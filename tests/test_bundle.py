@@ -62,7 +62,7 @@ def test_chunks_keep_to_their_size(artifacts: list[Artifact], limit: int) -> Non
     assert [one for members in groups for one in members] == artifacts
     assert all(len(members) == 1 or len(build_blob(members)) <= limit for members in groups)
     for members, following in pairwise(groups):
-        assert sum(one.size for one in (*members, following[0])) > limit
+        assert sum(one.weight for one in (*members, following[0])) > limit
 
 
 def test_chunks_hold_32_mib() -> None:
