@@ -4,16 +4,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 
 from megacache._blob import Artifact, build_blob, parse_blob
-from megacache._codec import CODEC, compress, decompress
+from megacache._chunk import Payload, open_chunk
 from megacache._digest import Digest
 from megacache._document import pack
 from megacache._environment import Environment
 from megacache._manifest import MAX_CHUNK_SIZE, ArtifactRef, ChunkRef, Manifest
 from megacache._version import __version__
-from megacache.errors import FormatError, IntegrityError, UntrustedError
+from megacache.errors import FormatError, UntrustedError
 
 Name = tuple[str, str, int]
 """Kind, key and size of an artifact: what can be compared without computing a digest."""
@@ -35,14 +36,6 @@ KINDS = frozenset(_KEYS)
 
 REPLACED_KINDS = frozenset({"autotune", "pgo"})
 """Kinds of which PyTorch keeps one file a key; of the others, each artifact is a file of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """A chunk on its way to a store."""
-
-    ref: ChunkRef
-    stored: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +71,14 @@ def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str]) -> str:
     return Digest.of(pack([keys, sorted(parents)])).hex[:32]
 
 
-def group(artifacts: Sequence[Artifact]) -> Iterator[tuple[Artifact, ...]]:
-    """Split artifacts into chunks' worth, in the order given."""
+def payloads(artifacts: Iterable[Artifact]) -> Iterator[Payload]:
+    """Split artifacts into what will be chunks, each a blob that PyTorch can load on its own."""
+    for group in _groups(artifacts):
+        weight = sum(artifact.weight for artifact in group)
+        yield Payload(part=PART, weight=weight, build=partial(build_blob, group))
+
+
+def _groups(artifacts: Iterable[Artifact]) -> Iterator[tuple[Artifact, ...]]:
     members: list[Artifact] = []
     size = 0
     for artifact in artifacts:
@@ -90,14 +89,6 @@ def group(artifacts: Sequence[Artifact]) -> Iterator[tuple[Artifact, ...]]:
         size += artifact.weight
     if members:
         yield tuple(members)
-
-
-def pack_chunk(artifacts: Iterable[Artifact]) -> Chunk:
-    """Make one chunk that PyTorch can load on its own."""
-    raw = build_blob(artifacts)
-    stored = compress(raw)
-    ref = ChunkRef(part=PART, digest=Digest.of(stored), stored_size=len(stored), raw_size=len(raw), codec=CODEC)
-    return Chunk(ref=ref, stored=stored)
 
 
 def describe(
@@ -145,13 +136,7 @@ def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> Unpacked:
     The digest of the stored bytes comes first, then the declared size, the form of the blob, and the kinds, keys and
     sizes in it. Raises `IntegrityError`, `FormatError` or `UntrustedError`.
     """
-    actual = Digest.of(stored)
-    if actual != ref.digest:
-        raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=actual)
-    if ref.codec != CODEC:
-        msg = f"chunk {ref.digest.hex[:12]} has codec {ref.codec!r}, not {CODEC}"
-        raise FormatError(msg, hint="upgrade megacache")
-    raw = decompress(stored, raw_size=ref.raw_size)
+    raw = open_chunk(ref, stored)
     declared = declared_names(manifest)
     return Unpacked(blob=raw, names=frozenset(_checked_name(artifact, declared) for artifact in parse_blob(raw)))
 

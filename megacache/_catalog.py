@@ -3,8 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from megacache._blob import Artifact
-from megacache._bundle import pack_chunk
+from megacache._chunk import Payload, pack_chunk
 from megacache._delivery import Delivery, deliver
 from megacache._environment import Environment
 from megacache._layout import (
@@ -20,7 +19,7 @@ from megacache._store import Store
 from megacache.errors import FormatError
 
 UPLOAD_WINDOW = 128 << 20
-"""Bytes of artifacts that are being compressed and uploaded at once, at most."""
+"""Bytes of content that are being compressed and uploaded at once, at most."""
 _ENVIRONMENTS_COMPARED = 4
 
 
@@ -63,31 +62,26 @@ class Catalog:
         """Fetch the artifacts of bundles."""
         return deliver(self._store, manifests, locate=lambda ref: self._prefix.chunk(ref.digest))
 
-    def write(
-        self, groups: Sequence[tuple[Artifact, ...]], uploaded: Callable[[ChunkRef], None]
-    ) -> tuple[ChunkRef, ...]:
-        """Compress and upload one chunk for each group; `uploaded` is told of each."""
+    def write(self, payloads: Sequence[Payload], uploaded: Callable[[ChunkRef], None]) -> tuple[ChunkRef, ...]:
+        """Compress and upload chunks; `uploaded` is told of each."""
         window = Window(UPLOAD_WINDOW)
 
-        def weigh(group: tuple[Artifact, ...]) -> int:
-            return sum(artifact.weight for artifact in group)
-
-        def upload(group: tuple[Artifact, ...]) -> ChunkRef:
-            chunk = pack_chunk(group)
+        def upload(payload: Payload) -> ChunkRef:
+            chunk = pack_chunk(payload)
             self._store.create(self._prefix.chunk(chunk.ref.digest), chunk.stored)
             return chunk.ref
 
         refs = []
         arrivals = unordered(
             upload,
-            groups,
+            payloads,
             deadline=self._store.deadline,
             doing=f"uploading to {self._store.url}",
-            admit=lambda group: window.acquire(weigh(group)),
+            admit=lambda payload: window.acquire(payload.weight),
         )
         try:
             for done in arrivals:
-                window.release(weigh(done.item))
+                window.release(done.item.weight)
                 refs.append(done.result())
                 uploaded(refs[-1])
         finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 from megacache import _compiler
 from megacache._blob import Artifact
-from megacache._bundle import REPLACED_KINDS, bundle_id, describe, group, identify, is_portable
+from megacache._bundle import REPLACED_KINDS, bundle_id, describe, identify, is_portable, payloads
 from megacache._catalog import Catalog
 from megacache._deadline import Deadline
 from megacache._environment import Environment
@@ -149,14 +149,15 @@ class Publication:
         )
 
     def _upload(self, catalog: Catalog, artifacts: Sequence[Artifact]) -> tuple[ChunkRef, ...]:
-        total, done = sum(artifact.weight for artifact in artifacts), 0
+        wanted = tuple(payloads(artifacts))
+        total, done = sum(payload.weight for payload in wanted), 0
 
         def uploaded(ref: ChunkRef) -> None:
             nonlocal done
             done += ref.raw_size
             self._progress(Progress(stage="upload", done=min(done, total), total=total))
 
-        return catalog.write(tuple(group(artifacts)), uploaded)
+        return catalog.write(wanted, uploaded)
 
     def _result(self, status: PublishStatus, **known: Any) -> PublishResult:
         return PublishResult(url=self._url, status=status, warnings=self._recorded.warnings, **known)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from megacache._blob import Artifact
-from megacache._bundle import KINDS, Chunk, describe, identify, pack_chunk
+from megacache._blob import Artifact, build_blob
+from megacache._bundle import KINDS, PART, describe, identify
 from megacache._catalog import Catalog
+from megacache._chunk import Chunk, Payload, pack_chunk
 from megacache._deadline import Deadline
 from megacache._digest import Digest
 from megacache._environment import FACTS, Environment
@@ -54,6 +55,12 @@ def environment(recorded: Mapping[str, str] | None = None, /, **facts: str) -> E
     return Environment(facts={**{name: f"some {name}" for name in FACTS}, **facts}, recorded=recorded or {})
 
 
+def payload(artifacts: Sequence[Artifact]) -> Payload:
+    """Put artifacts into one chunk, however many there are."""
+    weight = sum(artifact.weight for artifact in artifacts)
+    return Payload(part=PART, weight=weight, build=lambda: build_blob(artifacts))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """A bundle that is not in a store yet."""
@@ -66,7 +73,7 @@ def bundle(
     *groups: Sequence[Artifact], here: Environment | None = None, labels: Mapping[str, str] | None = None
 ) -> Bundle:
     """Make a bundle with one chunk for each group."""
-    chunks = tuple(pack_chunk(group) for group in groups)
+    chunks = tuple(pack_chunk(payload(group)) for group in groups)
     manifest = describe(
         environment=here or environment(),
         artifacts=[identify(artifact) for group in groups for artifact in group],

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megacache._blob import Artifact, build_blob
-from megacache._bundle import Chunk, bundle_id, identify
+from megacache._bundle import bundle_id, identify
+from megacache._chunk import Chunk
 from megacache._codec import compress
 from megacache._digest import Digest
 from megacache._document import pack

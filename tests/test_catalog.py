@@ -7,9 +7,10 @@ from typing import overload
 import pytest
 
 from megacache import _catalog
-from megacache._blob import Artifact, parse_blob
+from megacache._blob import parse_blob
 from megacache._bundle import unpack_chunk
 from megacache._catalog import Catalog
+from megacache._chunk import Payload
 from megacache._layout import EnvironmentPrefix
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, seal
 from megacache._store import Store
@@ -21,6 +22,7 @@ from tests.builders import (
     environment,
     finish_workers,
     open_store,
+    payload,
     plain,
     prefix_of,
     upload,
@@ -43,23 +45,23 @@ def catalog(store: Store) -> Catalog:
     return Catalog(store, HERE)
 
 
-class Taken(Sequence[tuple[Artifact, ...]]):
-    """Groups of artifacts that count how many of them were taken."""
+class Taken(Sequence[Payload]):
+    """Payloads that count how many of them were taken."""
 
-    def __init__(self, groups: list[tuple[Artifact, ...]]) -> None:
-        self.groups = groups
+    def __init__(self, payloads: list[Payload]) -> None:
+        self.payloads = payloads
         self.taken = 0
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.payloads)
 
     @overload
-    def __getitem__(self, index: int) -> tuple[Artifact, ...]: ...
+    def __getitem__(self, index: int) -> Payload: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[tuple[Artifact, ...]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[Artifact, ...] | Sequence[tuple[Artifact, ...]]:
+    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
+    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
         self.taken += 1
-        return self.groups[index]
+        return self.payloads[index]
 
 
 def test_empty_store_lists_nothing(catalog: Catalog) -> None:
@@ -119,7 +121,7 @@ def test_written_chunks_are_there(store: Store, catalog: Catalog, monkeypatch: p
     groups = [tuple(artifacts(3, seed=n)) for n in range(20)]
     manifest = bundle(*groups).manifest
     told: list[ChunkRef] = []
-    refs = catalog.write(groups, told.append)
+    refs = catalog.write([payload(group) for group in groups], told.append)
     assert refs == tuple(sorted(manifest.chunks, key=lambda ref: ref.digest))
     assert set(told) == set(refs)
     assert len(told) == len(refs)
@@ -133,7 +135,7 @@ def test_written_chunks_are_there(store: Store, catalog: Catalog, monkeypatch: p
 def test_written_and_announced_is_delivered(catalog: Catalog) -> None:
     """The way of a bundle through a store: write, announce, list, read, deliver."""
     one = bundle(artifacts(3))
-    catalog.write([tuple(artifacts(3))], lambda _: None)
+    catalog.write([payload(artifacts(3))], lambda _: None)
     catalog.announce(one.manifest)
     manifests = [done.result() for done in catalog.read(catalog.list().visible)]
     (delivery,) = catalog.deliver(manifests)
@@ -144,11 +146,11 @@ def test_uploads_end_with_the_first_fault(tmp_path: Path, monkeypatch: pytest.Mo
     """When one chunk cannot be written the rest is not tried any more, even while the error is being held."""
     monkeypatch.setattr(_catalog, "UPLOAD_WINDOW", 1)
     (tmp_path / PLACE.path.partition("/")[0]).touch()
-    groups = Taken([(one,) for one in artifacts(200)])
+    payloads = Taken([payload([one]) for one in artifacts(200)])
     with pytest.raises(UnavailableError) as caught:
-        Catalog(open_store(tmp_path.as_uri()), HERE).write(groups, lambda _: None)
+        Catalog(open_store(tmp_path.as_uri()), HERE).write(payloads, lambda _: None)
     finish_workers()
-    assert groups.taken < 100
+    assert payloads.taken < 100
     assert caught.value.__traceback__ is not None
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from megacache._blob import parse_blob
-from megacache._bundle import Chunk
+from megacache._chunk import Chunk
 from megacache._delivery import WINDOW, Delivery, deliver
 from megacache._store import Store
 from megacache.errors import FormatError, IntegrityError, MegacacheError, MissingError

@@ -1,0 +1,51 @@
+"""Content to and from chunks: compressed, and named by the digest of what is stored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from megacache._codec import CODEC, compress, decompress
+from megacache._digest import Digest
+from megacache._manifest import ChunkRef
+from megacache.errors import FormatError, IntegrityError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """What will become one chunk."""
+
+    part: str
+    """As in `ChunkRef`."""
+    weight: int
+    """Bytes that `build` will give, nearly."""
+    build: Callable[[], bytes] = field(repr=False)
+    """Serialises the content, as late as possible."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A chunk on its way to a store."""
+
+    ref: ChunkRef
+    stored: bytes = field(repr=False)
+
+
+def pack_chunk(payload: Payload) -> Chunk:
+    """Serialise and compress."""
+    raw = payload.build()
+    stored = compress(raw)
+    ref = ChunkRef(part=payload.part, digest=Digest.of(stored), stored_size=len(stored), raw_size=len(raw), codec=CODEC)
+    return Chunk(ref=ref, stored=stored)
+
+
+def open_chunk(ref: ChunkRef, stored: bytes) -> bytes:
+    """Give the raw content, once the digest and both sizes are proved.
+
+    Raises `IntegrityError` or `FormatError`.
+    """
+    actual = Digest.of(stored)
+    if actual != ref.digest:
+        raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=actual)
+    if ref.codec != CODEC:
+        msg = f"chunk {ref.digest.hex[:12]} has codec {ref.codec!r}, not {CODEC}"
+        raise FormatError(msg, hint="upgrade megacache")
+    return decompress(stored, raw_size=ref.raw_size)
