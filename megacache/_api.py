@@ -28,6 +28,7 @@ def warm(
     *,
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = WARM_TIMEOUT,
+    files: bool = True,
     strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> WarmResult:
@@ -36,7 +37,9 @@ def warm(
     The arguments are those of `Cache` and `Cache.warm`; `timeout` is in seconds. Returns a result whatever happens, and
     raises a `MegacacheError` only if `strict`.
     """
-    return Cache(url, storage_options=storage_options, strict=strict, progress=progress).warm(timeout=timeout)
+    return Cache(url, storage_options=storage_options, files=files, strict=strict, progress=progress).warm(
+        timeout=timeout
+    )
 
 
 @overload
@@ -45,6 +48,7 @@ def publish(
     *,
     storage_options: Mapping[str, Any] | None = ...,
     timeout: float = ...,
+    files: bool = ...,
     strict: bool = ...,
     wait: Literal[True] = ...,
     labels: Mapping[str, str] | None = ...,
@@ -56,6 +60,7 @@ def publish(
     *,
     storage_options: Mapping[str, Any] | None = ...,
     timeout: float = ...,
+    files: bool = ...,
     strict: bool = ...,
     wait: Literal[False],
     labels: Mapping[str, str] | None = ...,
@@ -66,6 +71,7 @@ def publish(
     *,
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = PUBLISH_TIMEOUT,
+    files: bool = True,
     strict: bool = False,
     wait: bool = True,
     labels: Mapping[str, str] | None = None,
@@ -76,7 +82,7 @@ def publish(
     The arguments are those of `Cache` and `Cache.publish`; `timeout` is in seconds. Returns a result, or a future of
     one if not `wait`, and raises a `MegacacheError` only if `strict`.
     """
-    cache = Cache(url, storage_options=storage_options, strict=strict, progress=progress)
+    cache = Cache(url, storage_options=storage_options, files=files, strict=strict, progress=progress)
     if wait:
         return cache.publish(timeout=timeout, labels=labels)
     return cache.publish(timeout=timeout, wait=False, labels=labels)
@@ -90,6 +96,7 @@ def synchronized(
     warm_timeout: float = WARM_TIMEOUT,
     publish_timeout: float = PUBLISH_TIMEOUT,
     publish_on_error: bool = False,
+    files: bool = True,
     strict: bool = False,
     labels: Mapping[str, str] | None = None,
     progress: ProgressCallback | None = None,
@@ -99,7 +106,7 @@ def synchronized(
     Both timeouts are in seconds. If the block raises, its exception goes on and nothing is published, unless
     `publish_on_error` says otherwise. Faults raise a `MegacacheError` only if `strict`.
     """
-    cache = Cache(url, storage_options=storage_options, strict=strict, progress=progress)
+    cache = Cache(url, storage_options=storage_options, files=files, strict=strict, progress=progress)
     sync = Synchronized(cache.warm(timeout=warm_timeout))
     try:
         yield sync

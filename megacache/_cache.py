@@ -44,6 +44,7 @@ class Cache:
         url: str | os.PathLike[str] | None = None,
         *,
         storage_options: Mapping[str, Any] | None = None,
+        files: bool = True,
         strict: bool = False,
         progress: ProgressCallback | None = None,
     ) -> None:
@@ -53,11 +54,13 @@ class Cache:
             url: Any URL that fsspec knows, chained ones included. None: `MEGACACHE_URL`, else a folder under the
                 user's cache folder.
             storage_options: What fsspec's filesystem for that URL takes: credentials, endpoint, … Never logged.
+            files: Carry compiled files as well, such as C++ kernels: PyTorch's own artifacts hold only their source.
             strict: Raise faults instead of returning them.
             progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
         """
         self._url = url
         self._storage_options = storage_options
+        self._files = files
         self._strict = strict
         self._progress = _quiet(progress)
 
@@ -134,7 +137,7 @@ class Cache:
             warnings = tuple(_compiler.loading_warnings())
         with clock.stage("open"):
             store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
-        result = Warming(store, environment, known, clock, self._progress).run()
+        result = Warming(store, environment, known, clock, self._progress, files=self._files).run()
         return replace(result, warnings=warnings + result.warnings)
 
     def _take(self, deadline: Deadline, labels: Mapping[str, str], clock: Stopwatch) -> "PublishResult | _Taken":
@@ -147,7 +150,7 @@ class Cache:
             if off:
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
-            recorded = take(known, deadline)
+            recorded = take(known, deadline, files=self._files)
         publication = Publication(recorded, known, clock, self._progress, url=redacted(url), labels=_checked(labels))
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 
@@ -215,11 +218,12 @@ def _report(verb: str, result: WarmResult | PublishResult) -> None:
     level = logging.WARNING if result.error is not None else logging.INFO
     _log.log(
         level,
-        "%s %s: url=%s artifacts=%d bytes=%d reason=%s",
+        "%s %s: url=%s artifacts=%d files=%d bytes=%d reason=%s",
         verb,
         result.status,
         result.url,
         sum(result.artifacts.values()),
+        result.files,
         result.bytes_stored,
         result.reason,
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from megacache._chunk import Payload, pack_chunk
-from megacache._delivery import Delivery, deliver
+from megacache._delivery import Delivery, Order, deliver
 from megacache._environment import Environment
 from megacache._layout import (
     EnvironmentPrefix,
@@ -58,9 +58,9 @@ class Catalog:
             doing=f"reading manifests from {self._store.url}",
         )
 
-    def deliver(self, manifests: Sequence[Manifest]) -> Generator[Delivery]:
-        """Fetch the artifacts of bundles."""
-        return deliver(self._store, manifests, locate=lambda ref: self._prefix.chunk(ref.digest))
+    def deliver(self, orders: Sequence[Order]) -> Generator[Delivery]:
+        """Fetch what is in bundles."""
+        return deliver(self._store, orders, locate=lambda ref: self._prefix.chunk(ref.digest))
 
     def write(self, payloads: Sequence[Payload], uploaded: Callable[[ChunkRef], None]) -> tuple[ChunkRef, ...]:
         """Compress and upload chunks; `uploaded` is told of each."""

@@ -1,12 +1,20 @@
 """Content to and from chunks: compressed, and named by the digest of what is stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from megacache._codec import CODEC, compress, decompress
 from megacache._digest import Digest
 from megacache._manifest import ChunkRef
 from megacache.errors import FormatError, IntegrityError
+
+CHUNK_SIZE = 32 << 20
+"""Bytes of raw content a chunk holds at most, unless a single item is larger."""
+
+Name = tuple[str, str, str, int]
+"""Part; kind or root; key or path; size: what can be compared without computing a digest."""
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +57,18 @@ def open_chunk(ref: ChunkRef, stored: bytes) -> bytes:
         msg = f"chunk {ref.digest.hex[:12]} has codec {ref.codec!r}, not {CODEC}"
         raise FormatError(msg, hint="upgrade megacache")
     return decompress(stored, raw_size=ref.raw_size)
+
+
+def grouped(items: Iterable[_Item], weigh: Callable[[_Item], int]) -> Iterator[tuple[_Item, ...]]:
+    """Split items into chunks' worth, in the order given."""
+    members: list[_Item] = []
+    size = 0
+    for item in items:
+        weight = weigh(item)
+        if members and size + weight > CHUNK_SIZE:
+            yield tuple(members)
+            members, size = [], 0
+        members.append(item)
+        size += weight
+    if members:
+        yield tuple(members)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from megacache._bundle import Unpacked, artifact_chunks, declared_names, unpack_chunk
+from megacache._bundle import Unpacked, chunks_of, declared_names, unpack_chunk
 from megacache._manifest import ChunkRef, Manifest
 from megacache._parallel import Window, unordered
 from megacache._store import Store
@@ -12,17 +12,28 @@ from megacache.errors import FormatError, MegacacheError
 WINDOW = 256 << 20
 """Bytes in flight at most: chunks being read, decompressed or waiting for the rest of their bundle."""
 
-Wanted = tuple[Manifest, ChunkRef]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A bundle that is wanted."""
+
+    manifest: Manifest
+    files: bool
+    """Its compiled files as well."""
+
+    @property
+    def chunks(self) -> tuple[ChunkRef, ...]:
+        """Give the chunks to be read."""
+        return chunks_of(self.manifest, files=self.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Verified blobs of a bundle, or the fault for which it gives none."""
+    """Verified content of a bundle, or the fault for which it gives none."""
 
     manifest: Manifest
-    chunks: tuple[ChunkRef, ...] = ()
-    blobs: tuple[bytes, ...] = field(default=(), repr=False)
-    """Each can be loaded on its own."""
+    contents: tuple[Unpacked, ...] = field(default=(), repr=False)
+    """Each chunk can be used on its own."""
     last: bool = False
     """True if nothing more of this bundle will follow."""
     fault: MegacacheError | None = None
@@ -31,14 +42,14 @@ class Delivery:
 class _Assembly:
     """The chunks of one bundle that have arrived and are not yet handed on."""
 
-    def __init__(self, manifest: Manifest, window: Window) -> None:
-        self.manifest = manifest
+    def __init__(self, order: Order, window: Window) -> None:
+        self.manifest = order.manifest
         self._window = window
-        refs = artifact_chunks(manifest)
-        self._missing = len(refs)
-        self._piecemeal = sum(map(_weight, refs)) > window.size
-        self._held: list[tuple[ChunkRef, bytes]] = []
-        self._absent = set(declared_names(manifest))
+        self.refs = order.chunks
+        self._missing = len(self.refs)
+        self._piecemeal = sum(map(_weight, self.refs)) > window.size
+        self._held: list[Unpacked] = []
+        self._absent = set(declared_names(order.manifest, files=order.files))
         self.fault = self._check()
 
     @property
@@ -52,7 +63,7 @@ class _Assembly:
         if unpacked is None:
             self._window.release(_weight(ref))
         else:
-            self._held.append((ref, unpacked.blob))
+            self._held.append(unpacked)
             self._absent -= unpacked.names
         self.fault = self.fault or fault or self._check()
         if self.fault is not None:
@@ -64,26 +75,25 @@ class _Assembly:
             if self.complete:
                 yield Delivery(manifest=self.manifest, fault=self.fault)
         elif self._held and (self._piecemeal or self.complete):
-            refs, blobs = zip(*self._held, strict=True)
-            yield Delivery(manifest=self.manifest, chunks=refs, blobs=blobs, last=self.complete)
+            yield Delivery(manifest=self.manifest, contents=tuple(self._held), last=self.complete)
             self._let_go()
 
     def _check(self) -> MegacacheError | None:
         """Give the fault of a bundle whose chunks have all come and lack what its manifest promises."""
         if self._missing or not self._absent:
             return None
-        kind, key, _ = min(self._absent)
-        msg = f"{len(self._absent)} artifacts of the manifest are in no chunk, such as {kind} {key[:80]!r}"
+        part, kind, key, _ = min(self._absent)
+        msg = f"{len(self._absent)} {part} of the manifest are in no chunk, such as {kind} {key[:80]!r}"
         return FormatError(msg)
 
     def _let_go(self) -> None:
-        for ref, _ in self._held:
-            self._window.release(_weight(ref))
+        for unpacked in self._held:
+            self._window.release(_weight(unpacked.ref))
         self._held.clear()
 
 
 def deliver(
-    store: Store, manifests: Sequence[Manifest], *, locate: Callable[[ChunkRef], str], window_size: int = WINDOW
+    store: Store, orders: Sequence[Order], *, locate: Callable[[ChunkRef], str], window_size: int = WINDOW
 ) -> Generator[Delivery]:
     """Read, verify and decompress chunks in parallel; yield one `Delivery` a bundle, in the order given.
 
@@ -92,15 +102,14 @@ def deliver(
     some of them. Chunks are admitted in order, so that the bundle whose turn it is never waits for a later one.
     """
     window = Window(window_size)
-    assemblies = {manifest.bundle: _Assembly(manifest, window) for manifest in manifests}
-    wanted: list[Wanted] = [(manifest, ref) for manifest in manifests for ref in artifact_chunks(manifest)]
+    assemblies = [_Assembly(order, window) for order in orders]
+    wanted = [(assembly, ref) for assembly in assemblies for ref in assembly.refs]
 
-    def fetch(item: Wanted) -> Unpacked:
-        manifest, ref = item
-        fault = assemblies[manifest.bundle].fault
-        if fault is not None:
-            raise fault
-        return unpack_chunk(manifest, ref, store.read(locate(ref), size=ref.stored_size))
+    def fetch(item: tuple[_Assembly, ChunkRef]) -> Unpacked:
+        assembly, ref = item
+        if assembly.fault is not None:
+            raise assembly.fault
+        return unpack_chunk(assembly.manifest, ref, store.read(locate(ref), size=ref.stored_size))
 
     arrivals = unordered(
         fetch,
@@ -110,12 +119,12 @@ def deliver(
         admit=lambda item: window.acquire(_weight(item[1])),
     )
     try:
-        for assembly in assemblies.values():
+        for assembly in assemblies:
             yield from assembly.ready()
             while not assembly.complete:
                 done = next(arrivals)
-                manifest, ref = done.item
-                assemblies[manifest.bundle].add(ref, done.value, done.fault)
+                arrived, ref = done.item
+                arrived.add(ref, done.value, done.fault)
                 yield from assembly.ready()
     finally:
         arrivals.close()

@@ -13,7 +13,7 @@ from megacache._document import Node, pack
 from megacache._environment import Environment
 from megacache.errors import FormatError, UnsupportedFormatError
 
-FORMAT = (1, 0)
+FORMAT = (1, 1)
 """Major and minor version. A reader refuses another major, and passes over fields of a later minor."""
 PAYLOAD_TYPE = "application/vnd.megacache.manifest.v1+msgpack"
 MAX_MANIFEST_SIZE = 64 << 20
@@ -36,11 +36,37 @@ class ArtifactRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileRef:
+    """A compiled file as the manifest names it."""
+
+    root: str
+    """Name of the folder that it lies under: `inductor` or `triton`."""
+    path: str
+    """Under that folder, with `/` between names."""
+    digest: Digest
+    size: int
+    """Bytes of content."""
+    mode: int
+    """Permission bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesPart:
+    """What a manifest says of the compiled files in its bundle."""
+
+    guard: Mapping[str, str] = field(default_factory=dict)
+    """Facts that must agree, beside those of the environment, before a file is restored."""
+    probes: tuple[str, ...] = ()
+    """Trials of the C++ compiler that went well, as Inductor's ISA picker makes them."""
+    index: tuple[FileRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRef:
     """A chunk as the manifest names it."""
 
     part: str
-    """`artifacts`; parts that a reader does not know are passed over."""
+    """`artifacts` or `files`; parts that a reader does not know are passed over."""
     digest: Digest
     """Of the stored bytes; also the chunk's name."""
     stored_size: int
@@ -63,6 +89,7 @@ class Manifest:
     """Ids of the bundles that the process knew when it compiled what is in this one."""
     artifacts: tuple[ArtifactRef, ...]
     chunks: tuple[ChunkRef, ...]
+    files: FilesPart = field(default_factory=FilesPart)
     labels: Mapping[str, str] = field(default_factory=dict)
     """The publisher's own words."""
 
@@ -106,6 +133,11 @@ def _document(manifest: Manifest) -> Mapping[str, object]:
         "recorded": dict(manifest.environment.recorded),
         "parents": list(manifest.parents),
         "artifacts": [[a.kind, a.key, str(a.digest), a.size] for a in manifest.artifacts],
+        "files": {
+            "guard": dict(manifest.files.guard),
+            "probes": list(manifest.files.probes),
+            "index": [[f.root, f.path, str(f.digest), f.size, f.mode] for f in manifest.files.index],
+        },
         "chunks": [[c.part, str(c.digest), c.stored_size, c.raw_size, c.codec] for c in manifest.chunks],
         "labels": dict(manifest.labels),
     }
@@ -121,6 +153,7 @@ def _parse(node: Node) -> Manifest:
         parents=tuple(parent.text() for parent in node.field("parents").items()),
         artifacts=tuple(_parse_artifact(item.leading(4)) for item in node.field("artifacts").items()),
         chunks=tuple(_parse_chunk(item.leading(5)) for item in node.field("chunks").items()),
+        files=_parse_files(node.optional("files")),
         labels=node.field("labels").texts(),
     )
 
@@ -136,6 +169,27 @@ def _parse_artifact(items: Sequence[Node]) -> ArtifactRef:
     kind, key, digest, size = items
     return ArtifactRef(
         kind=kind.text(), key=key.text(), digest=_parse_digest(digest), size=size.integer(most=_MAX_SIZE)
+    )
+
+
+def _parse_files(node: Node | None) -> FilesPart:
+    if node is None:  # minor version 0 has no such part
+        return FilesPart()
+    return FilesPart(
+        guard=node.field("guard").texts(),
+        probes=tuple(probe.text() for probe in node.field("probes").items()),
+        index=tuple(_parse_file(item.leading(5)) for item in node.field("index").items()),
+    )
+
+
+def _parse_file(items: Sequence[Node]) -> FileRef:
+    root, path, digest, size, mode = items
+    return FileRef(
+        root=root.text(),
+        path=path.text(),
+        digest=_parse_digest(digest),
+        size=size.integer(most=MAX_CHUNK_SIZE),
+        mode=mode.integer(most=0o777),
     )
 
 

@@ -1,38 +1,66 @@
 """Write what this process compiled, and nobody has published, to a store."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from megacache import _compiler
+from megacache import _artifacts_part, _compiler, _files_part
+from megacache._artifacts_part import REPLACED_KINDS, identify, is_portable
 from megacache._blob import Artifact
-from megacache._bundle import REPLACED_KINDS, bundle_id, describe, identify, is_portable, payloads
+from megacache._bundle import bundle_id, describe
 from megacache._catalog import Catalog
 from megacache._deadline import Deadline
 from megacache._environment import Environment
-from megacache._manifest import ArtifactRef, ChunkRef
+from megacache._files import CompiledFile
+from megacache._guard import mismatches
+from megacache._manifest import ArtifactRef, ChunkRef, FileRef, FilesPart
 from megacache._results import Progress, ProgressCallback, PublishResult, PublishStatus
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache.errors import AccessError
 
-_Found = Mapping[ArtifactRef, Artifact]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What can travel."""
+
+    artifacts: Mapping[ArtifactRef, Artifact] = field(repr=False)
+    files: Mapping[FileRef, CompiledFile] = field(repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.artifacts or self.files)
+
+    def without(self, keys: Container[tuple[str, str]], paths: Container[tuple[str, str]]) -> "_Found":
+        """Leave out what others hold, by kind and key, by root and path."""
+        return _Found(
+            artifacts={ref: one for ref, one in self.artifacts.items() if (ref.kind, ref.key) not in keys},
+            files={ref: one for ref, one in self.files.items() if (ref.root, ref.path) not in paths},
+        )
+
+    def __len__(self) -> int:
+        return len(self.artifacts) + len(self.files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """What PyTorch has recorded in this process, taken at one moment."""
 
-    artifacts: _Found = field(repr=False)
-    """Those that can travel."""
+    found: _Found
+    guard: Mapping[str, str]
+    """Facts that guard the compiled files."""
+    probes: tuple[str, ...]
+    """Trials of the ISA picker that went well."""
     environment: Environment
     warnings: tuple[str, ...]
 
 
-def take(session: Session, deadline: Deadline) -> Recorded:
-    """Take what PyTorch has recorded so far; what it compiles later is not in it."""
+def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
+    """Take what PyTorch has recorded so far; what it compiles later is not in it.
+
+    With `files`, the compiled files that it uses are read, too, but for those that are known to be in the store.
+    """
     found = _compiler.record(deadline)
     kinds = {artifact.kind for artifact in found}
     warnings = _compiler.recording_warnings(kinds)
@@ -42,8 +70,15 @@ def take(session: Session, deadline: Deadline) -> Recorded:
     folder = _compiler.cache_folder()
     if session.folder not in {None, folder}:
         warnings.append("PyTorch's cache folder has changed since the warm start: what was loaded did not hit")
+    located = [one for one in _compiler.used_files() if (one.root, one.path) not in session.files] if files else []
+    compiled = [file for one in located if (file := one.read()) is not None]
     return Recorded(
-        artifacts={identify(a): a for a in _latest(found) if is_portable(a)},
+        found=_Found(
+            artifacts={identify(a): a for a in _latest(found) if is_portable(a)},
+            files={_files_part.identify(file): file for file in compiled},
+        ),
+        guard=_compiler.toolchain() if compiled else {},
+        probes=_compiler.passed_probes() if compiled else (),
         environment=_compiler.current_environment(),
         warnings=tuple(warnings),
     )
@@ -81,9 +116,13 @@ class Publication:
 
         The store is opened only if there is something new.
         """
-        if not self._recorded.artifacts:
+        found = self._recorded.found
+        if not found:
             return self._result(PublishStatus.EMPTY, reason="PyTorch has recorded no artifact in this process")
-        new = {ref: self._recorded.artifacts[ref] for ref in self._session.news(self._recorded.artifacts)}
+        news = self._session.news(found.artifacts)
+        new = _Found(artifacts={ref: found.artifacts[ref] for ref in news}, files=found.files).without(
+            (), self._session.files
+        )
         if not new:
             return self._result(PublishStatus.UNCHANGED)
         with self._clock.stage("open"):
@@ -92,7 +131,7 @@ class Publication:
         with self._clock.stage("list"):
             left = self._uncovered(new, catalog, parents)
         if not left:
-            self._session.remember(new, parents)
+            self._session.remember(new.artifacts, parents, new.files)
             return self._result(
                 PublishStatus.COVERED, reason="other processes have published an artifact under every key"
             )
@@ -100,7 +139,7 @@ class Publication:
             result = self._write(catalog, left, parents)
         except AccessError as error:
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
-        self._session.remember(new, {*parents, *filter(None, [result.bundle])})
+        self._session.remember(new.artifacts, {*parents, *filter(None, [result.bundle])}, new.files)
         return result
 
     def _uncovered(self, new: _Found, catalog: Catalog, parents: set[str]) -> _Found:
@@ -117,8 +156,10 @@ class Publication:
             if self._recorded.environment.mismatches(manifest.environment):
                 self._session.unusable.add(done.item)
                 continue
-            covered = {(ref.kind, ref.key) for ref in manifest.artifacts}
-            remaining = {ref: a for ref, a in left.items() if (ref.kind, ref.key) not in covered}
+            keys = {(ref.kind, ref.key) for ref in manifest.artifacts}
+            useless = mismatches(self._recorded.guard, manifest.files.guard)
+            paths = {(ref.root, ref.path) for ref in manifest.files.index if not useless}
+            remaining = left.without(keys, paths)
             if len(remaining) < len(left):
                 parents.add(manifest.bundle)
             left = remaining
@@ -126,17 +167,21 @@ class Publication:
 
     def _write(self, catalog: Catalog, left: _Found, parents: set[str]) -> PublishResult:
         # A name that is taken by a bundle nobody can use is avoided by naming that bundle as a parent.
-        while (bundle := bundle_id(left, parents)) in self._session.unusable:
+        files = self._files_part(left)
+        while (bundle := bundle_id(left.artifacts, parents, files)) in self._session.unusable:
             parents.add(bundle)
-        refs = sorted(left, key=lambda ref: (ref.kind, ref.key, ref.digest))
+        refs = sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest))
         with self._clock.stage("upload"):
-            chunks = self._upload(catalog, [left[ref] for ref in refs])
+            chunks = self._upload(
+                catalog, [left.artifacts[ref] for ref in refs], [left.files[ref] for ref in files.index]
+            )
             manifest = describe(
                 environment=self._recorded.environment,
                 artifacts=refs,
                 chunks=chunks,
                 parents=parents,
                 labels=self._labels,
+                files=files,
             )
             created = catalog.announce(manifest)
         return self._result(
@@ -144,12 +189,22 @@ class Publication:
             reason="" if created else "another process published the same bundle a moment earlier",
             bundle=bundle,
             artifacts=Counter(ref.kind for ref in refs),
+            files=len(files.index),
+            bytes_files=sum(ref.size for ref in files.index),
             bytes_stored=sum(chunk.stored_size for chunk in chunks),
             bytes_raw=sum(chunk.raw_size for chunk in chunks),
         )
 
-    def _upload(self, catalog: Catalog, artifacts: Sequence[Artifact]) -> tuple[ChunkRef, ...]:
-        wanted = tuple(payloads(artifacts))
+    def _files_part(self, left: _Found) -> FilesPart:
+        if not left.files:
+            return FilesPart()
+        index = tuple(sorted(left.files, key=lambda ref: (ref.root, ref.path)))
+        return FilesPart(guard=self._recorded.guard, probes=self._recorded.probes, index=index)
+
+    def _upload(
+        self, catalog: Catalog, artifacts: Sequence[Artifact], files: Sequence[CompiledFile]
+    ) -> tuple[ChunkRef, ...]:
+        wanted = (*_artifacts_part.payloads(artifacts), *_files_part.payloads(files))
         total, done = sum(payload.weight for payload in wanted), 0
 
         def uploaded(ref: ChunkRef) -> None:

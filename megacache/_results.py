@@ -71,8 +71,12 @@ class _Result:
     """What did not decide the status, but matters."""
     artifacts: Mapping[str, int] = field(default_factory=dict)
     """Artifacts loaded or published, by kind."""
+    files: int = 0
+    """Compiled files put in place or published."""
+    bytes_files: int = 0
+    """Size of those files."""
     bytes_stored: int = 0
-    """Size of their chunks in the store."""
+    """Size in the store of the chunks of both."""
     bytes_raw: int = 0
     """Size of their chunks before compression."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -82,6 +86,8 @@ class _Result:
 
     def __str__(self) -> str:
         found = " ".join(f"{count} {kind}" for kind, count in sorted(self.artifacts.items()))
+        if self.files:
+            found = " ".join(filter(None, [found, f"{self.files} files"]))
         moved = f"{found}, {self.bytes_stored} bytes stored, {self.bytes_raw} raw" if found else self.reason
         return ": ".join(filter(None, [self.status, moved]))
 

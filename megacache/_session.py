@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from megacache._bundle import REPLACED_KINDS
+from megacache._artifacts_part import REPLACED_KINDS
 from megacache._deadline import Deadline
-from megacache._manifest import ArtifactRef
+from megacache._manifest import ArtifactRef, FileRef
 from megacache.errors import AccessError, MegacacheError, UnavailableError
 
 
@@ -19,6 +19,8 @@ class Session:
         self._lock = threading.Lock()
         self.artifacts: set[ArtifactRef] = set()
         """Loaded, published, or found to be covered."""
+        self.files: set[tuple[str, str]] = set()
+        """Roots and paths of the compiled files that are in the store for processors and compilers like these."""
         self.bundles: set[str] = set()
         """Ids of the bundles that hold them: the parents of what is published next."""
         self.unusable: set[str] = set()
@@ -45,9 +47,10 @@ class Session:
         keys = {(ref.kind, ref.key) for ref in self.artifacts if ref.kind in REPLACED_KINDS}
         return new if any((ref.kind, ref.key) not in keys for ref in new) else set()
 
-    def remember(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str]) -> None:
-        """Remember that artifacts are in the store, and the bundles that make it so."""
+    def remember(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str], files: Iterable[FileRef] = ()) -> None:
+        """Remember that artifacts and files are in the store, and the bundles that make it so."""
         self.artifacts.update(artifacts)
+        self.files.update((file.root, file.path) for file in files)
         self.bundles.update(bundles)
 
     def give_up(self, bundle: str, fault: MegacacheError | None) -> None:

@@ -5,11 +5,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from megacache import _compiler
-from megacache._bundle import artifact_chunks, parents_first
+from megacache._bundle import Unpacked, parents_first
 from megacache._catalog import Catalog, Listing
-from megacache._delivery import Delivery
+from megacache._delivery import Delivery, Order
 from megacache._environment import Environment
-from megacache._manifest import ChunkRef, Manifest
+from megacache._manifest import FileRef, Manifest
+from megacache._restore import Restoration
 from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatus
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
@@ -45,7 +46,14 @@ class Warming:
     """One warm start."""
 
     def __init__(
-        self, store: Store, environment: Environment, session: Session, clock: Stopwatch, progress: ProgressCallback
+        self,
+        store: Store,
+        environment: Environment,
+        session: Session,
+        clock: Stopwatch,
+        progress: ProgressCallback,
+        *,
+        files: bool,
     ) -> None:
         self._store = store
         self._environment = environment
@@ -53,6 +61,7 @@ class Warming:
         self._session = session
         self._clock = clock
         self._progress = progress
+        self._restoration = Restoration(wanted=files)
         self._tally = _Tally()
 
     def run(self) -> WarmResult:
@@ -61,9 +70,13 @@ class Warming:
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
-            self._round()
-            if self._tally.incomplete:
+            try:
                 self._round()
+                if self._tally.incomplete:
+                    self._round()
+            finally:
+                with self._clock.stage("files"):
+                    self._restoration.finish()
         except MegacacheError as error:
             self._tally.faults.append(error)
             self._tally.passed_by.append(f"not everything was loaded: {error}")
@@ -74,15 +87,15 @@ class Warming:
             listing = self._catalog.list()
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
-        self._tally.bytes_wanted += sum(ref.stored_size for manifest in manifests for ref in manifest.chunks)
-        with closing(self._catalog.deliver(manifests)) as deliveries:
+            orders = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
+        self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
+        with closing(self._catalog.deliver(orders)) as deliveries:
             while True:
                 with self._clock.stage("download"):
                     delivery = next(deliveries, None)
                 if delivery is None:
                     return
-                with self._clock.stage("load"):
-                    self._accept(delivery)
+                self._accept(delivery)
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.unusable.update(listing.withdrawn)
@@ -95,7 +108,7 @@ class Warming:
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
                 self._session.unusable.add(done.item)
-            elif not artifact_chunks(manifest) and not manifest.artifacts:
+            elif not manifest.artifacts and not manifest.files.index:
                 self._pass_by(done.item, "it holds nothing that this megacache reads")
             else:
                 yield manifest
@@ -108,21 +121,29 @@ class Warming:
         if bundle in self._tally.failed:
             return
         try:
-            for ref, blob in zip(delivery.chunks, delivery.blobs, strict=True):
-                self._load(ref, blob)
+            for unpacked in delivery.contents:
+                self._use(delivery.manifest, unpacked)
         except CompilerError as error:
             self._fail(bundle, error)
             return
         if delivery.last:
             self._tally.loaded.append(bundle)
-            self._session.remember(delivery.manifest.artifacts, [bundle])
+            self._session.remember(delivery.manifest.artifacts, [bundle], self._useful_files(delivery.manifest))
 
-    def _load(self, ref: ChunkRef, blob: bytes) -> None:
+    def _useful_files(self, manifest: Manifest) -> Sequence[FileRef]:
+        return () if self._restoration.mismatches(manifest) else manifest.files.index
+
+    def _use(self, manifest: Manifest, unpacked: Unpacked) -> None:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
-        tally.artifacts = tally.artifacts.plus(_compiler.load(blob, self._store.deadline))
-        tally.bytes_stored += ref.stored_size
-        tally.bytes_raw += ref.raw_size
+        if unpacked.blob:
+            with self._clock.stage("load"):
+                tally.artifacts = tally.artifacts.plus(_compiler.load(unpacked.blob, self._store.deadline))
+        else:
+            with self._clock.stage("files"):
+                self._restoration.accept(unpacked.files, manifest.files.probes)
+        tally.bytes_stored += unpacked.ref.stored_size
+        tally.bytes_raw += unpacked.ref.raw_size
         self._progress(Progress(stage="download", done=tally.bytes_stored, total=tally.bytes_wanted))
 
     def _fail(self, bundle: str, fault: MegacacheError | None) -> None:
@@ -151,10 +172,12 @@ class Warming:
             status=status,
             reason=reason,
             error=error,
-            warnings=tuple(tally.passed_by),
+            warnings=(*tally.passed_by, *self._restoration.warnings),
             bundles=tuple(tally.loaded),
             artifacts=tally.artifacts.counts(),
             info=tally.artifacts.info,
+            files=self._restoration.count,
+            bytes_files=self._restoration.size,
             bytes_stored=tally.bytes_stored,
             bytes_raw=tally.bytes_raw,
         )

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from megacache import _files_part
+from megacache._artifacts_part import KINDS, PART, identify
 from megacache._blob import Artifact, build_blob
-from megacache._bundle import KINDS, PART, describe, identify
+from megacache._bundle import describe
 from megacache._catalog import Catalog
 from megacache._chunk import Chunk, Payload, pack_chunk
 from megacache._deadline import Deadline
 from megacache._digest import Digest
 from megacache._environment import FACTS, Environment
+from megacache._files import CompiledFile
 from megacache._layout import EnvironmentPrefix, environment_prefix
-from megacache._manifest import ArtifactRef, ChunkRef, Manifest
+from megacache._manifest import ArtifactRef, ChunkRef, FileRef, FilesPart, Manifest
 from megacache._store import Store
 
 UNHURRIED = settings(deadline=None)
@@ -69,17 +72,26 @@ class Bundle:
     chunks: tuple[Chunk, ...]
 
 
+def compiled_file(path: str = "ab/library.so", content: bytes = b"content", *, mode: int = 0o755) -> CompiledFile:
+    """Make a compiled file."""
+    return CompiledFile(root="inductor", path=path, mode=mode, content=content)
+
+
 def bundle(
-    *groups: Sequence[Artifact], here: Environment | None = None, labels: Mapping[str, str] | None = None
+    *groups: Sequence[Artifact],
+    here: Environment | None = None,
+    labels: Mapping[str, str] | None = None,
+    files: Sequence[CompiledFile] = (),
 ) -> Bundle:
-    """Make a bundle with one chunk for each group."""
-    chunks = tuple(pack_chunk(payload(group)) for group in groups)
+    """Make a bundle with one chunk for each group, and one for files if there are any."""
+    chunks = tuple(map(pack_chunk, [*map(payload, groups), *_files_part.payloads(files)]))
     manifest = describe(
         environment=here or environment(),
         artifacts=[identify(artifact) for group in groups for artifact in group],
         chunks=[chunk.ref for chunk in chunks],
         parents=(),
         labels=labels or {},
+        files=FilesPart(index=tuple(map(_files_part.identify, files))),
     )
     return Bundle(manifest=manifest, chunks=chunks)
 
@@ -150,5 +162,14 @@ manifests = st.builds(
         st.builds(ChunkRef, part=any_text, digest=digests, stored_size=sizes, raw_size=sizes, codec=any_text),
         max_size=4,
     ).map(tuple),
+    files=st.builds(
+        FilesPart,
+        guard=texts,
+        probes=st.lists(any_text, max_size=3).map(tuple),
+        index=st.lists(
+            st.builds(FileRef, root=any_text, path=any_text, digest=digests, size=sizes, mode=st.integers(0, 0o777)),
+            max_size=3,
+        ).map(tuple),
+    ),
     labels=texts,
 )

@@ -28,6 +28,8 @@ def answer_of(result: WarmResult | PublishResult) -> Answer:
         "reason": result.reason,
         "warnings": list(result.warnings),
         "artifacts": dict(result.artifacts),
+        "files": result.files,
+        "bytes_files": result.bytes_files,
         "bytes_stored": result.bytes_stored,
         "bytes_raw": result.bytes_raw,
         "seconds": dict(result.seconds),
@@ -185,6 +187,27 @@ def artifacts_on_disk() -> Answer:
     return {name: sum(p.is_file() for p in (folder / name).rglob("*")) for name in ("fxgraph", "aotautograd")}
 
 
+def watch_processes() -> Answer:
+    """Note the command of each process that is started from now on."""
+    sys.addaudithook(lambda event, details: _started.append(details[1]) if event == "subprocess.Popen" else None)
+    return {}
+
+
+_started: list[Any] = []
+
+
+def started_processes() -> Answer:
+    """Answer with their commands."""
+    return {"commands": [command if isinstance(command, str) else list(map(str, command)) for command in _started]}
+
+
+def used_files() -> Answer:
+    """Answer with the paths of the compiled files that this process uses."""
+    from megacache import _compiler
+
+    return {"paths": [located.path for located in _compiler.used_files()]}
+
+
 def snapshot() -> Answer:
     """Answer with all that a library could change behind a program's back."""
     state: Answer = {
@@ -233,6 +256,9 @@ STEPS: dict[str, Callable[..., Answer]] = {
         configure,
         meet,
         artifacts_on_disk,
+        watch_processes,
+        started_processes,
+        used_files,
         snapshot,
         import_compiler,
         environment,

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from megacache._artifacts_part import identify
 from megacache._blob import Artifact, build_blob
-from megacache._bundle import bundle_id, identify
+from megacache._bundle import bundle_id
 from megacache._chunk import Chunk
 from megacache._codec import compress
 from megacache._digest import Digest

@@ -11,6 +11,7 @@ from megacache._blob import parse_blob
 from megacache._bundle import unpack_chunk
 from megacache._catalog import Catalog
 from megacache._chunk import Payload
+from megacache._delivery import Order
 from megacache._layout import EnvironmentPrefix
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, seal
 from megacache._store import Store
@@ -138,8 +139,8 @@ def test_written_and_announced_is_delivered(catalog: Catalog) -> None:
     catalog.write([payload(artifacts(3))], lambda _: None)
     catalog.announce(one.manifest)
     manifests = [done.result() for done in catalog.read(catalog.list().visible)]
-    (delivery,) = catalog.deliver(manifests)
-    assert sorted(map(plain, parse_blob(delivery.blobs[0]))) == sorted(map(plain, artifacts(3)))
+    (delivery,) = catalog.deliver([Order(manifest=one, files=True) for one in manifests])
+    assert sorted(map(plain, parse_blob(delivery.contents[0].blob))) == sorted(map(plain, artifacts(3)))
 
 
 def test_uploads_end_with_the_first_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

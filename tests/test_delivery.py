@@ -8,13 +8,14 @@ import pytest
 
 from megacache._blob import parse_blob
 from megacache._chunk import Chunk
-from megacache._delivery import WINDOW, Delivery, deliver
+from megacache._delivery import WINDOW, Delivery, Order, deliver
 from megacache._store import Store
 from megacache.errors import FormatError, IntegrityError, MegacacheError, MissingError
 from tests.builders import (
     Bundle,
     artifacts,
     bundle,
+    compiled_file,
     environment,
     finish_workers,
     noise,
@@ -40,15 +41,15 @@ def weight(one: Bundle) -> int:
 
 def delivered(store: Store, *bundles: Bundle, window_size: int = WINDOW) -> list[Delivery]:
     """Deliver bundles to the end."""
-    manifests = [one.manifest for one in bundles]
-    found = list(deliver(store, manifests, locate=lambda ref: PLACE.chunk(ref.digest), window_size=window_size))
+    orders = [Order(manifest=one.manifest, files=True) for one in bundles]
+    found = list(deliver(store, orders, locate=lambda ref: PLACE.chunk(ref.digest), window_size=window_size))
     finish_workers()
     return found
 
 
 def keys(*deliveries: Delivery) -> list[tuple[str, str, bytes]]:
     """Give all artifacts in some deliveries."""
-    return sorted(plain(one) for delivery in deliveries for blob in delivery.blobs for one in parse_blob(blob))
+    return sorted(plain(one) for delivery in deliveries for blob in delivery.contents for one in parse_blob(blob.blob))
 
 
 def content(one: Bundle) -> list[tuple[str, str, bytes]]:
@@ -77,9 +78,9 @@ def test_bundles_are_delivered_whole() -> None:
     for one in bundles:
         delivery = found[one.manifest.bundle]
         assert delivery.fault is None
-        assert len(delivery.chunks) == len(delivery.blobs) == len(one.chunks)
-        assert {chunk.digest for chunk in delivery.chunks} == {chunk.ref.digest for chunk in one.chunks}
-        assert [ref.raw_size for ref in delivery.chunks] == [len(blob) for blob in delivery.blobs]
+        assert len(delivery.contents) == len(one.chunks)
+        assert {unpacked.ref.digest for unpacked in delivery.contents} == {chunk.ref.digest for chunk in one.chunks}
+        assert all(unpacked.ref.raw_size == len(unpacked.blob) for unpacked in delivery.contents)
         assert len(keys(delivery)) == len(one.manifest.artifacts)
 
 
@@ -109,7 +110,7 @@ def test_bad_chunk_spoils_its_bundle_only(
     found = delivered(store, bad, good)
     (fault,) = (delivery for delivery in found if delivery.manifest == bad.manifest)
     assert type(fault.fault) is error
-    assert (fault.blobs, fault.chunks, fault.last) == ((), (), False)
+    assert (fault.contents, fault.last) == ((), False)
     (whole,) = (delivery for delivery in found if delivery.manifest == good.manifest)
     assert keys(whole) == content(good)
 
@@ -135,7 +136,7 @@ def test_bundle_that_lacks_an_artifact_is_not_whole() -> None:
     store = open_store()
     upload(store, lacking)
     found = delivered(store, lacking)
-    assert [(type(delivery.fault), delivery.blobs) for delivery in found] == [(FormatError, ())]
+    assert [(type(delivery.fault), delivery.contents) for delivery in found] == [(FormatError, ())]
 
 
 def test_bundle_without_chunks_is_not_whole() -> None:
@@ -164,7 +165,7 @@ def test_fault_may_follow_the_pieces() -> None:
     store = with_spoiled(one, 3, lambda _: b"")
     found = delivered(store, one, window_size=1)
     assert [type(delivery.fault) for delivery in found] == [type(None)] * 3 + [IntegrityError]
-    assert [len(delivery.blobs) for delivery in found] == [1, 1, 1, 0]
+    assert [len(delivery.contents) for delivery in found] == [1, 1, 1, 0]
     assert not any(delivery.last for delivery in found)
 
 
@@ -184,8 +185,35 @@ def test_who_leaves_early_leaves_no_worker() -> None:
     """When the caller stops in the middle, those that wait for the window are let go."""
     store, bundles = open_store(), [made(seed) for seed in range(10)]
     upload(store, *bundles)
-    manifests = [one.manifest for one in bundles]
-    arrivals = deliver(store, manifests, locate=lambda ref: PLACE.chunk(ref.digest), window_size=weight(bundles[0]))
+    orders = [Order(manifest=one.manifest, files=True) for one in bundles]
+    arrivals = deliver(store, orders, locate=lambda ref: PLACE.chunk(ref.digest), window_size=weight(bundles[0]))
     with closing(arrivals):
         next(arrivals)
     finish_workers()
+
+
+def test_files_come_if_they_are_wanted() -> None:
+    """A bundle's compiled files are delivered beside its artifacts to who wants them, and not fetched for others."""
+    store, one = open_store(), bundle(artifacts(3), files=[compiled_file("ab/a.so"), compiled_file("cd/b.so")])
+    upload(store, one)
+    (with_files,) = delivered(store, one)
+    assert [file.path for unpacked in with_files.contents for file in unpacked.files] == ["ab/a.so", "cd/b.so"]
+    order = Order(manifest=one.manifest, files=False)
+    upload(without := open_store(), replace(one, chunks=one.chunks[:1]))
+    (delivery,) = deliver(without, [order], locate=lambda ref: PLACE.chunk(ref.digest))
+    assert delivery.fault is None
+    assert keys(delivery) == sorted(map(plain, artifacts(3)))
+
+
+def test_missing_files_are_a_fault() -> None:
+    """A bundle that promises a compiled file which is in no chunk is damaged as a whole."""
+    whole, less = (
+        bundle(artifacts(1), files=[compiled_file("ab/a.so"), compiled_file("cd/b.so")]),
+        compiled_file("ab/a.so"),
+    )
+    lacking = bundle(artifacts(1), files=[less])
+    store, lying = open_store(), replace(lacking, manifest=replace(lacking.manifest, files=whole.manifest.files))
+    upload(store, lying)
+    (delivery,) = delivered(store, lying)
+    assert isinstance(delivery.fault, FormatError)
+    assert "cd/b.so" in str(delivery.fault)

@@ -17,6 +17,8 @@ from megacache._manifest import (
     PAYLOAD_TYPE,
     ArtifactRef,
     ChunkRef,
+    FileRef,
+    FilesPart,
     Manifest,
     seal,
     unseal,
@@ -70,9 +72,9 @@ def test_nothing_is_written_that_cannot_be_read(manifest: Manifest) -> None:
 
 def test_document_is_as_described() -> None:
     """The fields are those of this format version, and an envelope has no signature of its own."""
-    fields = "artifacts bundle chunks created environment format labels parents producer recorded"
+    fields = "artifacts bundle chunks created environment files format labels parents producer recorded"
     assert " ".join(sorted(DOCUMENT)) == fields
-    assert DOCUMENT["format"] == list(FORMAT) == [1, 0]
+    assert DOCUMENT["format"] == list(FORMAT) == [1, 1]
     envelope = msgpack.unpackb(seal(MANIFEST))
     assert (envelope.keys(), envelope["signatures"]) == ({"payloadType", "payload", "signatures"}, [])
 
@@ -97,7 +99,7 @@ def test_envelope_may_hold_more() -> None:
     assert unseal(pack({**envelope, "signatures": [{"keyid": "k", "sig": b"s"}], "new": 1})) == MANIFEST
 
 
-@pytest.mark.parametrize("name", DOCUMENT)
+@pytest.mark.parametrize("name", sorted(DOCUMENT.keys() - {"files"}))
 def test_each_field_must_be_there(name: str) -> None:
     """A missing field is a `FormatError` that names it."""
     with pytest.raises(FormatError, match=f"^manifest: no field '{name}'"):
@@ -114,6 +116,8 @@ def test_envelope_must_be_complete(name: str) -> None:
 
 
 ARTIFACT = ["inductor", "k", f"sha256:{'0' * 64}", 1]
+FILE = ["inductor", "ab/x.so", f"sha256:{'0' * 64}", 1, 0o755]
+FILES: dict[str, object] = {"guard": {}, "probes": [], "index": []}
 CHUNK = ["artifacts", f"sha256:{'0' * 64}", 1, 1, "zstd"]
 
 
@@ -138,6 +142,12 @@ CHUNK = ["artifacts", f"sha256:{'0' * 64}", 1, 1, "zstd"]
         ({"artifacts": [[*ARTIFACT[:2], "md5:0", 1]]}, "manifest.artifacts[0][2]"),
         ({"artifacts": [[*ARTIFACT[:3], -1]]}, "manifest.artifacts[0][3]"),
         ({"artifacts": [[*ARTIFACT[:3], 1 << 51]]}, "manifest.artifacts[0][3]"),
+        ({"files": []}, "manifest.files"),
+        ({"files": {**FILES, "guard": {"compiler": 1}}}, "manifest.files.guard.compiler"),
+        ({"files": {**FILES, "probes": [b"p"]}}, "manifest.files.probes[0]"),
+        ({"files": {**FILES, "index": [FILE[:4]]}}, "manifest.files.index[0]"),
+        ({"files": {**FILES, "index": [FILE, [*FILE[:4], 0o1755]]}}, "manifest.files.index[1][4]"),
+        ({"files": {**FILES, "index": [[*FILE[:3], -1, 0o755]]}}, "manifest.files.index[0][3]"),
         ({"chunks": [CHUNK[:4]]}, "manifest.chunks[0]"),
         ({"chunks": [[*CHUNK[:1], "sha256:short", *CHUNK[2:]]]}, "manifest.chunks[0][1]"),
         ({"chunks": [CHUNK, [*CHUNK[:2], MAX_CHUNK_SIZE + 1, *CHUNK[3:]]]}, "manifest.chunks[1][2]"),
@@ -157,7 +167,17 @@ def test_rows_are_read_in_their_order() -> None:
     """The columns of artifacts and chunks are not taken for one another."""
     found = read(artifacts=[["kind", "key", f"sha256:{'1' * 64}", 3]], chunks=[["p", f"sha256:{'2' * 64}", 4, 5, "c"]])
     assert found.artifacts == (ArtifactRef(kind="kind", key="key", digest=Digest("1" * 64), size=3),)
+    files = read(
+        files={"guard": {"a": "b"}, "probes": ["p"], "index": [["r", "f", f"sha256:{'3' * 64}", 6, 0o644]]}
+    ).files
+    assert (files.guard, files.probes) == ({"a": "b"}, ("p",))
+    assert files.index == (FileRef(root="r", path="f", digest=Digest("3" * 64), size=6, mode=0o644),)
     assert found.chunks == (ChunkRef(part="p", digest=Digest("2" * 64), stored_size=4, raw_size=5, codec="c"),)
+
+
+def test_manifest_without_files_is_read() -> None:
+    """The first minor version has no part for compiled files: its bundles hold none."""
+    assert read(format=[1, 0]).files == FilesPart()
 
 
 def test_other_payload_is_refused() -> None:

@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
+from megacache._artifacts_part import identify
 from megacache._blob import Artifact
-from megacache._bundle import identify
 from megacache._deadline import Deadline
 from megacache._session import Session, session
 from megacache.errors import (

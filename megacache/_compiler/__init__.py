@@ -4,8 +4,11 @@ Nothing here is imported from torch before a function is called, and no private 
 package.
 """
 
+from megacache._compiler._adoption import adopt
 from megacache._compiler._facts import current_environment
+from megacache._compiler._libraries import file_roots, used_files
 from megacache._compiler._memory import Loaded, load, record
+from megacache._compiler._probes import passed_probes
 from megacache._compiler._state import (
     cache_folder,
     loading_warnings,
@@ -13,15 +16,21 @@ from megacache._compiler._state import (
     switched_off,
     writable_cache_folder,
 )
+from megacache._compiler._toolchain import toolchain
 
 __all__ = [
     "Loaded",
+    "adopt",
     "cache_folder",
     "current_environment",
+    "file_roots",
     "load",
     "loading_warnings",
+    "passed_probes",
     "record",
     "recording_warnings",
     "switched_off",
+    "toolchain",
+    "used_files",
     "writable_cache_folder",
 ]

@@ -1,14 +1,13 @@
 """Read this process's environment from torch, compiling nothing."""
 
 import platform
-import re
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megacache._compiler._door import door
+from megacache._compiler._toolchain import compiler_version, cpu_flags
 from megacache._environment import Environment
 from megacache._manifest import FORMAT
 from megacache._settings import compiler_variables, requested_cpu_capability
@@ -25,7 +24,6 @@ _X86_PROBES = (
     ("amx_fp16", "_is_amx_fp16_supported"),
 )
 _ARM_CAPABILITIES = ("bf16", "sve", "sve2", "sve_max_length")
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def current_environment() -> Environment:
@@ -120,8 +118,8 @@ def _recorded(device: "torch.device | None") -> Mapping[str, str]:
     return {
         "threads": str(torch.get_num_threads()),
         "driver": _driver_version(device),
-        "compiler": _compiler(),
-        "cpu_flags": _cpu_flags(),
+        "compiler": compiler_version(),
+        "cpu_flags": cpu_flags(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "default_dtype": str(torch.get_default_dtype()),
         "inductor_config": " ".join(sorted(changed)),
@@ -136,21 +134,3 @@ def _driver_version(device: "torch.device | None") -> str:
 
     native: Any = torch._C
     return str(native._cuda_getDriverVersion())
-
-
-def _compiler() -> str:
-    from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
-
-    try:
-        told = get_compiler_version_info(get_cpp_compiler())
-    except Exception:  # noqa: BLE001 - a host without a compiler is a fact, too
-        return "none"
-    match = re.search(r"(gcc|clang) version [\w.]+", told)
-    return match[0] if match else "unknown"
-
-
-def _cpu_flags() -> str:
-    if not _CPUINFO.is_file():
-        return ""
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _CPUINFO.read_text(), re.MULTILINE)
-    return match[1] if match else ""

@@ -1,0 +1,120 @@
+"""Compiled files on disk: which of them this process has loaded, and how another one gets them."""
+
+import json
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from megacache.errors import UntrustedError
+
+_MAPS = Path("/proc/self/maps")
+_MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
+_SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,254}"
+_PATH = re.compile(rf"(?:{_NAME}/){{0,7}}{_NAME}")
+_GROUP = "__grp__"
+_ROOT = b"[root]"
+"""Stands for the folder of the root in the content of a file."""
+_READABLE, _EXECUTABLE = 0o644, 0o755
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledFile:
+    """A file that a compiler left in one of its cache folders."""
+
+    root: str
+    """As in `FileRef`."""
+    path: str
+    """As in `FileRef`."""
+    mode: int
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where a compiled file lies in this process."""
+
+    root: str
+    path: str
+    folder: Path
+    """The root's."""
+
+    def read(self) -> CompiledFile | None:
+        """Read the file; None if it is gone, is a link, or is none that a reader would accept."""
+        if not is_portable(self.path):
+            return None
+        try:
+            descriptor = os.open(self.folder / self.path, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "rb") as file:
+                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                content = _moved(self.path, file.read(), _bytes(self.folder), _ROOT)
+                return CompiledFile(root=self.root, path=self.path, mode=_plain(mode), content=content)
+        except OSError:
+            return None
+
+
+def mapped_files() -> Iterator[Path]:
+    """Give the files that are mapped into this process, its libraries among them; none where `/proc` is not."""
+    try:
+        maps = _MAPS.read_text(errors="surrogateescape")
+    except OSError:
+        return
+    yield from map(Path, dict.fromkeys(_MAPPED.findall(maps)))
+
+
+def is_portable(path: str) -> bool:
+    """Tell whether a path stays under its root and names what a compiler leaves: never a source, never hidden."""
+    return _PATH.fullmatch(path) is not None and Path(path).suffix in _SUFFIXES
+
+
+def restore(file: CompiledFile, folder: Path) -> bool:
+    """Put a file under its root, whole at once; return False if one of that name was there, which is kept.
+
+    Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well, and
+    `OSError`.
+    """
+    target = folder / file.path
+    if not is_portable(file.path):
+        raise UntrustedError(f"compiled file {file.path[:80]!r} is not one that a compiler writes", hint=_HINT)
+    if target.parent.resolve() != folder.resolve() / Path(file.path).parent:
+        raise UntrustedError(f"the way to {file.path[:80]!r} goes through a symbolic link", hint=_HINT)
+    if os.path.lexists(target):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(_moved(file.path, file.content, _ROOT, _bytes(folder)))
+        temporary.chmod(_plain(file.mode))
+        return _settle(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_HINT = "find out who wrote it"
+
+
+def _settle(temporary: Path, target: Path) -> bool:
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError:  # a mount without hard links
+        temporary.replace(target)
+    return True
+
+
+def _moved(path: str, content: bytes, before: bytes, after: bytes) -> bytes:
+    """Change the folder in the one kind of file that names it: Triton's list of the files of a kernel."""
+    return content.replace(before, after) if Path(path).name.startswith(_GROUP) else content
+
+
+def _bytes(folder: Path) -> bytes:
+    return json.dumps(str(folder)).strip('"').encode()
+
+
+def _plain(mode: int) -> int:
+    return _EXECUTABLE if mode & stat.S_IXUSR else _READABLE

@@ -1,0 +1,66 @@
+"""Bring compiled files back to where PyTorch looks for them, if they are of use in this process."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from megacache import _compiler, _files
+from megacache._environment import Mismatch
+from megacache._files import CompiledFile
+from megacache._guard import mismatches
+from megacache._manifest import Manifest
+from megacache.errors import UntrustedError
+
+
+class Restoration:
+    """The compiled files of one warm start."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._here = _compiler.toolchain()
+        self._roots = _compiler.file_roots()
+        self._in_place: list[Path] = []
+        self._probes: set[str] = set()
+        self.size = 0
+        """Bytes of the files that are in place now."""
+        self.warnings: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """Tell how many files are in place now, those that were there before among them."""
+        return len(self._in_place)
+
+    def mismatches(self, manifest: Manifest) -> Sequence[Mismatch]:
+        """Name the facts that make a bundle's compiled files useless here; none if it holds no such files."""
+        return mismatches(self._here, manifest.files.guard) if manifest.files.index else ()
+
+    def wants(self, manifest: Manifest) -> bool:
+        """Tell whether a bundle's compiled files are to be fetched; warn if they cannot be used."""
+        if not self._wanted or not manifest.files.index:
+            return False
+        if differing := self.mismatches(manifest):
+            why = "; ".join(map(str, differing))
+            self.warnings.append(f"compiled files of bundle {manifest.bundle} were left out: {why}")
+        return not differing
+
+    def accept(self, files: Iterable[CompiledFile], probes: Iterable[str]) -> None:
+        """Put files in place; warn of those for which that fails."""
+        self._probes.update(probes)
+        failed: list[str] = []
+        for file in files:
+            folder = self._roots.get(file.root)
+            if folder is None:
+                continue
+            try:
+                _files.restore(file, folder)
+            except (OSError, UntrustedError) as error:
+                failed.append(str(error))
+                continue
+            self._in_place.append(folder / file.path)
+            self.size += len(file.content)
+        if failed:
+            self.warnings.append(f"{len(failed)} compiled files were not restored: {failed[0]}")
+
+    def finish(self) -> None:
+        """Let PyTorch find what is in place; nothing happens without any."""
+        if self._in_place:
+            _compiler.adopt(self._in_place, self._probes)
