@@ -19,7 +19,7 @@ from megacache._results import Progress, ProgressCallback, PublishResult, Publis
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
-from megacache.errors import AccessError
+from megacache.errors import AccessError, CompilerError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +70,31 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     folder = _compiler.cache_folder()
     if session.folder not in {None, folder}:
         warnings.append("PyTorch's cache folder has changed since the warm start: what was loaded did not hit")
-    located = [one for one in _compiler.used_files() if (one.root, one.path) not in session.files] if files else []
-    compiled = [file for one in located if (file := one.read()) is not None]
+    compiled, part = _NOTHING
+    if files:
+        try:
+            compiled, part = _compiled(session)
+        except CompilerError as error:  # artifacts are of use on their own
+            warnings.append(f"compiled files were left out: {error}")
     return Recorded(
-        found=_Found(
-            artifacts={identify(a): a for a in _latest(found) if is_portable(a)},
-            files={_files_part.identify(file): file for file in compiled},
-        ),
-        guard=_compiler.toolchain() if compiled else {},
-        probes=_compiler.passed_probes() if compiled else (),
+        found=_Found(artifacts={identify(a): a for a in _latest(found) if is_portable(a)}, files=compiled),
+        guard=part.guard,
+        probes=part.probes,
         environment=_compiler.current_environment(),
         warnings=tuple(warnings),
     )
+
+
+def _compiled(session: Session) -> tuple[Mapping[FileRef, CompiledFile], FilesPart]:
+    located = [one for one in _compiler.used_files() if (one.root, one.path) not in session.files]
+    files = [file for one in located if (file := one.read()) is not None]
+    if not files:
+        return _NOTHING
+    part = FilesPart(guard=_compiler.toolchain(), probes=_compiler.passed_probes())
+    return {_files_part.identify(file): file for file in files}, part
+
+
+_NOTHING: tuple[Mapping[FileRef, CompiledFile], FilesPart] = {}, FilesPart()
 
 
 def _latest(found: Sequence[Artifact]) -> Iterator[Artifact]:

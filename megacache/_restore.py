@@ -1,6 +1,7 @@
 """Bring compiled files back to where PyTorch looks for them, if they are of use in this process."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from megacache import _compiler, _files
@@ -8,7 +9,7 @@ from megacache._environment import Mismatch
 from megacache._files import CompiledFile
 from megacache._guard import mismatches
 from megacache._manifest import Manifest
-from megacache.errors import UntrustedError
+from megacache.errors import CompilerError, UntrustedError
 
 
 class Restoration:
@@ -16,13 +17,15 @@ class Restoration:
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
-        self._here = _compiler.toolchain()
-        self._roots = _compiler.file_roots()
         self._in_place: list[Path] = []
         self._probes: set[str] = set()
         self.size = 0
         """Bytes of the files that are in place now."""
         self.warnings: list[str] = []
+        self._here: Mapping[str, str] = {}
+        self._roots: Mapping[str, Path] = {}
+        with self._softly():
+            self._here, self._roots = _compiler.toolchain(), _compiler.file_roots()
 
     @property
     def count(self) -> int:
@@ -63,4 +66,13 @@ class Restoration:
     def finish(self) -> None:
         """Let PyTorch find what is in place; nothing happens without any."""
         if self._in_place:
-            _compiler.adopt(self._in_place, self._probes)
+            with self._softly():
+                _compiler.adopt(self._in_place, self._probes)
+
+    @contextmanager
+    def _softly(self) -> Iterator[None]:
+        """Go on without compiled files where PyTorch is not as expected: artifacts are of use on their own."""
+        try:
+            yield
+        except CompilerError as error:
+            self.warnings.append(f"compiled files are not used: {error}")

@@ -1,17 +1,17 @@
 """Ways in which a published cache can be wrong, each applied to a copy of a good one on disk."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from megacache import _files_part
 from megacache._artifacts_part import identify
 from megacache._blob import Artifact, build_blob
 from megacache._bundle import bundle_id
-from megacache._chunk import Chunk
-from megacache._codec import compress
-from megacache._digest import Digest
+from megacache._chunk import Payload, pack_chunk
 from megacache._document import pack
-from megacache._manifest import PAYLOAD_TYPE, ChunkRef, Manifest, seal, unseal
+from megacache._files import CompiledFile
+from megacache._manifest import PAYLOAD_TYPE, Manifest, seal, unseal
 
 
 def manifest_path(store: Path) -> Path:
@@ -20,10 +20,11 @@ def manifest_path(store: Path) -> Path:
     return path
 
 
-def chunk_path(store: Path) -> Path:
-    """Find the one chunk."""
-    (path,) = store.glob("*/*/chunks/*.zst")
-    return path
+def chunk_path(store: Path, part: str = "artifacts") -> Path:
+    """Find the one chunk of a part."""
+    manifest = unseal(manifest_path(store).read_bytes())
+    (ref,) = (chunk for chunk in manifest.chunks if chunk.part == part)
+    return manifest_path(store).parent.parent / "chunks" / f"{ref.digest.hex}.zst"
 
 
 def flip_bit(path: Path) -> None:
@@ -66,23 +67,24 @@ def future_major(store: Path) -> None:
     manifest_path(store).write_bytes(pack(envelope))
 
 
-def add_bundle(store: Path, *artifacts: Artifact, raw_size: int | None = None) -> str:
-    """Publish artifacts beside what is there, without any of the checks of a publication."""
+def add_bundle(
+    store: Path, *artifacts: Artifact, files: Sequence[CompiledFile] = (), raw_size: int | None = None
+) -> str:
+    """Publish artifacts and files beside what is there, without any of the checks of a publication."""
     manifest = unseal(manifest_path(store).read_bytes())
-    raw = build_blob(artifacts)
-    stored = compress(raw)
-    ref = ChunkRef(
-        part="artifacts",
-        digest=Digest.of(stored),
-        stored_size=len(stored),
-        raw_size=len(raw) if raw_size is None else raw_size,
-        codec="zstd",
-    )
-    chunk = Chunk(ref=ref, stored=stored)
+    payload = Payload(part="artifacts", weight=0, build=lambda: build_blob(artifacts))
+    chunks = [pack_chunk(one) for one in (payload, *_files_part.payloads(files))]
+    declared = [
+        chunk.ref if raw_size is None else dataclasses.replace(chunk.ref, raw_size=raw_size) for chunk in chunks
+    ]
     refs = tuple(identify(artifact) for artifact in artifacts)
-    forged = dataclasses.replace(manifest, bundle=bundle_id(refs, ()), artifacts=refs, chunks=(chunk.ref,), parents=())
+    part = dataclasses.replace(manifest.files, index=tuple(map(_files_part.identify, files)))
+    forged = dataclasses.replace(
+        manifest, bundle=bundle_id(refs, (), part), artifacts=refs, files=part, chunks=tuple(declared), parents=()
+    )
     folder = manifest_path(store).parent
-    (folder.parent / "chunks" / f"{ref.digest.hex}.zst").write_bytes(stored)
+    for chunk in chunks:
+        (folder.parent / "chunks" / f"{chunk.ref.digest.hex}.zst").write_bytes(chunk.stored)
     (folder / f"{forged.bundle}.msgpack").write_bytes(seal(forged))
     return forged.bundle
 
@@ -104,6 +106,8 @@ def swapped_manifest(store: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "truncated chunk": (lambda s: truncate(chunk_path(s)), "unavailable", "IntegrityError", "is damaged"),
     "flipped chunk": (lambda s: flip_bit(chunk_path(s)), "unavailable", "IntegrityError", "is damaged"),
+    "flipped files": (lambda s: flip_bit(chunk_path(s, "files")), "unavailable", "IntegrityError", "is damaged"),
+    "files gone": (lambda s: chunk_path(s, "files").unlink(), "miss", "", "reading cpu-"),
     "truncated manifest": (lambda s: truncate(manifest_path(s)), "unavailable", "FormatError", "envelope: not msgpack"),
     "empty manifest": (lambda s: manifest_path(s).write_bytes(b""), "unavailable", "FormatError", "envelope"),
     "wrong object": (lambda s: manifest_path(s).write_bytes(b"<html>"), "unavailable", "FormatError", "envelope"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from megacache._blob import Artifact
+from megacache._files import CompiledFile
 from tests.damage import DAMAGES, add_bundle, manifest_path
 from tests.processes import Answer, Processes, step
 from tests.servers import Server
@@ -79,6 +80,22 @@ def test_hostile_artifact_is_untrusted_and_good_bundles_still_load(
     assert bad in "".join(beside["warnings"])
     assert (ran["fx_hit"], ran["aot_hit"]) == (1, 1)
     assert not list(tmp_path.rglob("escaped*"))
+
+
+@pytest.mark.parametrize("path", ["../../escaped.so", "/tmp/escaped.so", "ab/escaped.py", "ab/.escaped.so"])
+def test_hostile_file_is_untrusted_and_never_written(
+    path: str, published: Path, processes: Processes, tmp_path: Path
+) -> None:
+    """A bundle with a file that leads elsewhere, or that no compiler writes, is refused whole."""
+    store = shutil.copytree(published, tmp_path / "store")
+    good = manifest_path(store).stem
+    file = CompiledFile(root="inductor", path=path, mode=0o755, content=b"x")
+    add_bundle(store, Artifact(kind="aot_autograd", key=KEY, content=b"harmless"), files=[file])
+    manifest_path_of(store, good).unlink()
+    refused, on_disk = processes.run(step("warm", url=str(store)), step("artifacts_on_disk"))
+    assert (refused["status"], refused["error"], refused["files"]) == ("untrusted", "UntrustedError", 0)
+    assert on_disk == UNTOUCHED
+    assert not [*tmp_path.rglob("*escaped*"), *Path("/tmp").glob("*escaped*")]
 
 
 def test_damaged_bundle_is_published_anew(published: Path, processes: Processes, tmp_path: Path) -> None:

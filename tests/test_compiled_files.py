@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from megacache import _compiler
+from megacache._guard import GUARD
 from megacache._manifest import Manifest, seal, unseal
 from tests.processes import Answer, Processes, step
 
@@ -183,6 +185,32 @@ def test_other_hosts_get_artifacts_alone(fact: str, place: Path, tmp_path: Path,
     assert (again["status"], again["artifacts"]) == ("published", {})
     (healed,) = processes.run(step("warm", url=str(store)))
     assert (healed["status"], healed["files"]) == ("loaded", again["files"])
+
+
+@pytest.mark.usefixtures("published")
+def test_picker_makes_the_trials_that_are_not_recorded(place: Path, tmp_path: Path, bare: Processes) -> None:
+    """If a bundle does not tell how a trial of the ISA picker ended, the picker makes that one, with what is there."""
+    store = tmp_path / "store"
+    shutil.copytree(place, store)
+    files = manifest_of(store).files
+    rewrite(store, files=replace(files, probes=files.probes[1:]))
+    _, warmed, ran, started = bare.run(
+        step("watch_processes"),
+        step("warm", url=str(store)),
+        step("run", model="inference"),
+        step("started_processes"),
+    )
+    assert (warmed["status"], ran["fx_hit"]) == ("loaded", 1)
+    (trial,) = compilations(started)
+    assert not trial[0].endswith("g++")
+
+
+def test_guard_tells_no_folder() -> None:
+    """Every fact of the guard has a value on this machine, and none of them is a path."""
+    facts = _compiler.toolchain()
+    assert facts.keys() == GUARD.keys()
+    assert all(facts.values())
+    assert not any("/" in value for value in facts.values())
 
 
 def test_wrapper_libraries_travel(tmp_path: Path, processes: Processes, no_compiler: dict[str, str | None]) -> None:

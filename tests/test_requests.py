@@ -25,17 +25,17 @@ def counted(server: MotoServer) -> dict[str, int]:
 def test_each_call_asks_for_no_more_than_it_needs(
     moto_server: MotoServer, processes: Processes, there: dict[str, object]
 ) -> None:
-    """A publication lists once and writes two objects, a warm start lists once and reads them; no news asks nothing."""
+    """A publication lists once and writes a manifest and two chunks, a warm start reads them; no news is free."""
     moto_server.forget()
     _, published, unchanged = processes.run(
         step("run", model="doubling"), step("publish", **there), step("publish", **there)
     )
     assert (published["status"], unchanged["status"]) == ("published", "unchanged")
-    assert counted(moto_server) == {"LIST": 1, "PUT chunks": 1, "PUT bundles": 1}
+    assert counted(moto_server) == {"LIST": 1, "PUT chunks": 2, "PUT bundles": 1}
     moto_server.forget()
     warmed, _, unchanged = processes.run(step("warm", **there), step("run", model="doubling"), step("publish", **there))
     assert (warmed["status"], unchanged["status"]) == ("loaded", "unchanged")
-    assert counted(moto_server) == {"LIST": 1, "GET bundles": 1, "GET chunks": 1}
+    assert counted(moto_server) == {"LIST": 1, "GET bundles": 1, "GET chunks": 2}
 
 
 def test_miss_costs_two_listings_and_one_manifest_of_each_other_environment(

@@ -4,17 +4,13 @@ Each trial compiles a few lines and loads the result in a process of its own, ag
 even if the library is still there. What a trial found for one compiler on one processor holds for all that are equal.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from megacache._compiler._door import door
-
-
-class _UnknownTrialError(Exception):
-    """Nobody has recorded how a trial ends."""
 
 
 def passed_probes() -> tuple[str, ...]:
@@ -37,29 +33,26 @@ def probe_libraries() -> Iterator[Path]:
 
 
 def settle_picker(passed: Collection[str]) -> None:
-    """Let the ISA picker decide by what is recorded; leave it alone if that does not tell all it wants to know."""
+    """Let the ISA picker decide now, and believe that trials go well here that went well before."""
     with door("settling its ISA picker"):
         from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 
         if not passed or valid_vec_isa_list.cache_info().currsize:
             return
         with _recorded_trials(frozenset(passed)):
-            try:
-                valid_vec_isa_list()
-            except _UnknownTrialError:
-                return
+            valid_vec_isa_list()
 
 
 @contextmanager
 def _recorded_trials(passed: frozenset[str]) -> Iterator[None]:
     from torch._inductor.cpu_vec_isa import VecISA
 
-    def check_build(isa: Any, code: str) -> bool:
-        if not {_name(isa, name) for name in _codes(isa) if getattr(isa, name) == code} & passed:
-            raise _UnknownTrialError
-        return True
+    original: Callable[[Any, str], bool] = VecISA.check_build
 
-    original = VecISA.check_build
+    def check_build(isa: Any, code: str) -> bool:
+        names = {_name(isa, name) for name in _codes(isa) if getattr(isa, name) == code}
+        return bool(names & passed) or original(isa, code)
+
     VecISA.check_build = check_build
     try:
         yield
