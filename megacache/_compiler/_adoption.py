@@ -40,11 +40,12 @@ def _do_without_compiler() -> None:
     What has to be compiled after all fails when it is started.
     """
     from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
 
     search: Callable[[Any], str] = cpp_builder.cpp_compiler_search
     try:
         cpp_builder.get_cpp_compiler()
-    except cpp_builder.exc.InvalidCxxCompiler:
+    except InvalidCxxCompiler:
         name = compiler_name()
     else:
         return
@@ -53,7 +54,7 @@ def _do_without_compiler() -> None:
     def stand_in(candidates: Any) -> str:
         try:
             return search(candidates)
-        except cpp_builder.exc.InvalidCxxCompiler:
+        except InvalidCxxCompiler:
             return name
 
     cpp_builder.cpp_compiler_search = stand_in

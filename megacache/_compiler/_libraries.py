@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from megacache._compiler._door import door
 from megacache._compiler._probes import probe_libraries
@@ -13,9 +14,10 @@ def file_roots() -> Mapping[str, Path]:
     """Name the folders that compiled files lie under."""
     with door("finding its cache folders"):
         import torch
-        from torch._inductor.runtime.runtime_utils import cache_dir, triton_cache_dir
+        from torch._inductor.runtime.cache_dir_utils import cache_dir, triton_cache_dir
 
-        device = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        cuda: Any = torch.cuda
+        device = cuda.current_device() if cuda.is_initialized() else 0
         return {"inductor": Path(cache_dir()), "triton": Path(triton_cache_dir(device))}
 
 

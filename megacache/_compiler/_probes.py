@@ -45,19 +45,20 @@ def settle_picker(passed: Collection[str]) -> None:
 
 @contextmanager
 def _recorded_trials(passed: frozenset[str]) -> Iterator[None]:
-    from torch._inductor.cpu_vec_isa import VecISA
+    from torch._inductor import cpu_vec_isa
 
-    original: Callable[[Any, str], bool] = VecISA.check_build
+    picker: Any = cpu_vec_isa.VecISA
+    original: Callable[[Any, str], bool] = picker.check_build
 
     def check_build(isa: Any, code: str) -> bool:
         names = {_name(isa, name) for name in _codes(isa) if getattr(isa, name) == code}
         return bool(names & passed) or original(isa, code)
 
-    VecISA.check_build = check_build
+    picker.check_build = check_build
     try:
         yield
     finally:
-        VecISA.check_build = original
+        picker.check_build = original
 
 
 def _valid_isas() -> list[Any]:
