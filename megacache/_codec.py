@@ -8,17 +8,13 @@ CODEC = "zstd"
 """The only codec of this format version."""
 
 _LEVEL = 3
-_LONG_DISTANCE_FROM = 8 << 20
 _WINDOW_LOG = 27
+"""Repeats are found over a whole chunk: graphs repeat one another's tables, megabytes apart."""
 
 
 def compress(raw: bytes) -> bytes:
     """Compress into one zstd frame that states its size."""
-    if len(raw) < _LONG_DISTANCE_FROM:
-        return zstandard.ZstdCompressor(level=_LEVEL).compress(raw)
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        _LEVEL, source_size=len(raw), enable_ldm=True, window_log=_WINDOW_LOG
-    )
+    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
     return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
 
 
