@@ -7,7 +7,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 Size = Literal["quick", "cpu", "cuda"]
-"""`quick` to see that it works; `cpu` compiles in some 20 to 60 s on two cores; `cuda` gives a GPU something to do."""
+"""`quick` to see that it works; `cpu` compiles in some 20 to 60 s on two cores; `cuda` gives a GPU something to do, and
+has weights that are drawn in a second or two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ class Shape:
 _SHAPES: Mapping[Size, Shape] = {
     "quick": Shape(depth=1, width=64, heads=4, groups=2, inner=172, length=32, batch=1, vocabulary=500),
     "cpu": Shape(depth=10, width=192, heads=6, groups=2, inner=512, length=64, batch=1, vocabulary=2000),
-    "cuda": Shape(depth=16, width=2048, heads=32, groups=8, inner=5632, length=512, batch=2, vocabulary=32000),
+    "cuda": Shape(depth=12, width=1024, heads=16, groups=4, inner=2816, length=512, batch=4, vocabulary=32000),
 }
 
 

@@ -32,7 +32,7 @@ class Shape:
 _SHAPES: Mapping[Size, Shape] = {
     "quick": Shape(widths=(8, 16), blocks=1, groups=4, heads=2, side=16, batch=1),
     "cpu": Shape(widths=(16, 32, 64), blocks=2, groups=4, heads=4, side=32, batch=1),
-    "cuda": Shape(widths=(320, 640, 1280), blocks=2, groups=32, heads=8, side=64, batch=2),
+    "cuda": Shape(widths=(128, 256, 512), blocks=2, groups=32, heads=8, side=64, batch=4),
 }
 
 
