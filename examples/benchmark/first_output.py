@@ -1,5 +1,6 @@
 """Section A: from the start of a process to its first output."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from examples.benchmark.samples import Sample, noted, rotated
 from examples.benchmark.variants import VARIANTS, Stored
 
 SECTION = "first output"
+_log = logging.getLogger("benchmark")
 STAGES = ("start", "import torch", "import package", "warm", "build", "first call")
 _MOMENTS = ("started", "begun", "imported", "package", "warmed", "built", "answered")
 
@@ -22,10 +24,6 @@ class _Prepared:
     stored: Stored
     graphs: Mapping[str, int]
     """By preparation."""
-
-    def options(self, preparation: str) -> dict[str, Any]:
-        """Give what leads a child to it, and to the output of the process that compiled it."""
-        return {"stored": asdict(self.stored), "output": str(self.stored.path(f"output-{preparation}.pt"))}
 
 
 def measure(bench: Bench) -> Iterator[Sample]:
@@ -42,31 +40,27 @@ def measure(bench: Bench) -> Iterator[Sample]:
 def _prepare(bench: Bench, stack: ExitStack, model: str) -> _Prepared:
     folder, place = stack.enter_context(bench.scratch()), stack.enter_context(bench.place("s3"))
     stored = Stored(folder=str(folder), s3_url=place.url, s3_options=place.storage_options, redis_url=bench.redis_url)
-    prepared = _Prepared(stored=stored, graphs={})
     graphs = {
-        preparation: _graphs(bench, model, preparation, prepared)
+        preparation: _graphs(bench, model, preparation, stored)
         for preparation in dict.fromkeys(VARIANTS[name].preparation for name in bench.variants)
     }
     return _Prepared(stored=stored, graphs=graphs)
 
 
-def _graphs(bench: Bench, model: str, preparation: str, prepared: _Prepared) -> int:
+def _graphs(bench: Bench, model: str, preparation: str, stored: Stored) -> int:
     """Compile and publish a model in one process, and tell how many graphs it took."""
     variants = [name for name in bench.variants if VARIANTS[name].preparation == preparation]
-    variables = {k: v for name in variants for k, v in _variables(bench, name, prepared.stored).items()}
-    options = {"model": _model(bench, model), "variants": variants, **prepared.options(preparation)}
+    variables = {key: value for name in variants for key, value in _variables(bench, name, stored).items()}
+    options = {"variants": variants, **_options(bench, model, preparation, stored)}
     graphs: int = bench.run("prepare", options, variables=variables)["graphs"]
+    _log.info("prepared: %s for %s, %d graph(s)", model, ", ".join(variants), graphs)
     return graphs
 
 
 def _first_output(bench: Bench, model: str, variant: str, prepared: _Prepared) -> dict[str, float]:
     preparation = VARIANTS[variant].preparation
-    options = {
-        "model": _model(bench, model),
-        "variant": variant,
-        "graphs": prepared.graphs[preparation],
-        **prepared.options(preparation),
-    }
+    graphs = prepared.graphs[preparation]
+    options = {"variant": variant, "graphs": graphs, **_options(bench, model, preparation, prepared.stored)}
     answer = bench.run("first_output", options, variables=_variables(bench, variant, prepared.stored))
     times = [answer.pop(moment) for moment in _MOMENTS]
     stages = {stage: after - before for stage, (before, after) in zip(STAGES, pairwise(times), strict=True)}
@@ -77,5 +71,10 @@ def _variables(bench: Bench, variant: str, stored: Stored) -> Mapping[str, str]:
     return VARIANTS[variant].variables(stored, bench.tmp)
 
 
-def _model(bench: Bench, model: str) -> dict[str, str]:
-    return {"name": model, "size": "quick" if bench.quick else bench.device, "device": bench.device}
+def _options(bench: Bench, model: str, preparation: str, stored: Stored) -> dict[str, Any]:
+    """Give what a child needs to build a model, to find what is stored, and the output to compare with its own."""
+    return {
+        "model": {"name": model, "size": "quick" if bench.quick else bench.device, "device": bench.device},
+        "stored": asdict(stored),
+        "output": str(stored.path(f"output-{preparation}.pt")),
+    }

@@ -1,4 +1,7 @@
-"""Baseten's cache: a compressed tar of Inductor's folder on a shared volume (https://pypi.org/project/b10-transfer)."""
+"""Baseten's cache, a compressed tar of Inductor's folder on a shared volume, set up as its documentation says.
+
+https://pypi.org/project/b10-transfer
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,7 @@
-"""fal's cache: a zip of Inductor's folder on a shared disk (`fal/toolkit/compilation.py`)."""
+"""fal's cache, a zip of Inductor's folder on a shared disk, set up as its documentation says.
+
+https://docs.fal.ai/serverless/optimizations/optimize-startup-with-compiled-caches
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +14,7 @@ _KEY = "benchmark/v1"
 
 
 class Fal(Variant):
-    """Use its context manager as its documentation does, around the compilation and the first call.
+    """Use its context manager around the compilation and the first call.
 
     It sets TORCHINDUCTOR_CACHE_DIR to a folder of its own, packs that folder, and nothing else: the precompiled C++
     headers, which torch always keeps in its default folder, do not travel. So it compiles in a process of its own.

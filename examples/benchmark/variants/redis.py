@@ -6,6 +6,7 @@ https://docs.pytorch.org/tutorials/recipes/torch_compile_caching_configuration_t
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from examples.benchmark.variants.variant import Stored, Variant
 
@@ -29,7 +30,9 @@ class Redis(Variant):
         """Switch on each remote cache that the documentation names."""
         del tmp
         switches = {f"TORCHINDUCTOR_{cache}_REMOTE_CACHE": "1" for cache in _CACHES}
-        return {**switches, "TORCHINDUCTOR_REDIS_URL": stored.redis_url}
+        server = urlsplit(stored.redis_url)
+        place = {"TORCHINDUCTOR_REDIS_HOST": server.hostname, "TORCHINDUCTOR_REDIS_PORT": server.port}
+        return switches | {name: str(part) for name, part in place.items()}
 
     @contextmanager
     def started(self, stored: Stored) -> Iterator[None]:
