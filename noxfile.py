@@ -59,7 +59,9 @@ def benchmark(session: nox.Session) -> None:
     It needs g++, `redis-server` (Debian: redis-server) and tar; what has no means to run is left out and named. Without
     a GPU it takes three quarters of an hour on two cores; `-- --quick` shows in minutes that it works.
     """
-    install_wheel(session, "megacache[all]", "numpy", *SERVERS, *PEERS, DRAWING)
+    install_wheel(session, "megacache[all]", "numpy", *SERVERS)
+    # In a second step, since pip tries for minutes to resolve all at once; naming torch again keeps it as it is.
+    session.install(f"torch=={TORCH}", *PEERS, DRAWING)
     session.run("python", "-m", "examples.benchmark", *session.posargs)
 
 
@@ -71,7 +73,6 @@ def install_wheel(session: nox.Session, *requirements: str) -> None:
     session.run("python", "-m", "build", "--wheel", "--outdir", str(dist), silent=True)
     (wheel,) = dist.glob("*.whl")
     package, *others = requirements
-    # One command resolves all: nothing that a requirement asks for can replace the pinned torch.
     session.install(f"torch=={TORCH}", f"{package} @ {wheel.resolve().as_uri()}", *others)
 
 

@@ -21,7 +21,9 @@ _BUILT = (".so", ".gch", ".cubin")
 """What compilers other than Inductor make: libraries, precompiled headers, kernels."""
 
 
-def prepare(*, model: Mapping[str, Any], variants: Sequence[str], stored: Mapping[str, Any], output: str) -> Any:
+def prepare(
+    *, model: Mapping[str, Any], variants: Sequence[str], stored: Mapping[str, Any], output: str
+) -> dict[str, int]:
     """Compile a model cold and let variants publish it; keep the output, and tell how many graphs it has."""
     import torch
 
