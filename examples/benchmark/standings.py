@@ -20,7 +20,7 @@ compiler counted: where something was published, all hit.{bits}
 
 `built` counts the files that g++ and other compilers still made: libraries, precompiled headers, kernels. The stages
 are those of the run whose total is the median."""
-_BITS = " In every warm start the output was, bit for bit, that of the process that had compiled it."
+_BITS = "\nIn every warm start the output was, bit for bit, that of the process that had compiled it."
 _VERDICT = """\
 Bars: megacache ÷ copy at most {most:g} (the aim is {aim:g}), plain ÷ megacache at least {least:g}, and no peer ahead.
 Medians of the ratios of each round, with the least and the most."""
