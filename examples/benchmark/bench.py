@@ -17,7 +17,10 @@ from typing import Any
 from tests.servers.moto import MotoServer
 
 _REPOSITORY = Path(__file__).parents[2]
-_FOREIGN = ("TORCH", "TRITON_", "MEGACACHE_", "AWS_", "FSSPEC_", "OMP_", "ATEN_", "PYTHON")
+_FOREIGN = (
+    *("TORCH", "TRITON_", "MEGACACHE_", "AWS_", "FSSPEC_", "OMP_", "ATEN_", "PYTHON", "XDG_", "TMP", "TEMP"),
+    *("BASETEN_", "B10FS_", "LOCAL_WORK_DIR", "MAX_CACHE_", "MAX_CONCURRENT_", "MIN_LOCAL_", "MIN_B10FS_", "FAL_"),
+)
 _TIMEOUT = 600.0
 _TAIL = 4000
 
@@ -45,6 +48,20 @@ class Bench:
     folder: Path
     """For all that is written, removed at the end."""
     moto: MotoServer
+    redis_url: str = ""
+    """Of a running server; empty if there is none."""
+    models: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    device: str = "cpu"
+    """Where the models run."""
+
+    @property
+    def tmp(self) -> Path:
+        """Name the temporary folder of every process.
+
+        It has the same path each time, as in containers of one image, and is empty when a process starts.
+        """
+        return self.folder / "container" / "tmp"
 
     @contextmanager
     def place(self, kind: str) -> Iterator[Place]:
@@ -70,24 +87,42 @@ class Bench:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def run(self, task: str, options: Mapping[str, Any], *, cache_folder: Path | None = None) -> dict[str, Any]:
-        """Do a task in a fresh process with an empty cache folder; raise if it fails or takes too long."""
-        with self.scratch() as scratch:
-            cache = cache_folder or scratch / "inductor"
+    def run(
+        self, task: str, options: Mapping[str, Any], *, variables: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Do a task in a fresh process, like one in a fresh container; raise if it fails or takes too long."""
+        with self._container() as container:
             argv = [sys.executable, "-m", "examples.benchmark.child", task, json.dumps(options)]
+            environment = {
+                **_inherited(),
+                "HOME": str(container / "home"),
+                "TMPDIR": str(self.tmp),
+                **(variables or {}),
+            }
             started = time.time()
-            with (scratch / "stdout").open("wb") as stdout, (scratch / "stderr").open("wb") as stderr:
+            with (container / "stdout").open("wb") as stdout, (container / "stderr").open("wb") as stderr:
                 process = subprocess.Popen(
-                    argv, stdout=stdout, stderr=stderr, cwd=_REPOSITORY, env=_variables(cache), start_new_session=True
+                    argv, stdout=stdout, stderr=stderr, cwd=_REPOSITORY, env=environment, start_new_session=True
                 )
             try:
                 status = process.wait(_TIMEOUT)
             finally:
                 _end_group(process)
             if status:
-                raise RuntimeError(f"{task} ended with {status}\n{(scratch / 'stderr').read_text()[-_TAIL:]}")
-            answer: dict[str, Any] = json.loads((scratch / "stdout").read_text().splitlines()[-1])
+                raise RuntimeError(f"{task} ended with {status}\n{(container / 'stderr').read_text()[-_TAIL:]}")
+            answer: dict[str, Any] = json.loads((container / "stdout").read_text().splitlines()[-1])
             return {"started": started, "load_average": os.getloadavg()[0], **answer}
+
+    @contextmanager
+    def _container(self) -> Iterator[Path]:
+        """Make the folder of one process, with an empty home and an empty temporary folder, and remove it."""
+        container = self.tmp.parent
+        for folder in (self.tmp, container / "home"):
+            folder.mkdir(parents=True)
+        try:
+            yield container
+        finally:
+            shutil.rmtree(container)
 
     def _remove(self, name: str) -> None:
         import fsspec
@@ -99,10 +134,9 @@ class Bench:
             fs.rm(path, recursive=True)
 
 
-def _variables(cache: Path) -> dict[str, str]:
+def _inherited() -> dict[str, str]:
     """Leave out what would configure a child behind the benchmark's back."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    return {**kept, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:

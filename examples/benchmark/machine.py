@@ -10,28 +10,40 @@ from pathlib import Path
 
 from megacache import __version__
 
-_PACKAGES = ("torch", "fsspec", "s3fs", "aiobotocore", "zstandard", "moto")
+_PACKAGES = ("torch", "fsspec", "s3fs", "aiobotocore", "zstandard", "moto", "fal", "b10-transfer", "redis")
 
 
 def versions() -> Mapping[str, str]:
-    """Name the versions of all that takes part."""
-    return {
-        "megacache": __version__,
-        "python": platform.python_version(),
-        **{package: metadata.version(package) for package in _PACKAGES},
-    }
+    """Name the versions of all that takes part and is installed."""
+    own = {"megacache": __version__, "python": platform.python_version()}
+    return own | {package: version for package in _PACKAGES if (version := _version(package))}
+
+
+def gpu() -> str:
+    """Name the GPU that torch sees; empty if there is none."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def facts() -> Mapping[str, object]:
     """Describe this machine."""
     return {
         "cpu": _cpu(),
+        "gpu": gpu(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "load_average": os.getloadavg(),
         "commit": _commit(),
         "versions": versions(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _commit() -> str:

@@ -4,22 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from examples.benchmark import first_output, requests, transfers
-from examples.benchmark.compiling import VARIANTS
 from examples.benchmark.corpus import Content
-from examples.benchmark.samples import Figure, Sample, cases, series
-from examples.benchmark.tables import number, span, table
+from examples.benchmark.results import Results
+from examples.benchmark.samples import Figure, Sample, series, value
+from examples.benchmark.standings import first_outputs
+from examples.benchmark.tables import number, table
 from examples.benchmark.transfers import KINDS, TORCH, case_of
 
 _MEGABYTE = 1e6
-_FIRST_OUTPUT = """\
-Seconds from the start of the process to its first output, on CPU.
-
-- `cold`: nothing to start from
-- `plain`: `torch.compiler.load_cache_artifacts` of a blob on disk
-- `copy`: a copy of the whole cache folder, the copying included
-- `megacache`, `megacache-s3`: `megacache.warm` from a store on disk and on S3
-
-Every process began with an empty cache folder; each output was compared, and each lookup of the compiler counted."""
 _TRANSFERS = """\
 `text` stands for the artifacts of CPU graphs, {text} as stored; `binary` for contents that do not compress, as in
 cubins, {binary}.
@@ -33,46 +25,31 @@ cubins, {binary}.
 - extra: megacache's seconds in all, less bare and PyTorch alone"""
 
 
-def markdown(samples: Sequence[Sample], facts: Mapping[str, Any]) -> str:
+def markdown(results: Results) -> str:
     """Write the whole document."""
     sections: Mapping[str, Callable[[Sequence[Sample]], Iterator[str]]] = {
-        first_output.SECTION: _first_output,
+        first_output.SECTION: first_outputs,
         transfers.SECTION: _transfers,
         requests.SECTION: _requests,
     }
-    parts = [_head(facts)]
+    parts = [_head(results.facts)]
     for name, write in sections.items():
-        if found := [sample for sample in samples if sample.section == name]:
+        if found := results.of(name):
             parts += write(found)
     return "\n\n".join(parts) + "\n"
 
 
 def _head(facts: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB"
+    machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, GPU: {facts['gpu'] or 'none'}"
+    notes = (f"\n\nLeft out: `{name}`, for lack of {lacked}." for name, lacked in facts["left_out"].items())
     return (
         f"# Benchmark of {facts['date']}\n\n"
-        f"`{facts['command']}` at commit {facts['commit'] or 'unknown'} on {machine}; {versions}.\n\n"
+        f"`{facts['command']}` at commit {facts['commit'] or 'unknown'} on {machine}; "
+        f"models on {facts['device_name']}; {versions}.\n\n"
         f"Medians of {facts['rounds']} round(s), in which the variants took turns; ratios are the medians of the "
-        "ratios of each round. S3 is moto on the loopback interface of the same machine."
+        f"ratios of each round. S3 is moto on the loopback interface of the same machine.{''.join(notes)}"
     )
-
-
-def _first_output(samples: Sequence[Sample]) -> Iterator[str]:
-    yield "## Time to the first output of a fresh process"
-    yield _FIRST_OUTPUT
-    for model in cases(samples):
-        yield f"### {model}"
-        stages = [name for name in first_output.STAGES if name in samples[0].values]
-        header = ("variant", "seconds", "least to most", *stages, "÷ cold", "÷ plain", "÷ copy")
-        yield table(header, (_first_output_row(samples, model, variant, stages) for variant in VARIANTS))
-
-
-def _first_output_row(samples: Sequence[Sample], model: str, variant: str, stages: Sequence[str]) -> tuple[str, ...]:
-    total = series(samples, model, variant, _value("total"))
-    parts = (number(series(samples, model, variant, _value(stage))) for stage in stages)
-    others = (series(samples, model, other, _value("total")) for other in ("cold", "plain", "copy"))
-    return (variant, number(total), span(total), *parts, *(number(total / other) for other in others))
 
 
 def _transfers(samples: Sequence[Sample]) -> Iterator[str]:
@@ -106,10 +83,6 @@ _TIME_HEADER = (
 _Verb = tuple[str, str, str, Figure, Figure]
 
 
-def _value(name: str) -> Figure:
-    return lambda values: values[name]
-
-
 def _sum(*names: str) -> Figure:
     return lambda values: sum(values.get(name, 0.0) for name in names)
 
@@ -121,10 +94,10 @@ _PUBLISH: _Verb = ("publish", "upload", "save", _sum("torch"), _sum("save"))
 def _time_row(samples: Sequence[Sample], content: Content, kind: str, verb: _Verb) -> tuple[str, ...]:
     name, transfer, call, of_torch, alone = verb
     case = case_of(content, kind)
-    total, torch = series(samples, case, name, _value("total")), series(samples, case, name, of_torch)
+    total, torch = series(samples, case, name, value("total")), series(samples, case, name, of_torch)
     opening = series(samples, case, name, _sum("open"))
     bare = series(samples, case, transfer, _sum("open", "transfer"))
-    moving = series(samples, case, transfer, _value("transfer"))
+    moving = series(samples, case, transfer, value("transfer"))
     lone = series(samples, case_of(content, TORCH), call, alone)
     own = total - torch
     figures = (total, torch, own, bare, own / bare, own - opening, (own - opening) / moving, lone)
@@ -149,4 +122,4 @@ def _requests(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _one(samples: Sequence[Sample], case: str, variant: str, name: str) -> float:
-    return series(samples, case, variant, _value(name)).median
+    return series(samples, case, variant, value(name)).median

@@ -61,6 +61,23 @@ def series(samples: Iterable[Sample], case: str, variant: str, figure: Figure) -
     return Series({s.round: figure(s.values) for s in samples if (s.case, s.variant) == (case, variant)})
 
 
+def value(name: str) -> Figure:
+    """Take one value as it is."""
+    return lambda values: values[name]
+
+
+def total_of(samples: Iterable[Sample], case: str, variant: str) -> Series | None:
+    """Collect the time in all; None if it was not measured."""
+    found = series(samples, case, variant, value("total"))
+    return found if found.by_round else None
+
+
+def median_sample(samples: Iterable[Sample], case: str, variant: str) -> Sample:
+    """Find the run whose time in all is the median; the faster one of two in the middle."""
+    runs = [sample for sample in samples if (sample.case, sample.variant) == (case, variant)]
+    return sorted(runs, key=lambda sample: sample.values["total"])[(len(runs) - 1) // 2]
+
+
 def cases(samples: Iterable[Sample]) -> tuple[str, ...]:
     """Name the cases in the order in which they were measured."""
     return tuple(dict.fromkeys(sample.case for sample in samples))
