@@ -222,3 +222,22 @@ def test_wrapper_libraries_travel(tmp_path: Path, processes: Processes, no_compi
     )
     assert warmed["files"] == published["files"] > 0
     assert (ran["fx_hit"], ran["digest"]) == (1, cold["digest"])
+
+
+def test_workers_of_a_node_restore_side_by_side(
+    place: Path, published: Mapping[str, Answer], bare: Processes, tmp_path: Path, no_compiler: dict[str, str | None]
+) -> None:
+    """Processes that warm at the same moment into one cache folder all find every file whole, and leave no other."""
+    folder, gate = bare.new_folder(), str(tmp_path / "gate")
+    steps = (
+        step("import_compiler"),
+        step("meet", path=gate, others=3),
+        step("warm", url=str(place)),
+        step("run", model="inference"),
+    )
+    workers = [bare.start(*steps, environment=no_compiler, folder=folder) for _ in range(3)]
+    for _, _, warmed, ran in [worker.answers() for worker in workers]:
+        assert (warmed["status"], warmed["files"]) == ("loaded", published["publish"]["files"])
+        assert ran["digest"] == published["inference"]["digest"]
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.so")) == published["used_files"]["paths"]
+    assert not list(folder.rglob("*.tmp"))
