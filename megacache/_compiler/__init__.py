@@ -4,6 +4,7 @@ Nothing here is imported from torch before a function is called, and no private 
 package.
 """
 
+from megacache._compiler._counters import Activity, activity
 from megacache._compiler._facts import current_environment
 from megacache._compiler._memory import Loaded, load, record
 from megacache._compiler._state import (
@@ -13,9 +14,12 @@ from megacache._compiler._state import (
     switched_off,
     writable_cache_folder,
 )
+from megacache._compiler._watch import watch
 
 __all__ = [
+    "Activity",
     "Loaded",
+    "activity",
     "cache_folder",
     "current_environment",
     "load",
@@ -23,5 +27,6 @@ __all__ = [
     "record",
     "recording_warnings",
     "switched_off",
+    "watch",
     "writable_cache_folder",
 ]
