@@ -19,6 +19,8 @@ class Session:
         self._lock = threading.Lock()
         self.artifacts: set[ArtifactRef] = set()
         """Loaded, published, or found to be covered."""
+        self.loaded: set[ArtifactRef] = set()
+        """Those that were loaded."""
         self.bundles: set[str] = set()
         """Ids of the bundles that hold them: the parents of what is published next."""
         self.unusable: set[str] = set()
@@ -70,6 +72,11 @@ def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
     Credentials do not count, for they may be renewed while the process runs.
     """
     return _sessions.setdefault((url, *_endpoints(storage_options or {})), Session())
+
+
+def loaded_artifacts() -> set[ArtifactRef]:
+    """Give all that this process has loaded, from any cache."""
+    return set().union(*(known.loaded for known in tuple(_sessions.values())))
 
 
 def _endpoints(options: Mapping[str, Any]) -> Iterator[str]:

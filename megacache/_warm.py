@@ -116,6 +116,7 @@ class Warming:
         if delivery.last:
             self._tally.loaded.append(bundle)
             self._session.remember(delivery.manifest.artifacts, [bundle])
+            self._session.loaded.update(delivery.manifest.artifacts)
 
     def _load(self, ref: ChunkRef, blob: bytes) -> None:
         tally = self._tally

@@ -6,9 +6,9 @@ from tests.processes import Processes, step
 
 
 def test_nothing_is_left_changed(processes: Processes, tmp_path: Path) -> None:
-    """Warming and publishing change no variable, no torch setting and no logger's level."""
+    """Warming, publishing and taking a receipt change no variable, no torch setting and no logger."""
     url = str(tmp_path / "store")
-    _, before, _, warmed, _, compiled, _, _, published = processes.run(
+    _, before, _, warmed, _, compiled, _, _, _, published = processes.run(
         step("import_compiler"),
         step("snapshot"),
         step("warm", url=url),
@@ -17,11 +17,12 @@ def test_nothing_is_left_changed(processes: Processes, tmp_path: Path) -> None:
         step("snapshot"),
         step("publish", url=url),
         step("warm", url=url),
+        step("receipt"),
         step("snapshot"),
     )
     for earlier, later in ((before, warmed), (compiled, published)):
-        levels = later.pop("levels")
-        assert {name: levels[name] for name in earlier["levels"]} == earlier.pop("levels")
+        loggers = later.pop("loggers")
+        assert {name: loggers[name] for name in earlier["loggers"]} == earlier.pop("loggers")
         assert later == earlier
 
 
