@@ -159,9 +159,8 @@ class Cache:
         result = taken if isinstance(taken, PublishResult) else self._softly(lambda: self._upload(taken))
         result = replace(result, receipt=receipt, seconds=clock.seconds())
         _report("publish", result)
-        _log.info("receipt: url=%s verdict=%s", result.url, receipt)
-        for warning in receipt.warnings:
-            _log.warning("receipt: url=%s warning=%s", result.url, warning)
+        if result.status is not PublishStatus.DISABLED:
+            _report_worth(result.url, receipt)
         return result.raise_for_status() if self._strict else result
 
     def _upload(self, taken: "_Taken") -> PublishResult:
@@ -232,3 +231,9 @@ def _report(verb: str, result: WarmResult | PublishResult) -> None:
     )
     for warning in result.warnings:
         _log.warning("%s: url=%s warning=%s", verb, result.url, warning)
+
+
+def _report_worth(url: str, receipt: Receipt) -> None:
+    _log.info("receipt: url=%s verdict=%s", url, receipt)
+    for warning in receipt.warnings:
+        _log.warning("receipt: url=%s warning=%s", url, warning)

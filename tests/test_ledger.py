@@ -1,6 +1,7 @@
 """A receipt tells what PyTorch did with what was loaded, in each process that could ask."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -202,6 +203,20 @@ def test_block_has_a_receipt(processes: Processes, tmp_path: Path, fails: bool) 
     assert bool(answer["published"]) is not fails
     if not fails:
         assert answer["published"]["receipt"] == answer["receipt"]
+
+
+@pytest.mark.parametrize(("variable", "logged"), [("MEGACACHE_READ_ONLY", 1), ("MEGACACHE_DISABLE", 0)])
+def test_verdict_is_logged_with_the_publication(
+    variable: str, logged: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each publication logs the verdict at INFO, unless megacache is switched off."""
+    monkeypatch.setenv(variable, "1")
+    with caplog.at_level(logging.INFO, "megacache"):
+        published = megacache.publish("memory://anywhere")
+    verdicts = [record for record in caplog.records if record.getMessage().startswith("receipt: ")]
+    assert [record.levelname for record in verdicts] == ["INFO"] * logged
+    for record in verdicts:
+        assert record.getMessage() == f"receipt: url=memory://anywhere verdict={published.receipt}"
 
 
 def test_receipt_imports_nothing() -> None:

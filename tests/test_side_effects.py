@@ -1,6 +1,9 @@
 """megacache leaves the program as it was."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.processes import Processes, step
 
@@ -34,3 +37,18 @@ def test_importing_torch_for_the_program_pins_no_folder(processes: Processes, tm
     )
     assert warmed["status"] == "miss"
     assert after["environment"] == before["environment"]
+
+
+@pytest.mark.parametrize("logs", [None, "+inductor,+torch._functorch._aot_autograd.autograd_cache", "+dynamo"])
+def test_listening_is_not_heard(processes: Processes, tmp_path: Path, logs: str | None) -> None:
+    """With a warm start and a receipt, torch says the same, at the same levels and places, as without."""
+    plain = [step("environment"), step("run", model="conditional")]
+    heard = [step("warm", url=str(tmp_path / "store")), *plain, step("receipt")]
+    said = []
+    for steps in (plain, heard):
+        child = processes.start(*steps, environment={"TORCH_LOGS": logs})
+        child.answers()
+        said.append(re.findall(r"^([A-Z])\d{4} \S+ \d+ (\S+:\d+)\]", child.stderr, re.MULTILINE))
+        assert logs or not child.stderr
+    assert said[0] == said[1]
+    assert bool(said[0]) is bool(logs)
