@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import megacache
-from megacache import PublishResult, WarmResult
+from megacache import PublishResult, Receipt, WarmResult
 from tests import models
 
 Answer = dict[str, Any]
@@ -22,6 +22,7 @@ Answer = dict[str, Any]
 
 def answer_of(result: WarmResult | PublishResult) -> Answer:
     """Put a result into JSON's types."""
+    taken: Receipt | None = getattr(result, "receipt", None)
     return {
         "status": result.status.value,
         "true": bool(result),
@@ -35,7 +36,7 @@ def answer_of(result: WarmResult | PublishResult) -> Answer:
         "bundle": getattr(result, "bundle", None),
         "bundles": list(getattr(result, "bundles", ())),
         "info": counts(getattr(result, "info", None)),
-        "receipt": receipt.to_json() if (receipt := getattr(result, "receipt", None)) else None,
+        "receipt": taken.to_json() if taken else None,
     }
 
 

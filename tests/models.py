@@ -95,7 +95,7 @@ def guarded(*, compiled: bool = True, rows: int = 8) -> list[Tensor]:
 def conditional(*, compiled: bool = True) -> list[Tensor]:
     """Run a graph that no cache of torch takes, for it branches on data."""
 
-    def function(x: Tensor) -> Tensor:
+    def function(x: Tensor) -> Any:
         return torch.cond(x.sum() > 0, lambda y: y.sin() + 1, lambda y: y.cos() - 1, (x,))
 
     with torch.no_grad():
@@ -108,19 +108,19 @@ class _Doubled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return x * 2
+        return x.mul(2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grads[0] * 2 + 0 * x
+        return (grads[0] * 2).add(x, alpha=0)
 
 
 def custom_backward(*, compiled: bool = True) -> list[Tensor]:
     """Run a graph that the FX graph cache takes, and AOTAutograd's does not."""
 
     def function(x: Tensor) -> Tensor:
-        doubled: Tensor = _Doubled.apply(x.sin())
+        doubled: Tensor = _Doubled.apply(x.sin())  # type: ignore[no-untyped-call]
         return doubled.sum()
 
     x = _batch(8).requires_grad_()

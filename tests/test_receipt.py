@@ -127,5 +127,5 @@ def test_json_holds_everything() -> None:
     assert written["verdict"] == str(WASTED)
     assert written["warnings"] == list(WASTED.warnings)
     rest = {name: value for name, value in written.items() if name not in {"format", "verdict", "warnings"}}
-    lookups = {name: Lookups(**rest.pop(name)) for name in ("inductor", "aot_autograd")}
-    assert Receipt(**rest, **lookups) == WASTED
+    inductor, aot_autograd = Lookups(**rest.pop("inductor")), Lookups(**rest.pop("aot_autograd"))
+    assert Receipt(**rest, inductor=inductor, aot_autograd=aot_autograd) == WASTED
