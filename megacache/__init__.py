@@ -6,9 +6,10 @@ megacache.publish("s3://bucket/flux/v1")   # after warm-up; uploads only what is
 """
 
 from megacache import errors
-from megacache._api import Synchronized, environment, publish, synchronized, warm
+from megacache._api import Synchronized, environment, publish, receipt, synchronized, warm
 from megacache._cache import Cache
 from megacache._environment import Environment, Mismatch
+from megacache._receipt import Lookups, Receipt
 from megacache._results import Progress, PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._version import __version__
 from megacache.errors import MegacacheError
@@ -16,11 +17,13 @@ from megacache.errors import MegacacheError
 __all__ = [
     "Cache",
     "Environment",
+    "Lookups",
     "MegacacheError",
     "Mismatch",
     "Progress",
     "PublishResult",
     "PublishStatus",
+    "Receipt",
     "Synchronized",
     "WarmResult",
     "WarmStatus",
@@ -28,6 +31,7 @@ __all__ = [
     "environment",
     "errors",
     "publish",
+    "receipt",
     "synchronized",
     "warm",
 ]

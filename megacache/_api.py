@@ -6,9 +6,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, overload
 
-from megacache import _compiler
+from megacache import _compiler, _ledger
 from megacache._cache import PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
 from megacache._environment import Environment
+from megacache._receipt import Receipt
 from megacache._results import ProgressCallback, PublishResult, WarmResult
 from megacache.errors import MegacacheError
 
@@ -21,6 +22,8 @@ class Synchronized:
         """The result of the warm start."""
         self.published: PublishResult | None = None
         """The result of the publication, once the block has ended."""
+        self.receipt: Receipt | None = None
+        """What the warm start was worth, once the block has ended."""
 
 
 def warm(
@@ -109,13 +112,30 @@ def synchronized(
     cache = Cache(url, storage_options=storage_options, files=files, strict=strict, progress=progress)
     sync = Synchronized(cache.warm(timeout=warm_timeout))
     try:
-        yield sync
+        try:
+            yield sync
+        finally:
+            sync.receipt = _ledger.draw_up()
     except BaseException:
         if publish_on_error:
             with suppress(MegacacheError):  # the block's own exception goes on; the fault has been logged
                 sync.published = cache.publish(timeout=publish_timeout, labels=labels)
         raise
     sync.published = cache.publish(timeout=publish_timeout, labels=labels)
+
+
+def receipt() -> Receipt:
+    """Tell what the warm starts of this process were worth so far; take it after the model has run.
+
+    It takes no URL and no other argument, for what PyTorch counts it counts for the process as a whole, whichever cache
+    a graph came from. Two receipts tell, by their difference, what happened between them. It never raises, and changes
+    nothing; what PyTorch does not tell is None.
+
+    What it cannot know: whether a graph that hit came from a warm start or lay in the cache folder before; why a graph
+    was bypassed before the first warm start; what was counted before somebody cleared PyTorch's counters; what other
+    processes did. A forked child begins with the counts of its parent.
+    """
+    return _ledger.draw_up()
 
 
 def environment() -> Environment:

@@ -7,11 +7,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
-from megacache import _compiler
+from megacache import _compiler, _ledger
 from megacache._background import in_background
 from megacache._deadline import Deadline
 from megacache._faults import redacted
 from megacache._publish import Publication, take
+from megacache._receipt import Receipt
 from megacache._results import (
     Progress,
     ProgressCallback,
@@ -86,6 +87,7 @@ class Cache:
         except MegacacheError as error:
             result = WarmResult(url=_shown(self._url), status=status_of(error), reason=str(error), error=error)
         result = replace(result, seconds=clock.seconds())
+        _ledger.enter(result)
         _report("warm", result)
         return result.raise_for_status() if self._strict else result
 
@@ -120,9 +122,10 @@ class Cache:
         """
         clock = Stopwatch()
         taken = self._softly(lambda: self._take(Deadline.after(timeout), labels or {}, clock))
+        receipt = _ledger.draw_up()
         if wait:
-            return self._conclude(taken, clock)
-        return in_background(lambda: self._conclude(taken, clock))
+            return self._conclude(taken, receipt, clock)
+        return in_background(lambda: self._conclude(taken, receipt, clock))
 
     def _warm(self, deadline: Deadline, clock: Stopwatch) -> WarmResult:
         settings = Settings.read()
@@ -132,6 +135,7 @@ class Cache:
             if off:
                 return WarmResult(url=redacted(url), status=WarmStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
+            _compiler.watch()
             known.folder = _compiler.writable_cache_folder()
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
@@ -154,10 +158,12 @@ class Cache:
         publication = Publication(recorded, known, clock, self._progress, url=redacted(url), labels=_checked(labels))
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 
-    def _conclude(self, taken: "PublishResult | _Taken", clock: Stopwatch) -> PublishResult:
+    def _conclude(self, taken: "PublishResult | _Taken", receipt: Receipt, clock: Stopwatch) -> PublishResult:
         result = taken if isinstance(taken, PublishResult) else self._softly(lambda: self._upload(taken))
-        result = replace(result, seconds=clock.seconds())
+        result = replace(result, receipt=receipt, seconds=clock.seconds())
         _report("publish", result)
+        if result.status is not PublishStatus.DISABLED:
+            _report_worth(result.url, receipt)
         return result.raise_for_status() if self._strict else result
 
     def _upload(self, taken: "_Taken") -> PublishResult:
@@ -229,3 +235,9 @@ def _report(verb: str, result: WarmResult | PublishResult) -> None:
     )
     for warning in result.warnings:
         _log.warning("%s: url=%s warning=%s", verb, result.url, warning)
+
+
+def _report_worth(url: str, receipt: Receipt) -> None:
+    _log.info("receipt: url=%s verdict=%s", url, receipt)
+    for warning in receipt.warnings:
+        _log.warning("receipt: url=%s warning=%s", url, warning)

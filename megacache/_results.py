@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from megacache._receipt import Receipt
 from megacache.errors import MegacacheError
 
 
@@ -127,6 +128,8 @@ class PublishResult(_Result):
     status: PublishStatus
     bundle: str | None = None
     """Id of the bundle that now holds what was new, or None."""
+    receipt: Receipt | None = None
+    """What the warm starts of this process were worth, as of the call."""
 
     def __bool__(self) -> bool:
         return self.status in _IN_THE_STORE

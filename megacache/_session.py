@@ -21,6 +21,8 @@ class Session:
         """Loaded, published, or found to be covered."""
         self.files: set[tuple[str, str]] = set()
         """Roots and paths of the compiled files that are in the store for processors and compilers like these."""
+        self.loaded: set[ArtifactRef] = set()
+        """Those that were loaded."""
         self.bundles: set[str] = set()
         """Ids of the bundles that hold them: the parents of what is published next."""
         self.unusable: set[str] = set()
@@ -73,6 +75,11 @@ def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
     Credentials do not count, for they may be renewed while the process runs.
     """
     return _sessions.setdefault((url, *_endpoints(storage_options or {})), Session())
+
+
+def loaded_artifacts() -> set[ArtifactRef]:
+    """Give all that this process has loaded, from any cache."""
+    return set().union(*(known.loaded for known in tuple(_sessions.values())))
 
 
 def _endpoints(options: Mapping[str, Any]) -> Iterator[str]:

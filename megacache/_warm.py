@@ -129,6 +129,7 @@ class Warming:
         if delivery.last:
             self._tally.loaded.append(bundle)
             self._session.remember(delivery.manifest.artifacts, [bundle], self._useful_files(delivery.manifest))
+            self._session.loaded.update(delivery.manifest.artifacts)
 
     def _useful_files(self, manifest: Manifest) -> Sequence[FileRef]:
         return () if self._restoration.mismatches(manifest) else manifest.files.index

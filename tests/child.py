@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import megacache
-from megacache import PublishResult, WarmResult
+from megacache import PublishResult, Receipt, WarmResult
 from tests import models
 
 Answer = dict[str, Any]
@@ -22,6 +22,7 @@ Answer = dict[str, Any]
 
 def answer_of(result: WarmResult | PublishResult) -> Answer:
     """Put a result into JSON's types."""
+    taken: Receipt | None = getattr(result, "receipt", None)
     return {
         "status": result.status.value,
         "true": bool(result),
@@ -37,6 +38,7 @@ def answer_of(result: WarmResult | PublishResult) -> Answer:
         "bundle": getattr(result, "bundle", None),
         "bundles": list(getattr(result, "bundles", ())),
         "info": counts(getattr(result, "info", None)),
+        "receipt": taken.to_json() if taken else None,
     }
 
 
@@ -82,15 +84,25 @@ def synchronize(*, model: str, fails: bool, **options: Any) -> Answer:
         caught = str(error)
     assert sync is not None
     published = answer_of(sync.published) if sync.published else None
-    return {"warmed": answer_of(sync.warmed), "ran": ran, "published": published, "caught": caught}
+    taken = sync.receipt.to_json() if sync.receipt else None
+    return {"warmed": answer_of(sync.warmed), "ran": ran, "published": published, "caught": caught, "receipt": taken}
 
 
 def publish_in_fork(**options: Any) -> Answer:
     """Publish in a forked child, and answer with its result."""
+    return _in_fork(lambda: publish(**options))
+
+
+def receipt_in_fork() -> Answer:
+    """Take a receipt in a forked child."""
+    return _in_fork(receipt)
+
+
+def _in_fork(do: Callable[[], Answer]) -> Answer:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        os.write(writer, json.dumps(publish(**options)).encode())
+        os.write(writer, json.dumps(do()).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
@@ -101,17 +113,24 @@ def publish_in_fork(**options: Any) -> Answer:
 
 def run(model: str, **options: Any) -> Answer:
     """Compile and run a model; answer with a digest of its outputs and what torch's caches counted meanwhile."""
-    from torch._dynamo.utils import counters
-
-    counters.clear()
+    before = lookups()
     outputs = getattr(models, model)(**options)
     digest = hashlib.sha256()
     for tensor in outputs:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    fx, aot = counters["inductor"], counters["aot_autograd"]
     return {
         "digest": digest.hexdigest(),
         "sum": [float(tensor.double().sum()) for tensor in outputs],
+        **{name: count - before[name] for name, count in lookups().items()},
+    }
+
+
+def lookups() -> dict[str, int]:
+    """Tell what torch's caches have counted so far."""
+    from torch._dynamo.utils import counters
+
+    fx, aot = counters["inductor"], counters["aot_autograd"]
+    return {
         "fx_hit": fx["fxgraph_cache_hit"],
         "fx_miss": fx["fxgraph_cache_miss"],
         "aot_hit": aot["autograd_cache_hit"],
@@ -119,10 +138,24 @@ def run(model: str, **options: Any) -> Answer:
     }
 
 
+def clear_counters() -> Answer:
+    """Clear torch's counters, as a program may."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    return {}
+
+
 def eager(model: str, **options: Any) -> Answer:
     """Run a model without compiling it."""
     outputs = getattr(models, model)(compiled=False, **options)
     return {"sum": [float(tensor.double().sum()) for tensor in outputs]}
+
+
+def receipt() -> Answer:
+    """Answer with the receipt in JSON's types and as text."""
+    taken = megacache.receipt()
+    return {**taken.to_json(), "text": str(taken)}
 
 
 def start_afresh(folder: str = "") -> Answer:
@@ -212,10 +245,10 @@ def snapshot() -> Answer:
     """Answer with all that a library could change behind a program's back."""
     state: Answer = {
         "environment": dict(os.environ),
-        "levels": {
-            name: logger.level
+        "loggers": {
+            name: [logger.level, logger.propagate, logger.disabled, repr(logger.handlers), repr(logger.filters)]
             for name, logger in logging.root.manager.loggerDict.items()
-            if isinstance(logger, logging.Logger)
+            if isinstance(logger, logging.Logger) and name != "torch.__trace"  # drops its handler at the first event
         },
         "root": [logging.root.level, len(logging.root.handlers)],
     }
@@ -250,6 +283,9 @@ STEPS: dict[str, Callable[..., Answer]] = {
         synchronize,
         run,
         eager,
+        receipt,
+        receipt_in_fork,
+        clear_counters,
         start_afresh,
         save_plainly,
         load_plainly,

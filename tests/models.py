@@ -92,6 +92,44 @@ def guarded(*, compiled: bool = True, rows: int = 8) -> list[Tensor]:
         return [_compiled(function, compiled=compiled)(x)]
 
 
+def conditional(*, compiled: bool = True) -> list[Tensor]:
+    """Run a graph that no cache of torch takes, for it branches on data."""
+
+    def function(x: Tensor) -> Any:
+        return torch.cond(x.sum() > 0, lambda y: y.sin() + 1, lambda y: y.cos() - 1, (x,))
+
+    with torch.no_grad():
+        return [_compiled(function, compiled=compiled)(_batch(8))]
+
+
+class _Doubled(torch.autograd.Function):
+    """A function with a backward of its own, which AOTAutograd's cache does not take."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.mul(2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return (grads[0] * 2).add(x, alpha=0)
+
+
+def custom_backward(*, compiled: bool = True) -> list[Tensor]:
+    """Run a graph that the FX graph cache takes, and AOTAutograd's does not."""
+
+    def function(x: Tensor) -> Tensor:
+        doubled: Tensor = _Doubled.apply(x.sin())  # type: ignore[no-untyped-call]
+        return doubled.sum()
+
+    x = _batch(8).requires_grad_()
+    loss = _compiled(function, compiled=compiled)(x)
+    loss.backward()
+    assert x.grad is not None
+    return [loss.detach(), x.grad]
+
+
 def reduction(*, compiled: bool = True) -> list[Tensor]:
     """Run what Inductor vectorises by hand: its steps are as wide as the vectors of the CPU that compiled it."""
 

@@ -10,7 +10,7 @@ import pytest
 from megacache._artifacts_part import identify
 from megacache._blob import Artifact
 from megacache._deadline import Deadline
-from megacache._session import Session, session
+from megacache._session import Session, loaded_artifacts, session
 from megacache.errors import (
     AccessError,
     DeadlineError,
@@ -173,3 +173,14 @@ def test_renewed_credentials_are_the_same_session() -> None:
     assert session("s3://renewed", first) is not session(
         "s3://renewed", {"client_kwargs": {"endpoint_url": "http://two"}}
     )
+
+
+def test_what_was_loaded_is_known_across_caches() -> None:
+    """What a process loaded is the union over its caches, without what it only published or found there."""
+    one, other = session(url(), None), session(url(), None)
+    refs = [identify(artifact(key)) for key in ("loaded-1", "loaded-2", "published")]
+    one.loaded.add(refs[0])
+    other.loaded.update(refs[:2])
+    other.remember(refs, ["x"])
+    assert loaded_artifacts() >= set(refs[:2])
+    assert refs[2] not in loaded_artifacts()

@@ -1,14 +1,17 @@
 """megacache leaves the program as it was."""
 
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.processes import Processes, step
 
 
 def test_nothing_is_left_changed(processes: Processes, tmp_path: Path) -> None:
-    """Warming and publishing change no variable, no torch setting and no logger's level."""
+    """Warming, publishing and taking a receipt change no variable, no torch setting and no logger."""
     url = str(tmp_path / "store")
-    _, before, _, warmed, _, compiled, _, _, published = processes.run(
+    _, before, _, warmed, _, compiled, _, _, _, published = processes.run(
         step("import_compiler"),
         step("snapshot"),
         step("warm", url=url),
@@ -17,11 +20,12 @@ def test_nothing_is_left_changed(processes: Processes, tmp_path: Path) -> None:
         step("snapshot"),
         step("publish", url=url),
         step("warm", url=url),
+        step("receipt"),
         step("snapshot"),
     )
     for earlier, later in ((before, warmed), (compiled, published)):
-        levels = later.pop("levels")
-        assert {name: levels[name] for name in earlier["levels"]} == earlier.pop("levels")
+        loggers = later.pop("loggers")
+        assert {name: loggers[name] for name in earlier["loggers"]} == earlier.pop("loggers")
         assert later == earlier
 
 
@@ -33,3 +37,18 @@ def test_importing_torch_for_the_program_pins_no_folder(processes: Processes, tm
     )
     assert warmed["status"] == "miss"
     assert after["environment"] == before["environment"]
+
+
+@pytest.mark.parametrize("logs", [None, "+inductor,+torch._functorch._aot_autograd.autograd_cache", "+dynamo"])
+def test_listening_is_not_heard(processes: Processes, tmp_path: Path, logs: str | None) -> None:
+    """With a warm start and a receipt, torch says the same, at the same levels and places, as without."""
+    plain = [step("environment"), step("run", model="conditional")]
+    heard = [step("warm", url=str(tmp_path / "store")), *plain, step("receipt")]
+    said = []
+    for steps in (plain, heard):
+        child = processes.start(*steps, environment={"TORCH_LOGS": logs})
+        child.answers()
+        places = re.findall(r"^([A-Z])\d{4} \S+ \d+ (\S+:\d+)\]", child.stderr, re.MULTILINE)
+        said.append((places, child.stderr.count("\n")))
+    assert said[0] == said[1]
+    assert said[0][0] or not logs

@@ -5,6 +5,7 @@ package.
 """
 
 from megacache._compiler._adoption import adopt
+from megacache._compiler._counters import Activity, activity
 from megacache._compiler._facts import current_environment
 from megacache._compiler._libraries import file_roots, used_files
 from megacache._compiler._memory import Loaded, load, record
@@ -17,9 +18,12 @@ from megacache._compiler._state import (
     writable_cache_folder,
 )
 from megacache._compiler._toolchain import toolchain
+from megacache._compiler._watch import watch
 
 __all__ = [
+    "Activity",
     "Loaded",
+    "activity",
     "adopt",
     "cache_folder",
     "current_environment",
@@ -32,5 +36,6 @@ __all__ = [
     "switched_off",
     "toolchain",
     "used_files",
+    "watch",
     "writable_cache_folder",
 ]

@@ -1,0 +1,129 @@
+"""Read what torch has counted in this process, importing nothing and changing nothing."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from megacache._compiler import _watch
+from megacache._compiler._door import compile_lock, door
+from megacache._deadline import Deadline
+from megacache._receipt import Lookups
+from megacache.errors import MegacacheError
+
+_COUNTERS = {"inductor": "fxgraph_cache", "aot_autograd": "autograd_cache"}
+_LOCK_SECONDS = 1.0
+_Told = TypeVar("_Told")
+
+Name = tuple[str, str, int]
+"""Kind, key and size of an artifact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """What torch's caches did in this process; None is for what cannot be read from this torch."""
+
+    inductor: Lookups | None
+    aot_autograd: Lookups | None
+    cpp_kernels: int | None
+    """Libraries that the C++ compiler made; None unless it was watched."""
+    cpp_runs: int | None
+    """Runs of the C++ compiler, whatever for."""
+    cpp_seconds: float | None
+    """What they took."""
+    triton_kernels: int | None
+    """Kernels that were not in the bundle of a graph."""
+    seconds_saved: float | None
+    """None unless lookups were watched."""
+    counters_cleared: bool
+    """True if torch told of more lookups than it has counted."""
+    recorded: frozenset[Name] | None
+    """What torch has recorded, on hits and on misses."""
+
+
+def activity() -> Activity:
+    """Collect the counts of lookups, of kernels and of seconds."""
+    watched = _watch.watching()
+    return Activity(
+        inductor=_told(lambda: _lookups("inductor"), Lookups()),
+        aot_autograd=_told(lambda: _lookups("aot_autograd"), Lookups()),
+        cpp_kernels=sum(build.kernel for build in _watch.builds()) if watched else None,
+        cpp_runs=_told(lambda: len(_cpp_builds()), 0),
+        cpp_seconds=_told(lambda: sum(_cpp_builds()), 0.0),
+        triton_kernels=_told(_triton_builds, 0),
+        seconds_saved=sum(lookup.seconds_saved for lookup in _watch.lookups()) if watched else None,
+        counters_cleared=bool(_told(lambda: any(map(_is_cleared, _COUNTERS)), False)),
+        recorded=_told(_recorded, frozenset[Name]()),
+    )
+
+
+def _told(read: Callable[[], _Told], nothing: _Told) -> _Told | None:
+    """Read a number; give `nothing` before torch's compiler is imported, and None if it cannot be read."""
+    if "torch._dynamo.utils" not in sys.modules:
+        return nothing
+    try:
+        with door("reading its counters"):
+            return read()
+    except MegacacheError:
+        return None
+
+
+def _lookups(kind: str) -> Lookups:
+    """Merge what torch counted and what it told: each is short of the truth if counters were cleared, or unheard."""
+    counted, heard = _counted(kind), _heard(kind)
+    guards_told = kind == "aot_autograd" or _watch.watching()  # of Inductor's, torch keeps no count
+    bypassed = max(counted["bypass"], heard["bypass"])
+    reasons = Counter(lookup.reason for lookup in _watch.lookups() if lookup.kind == kind and lookup.reason)
+    reasons[_watch.UNKNOWN] += bypassed - reasons.total()
+    return Lookups(
+        hit=max(counted["hit"], heard["hit"]),
+        missed=max(counted["miss"], heard["miss"]),
+        guard_missed=max(counted["guard_miss"], heard["guard_miss"]) if guards_told else None,
+        bypassed=bypassed,
+        reasons=dict(+reasons),
+    )
+
+
+def _counted(kind: str) -> Counter[str]:
+    from torch._dynamo.utils import counters
+
+    table: Mapping[str, int] = counters.get(kind, {})
+    prefix = _COUNTERS[kind]
+    return Counter({state: table.get(f"{prefix}_{state}", 0) for state in ("hit", "miss", "bypass", "guard_miss")})
+
+
+def _heard(kind: str) -> Counter[str]:
+    lookups = [lookup for lookup in _watch.lookups() if lookup.kind == kind]
+    guards = sum(lookup.guard_missed for lookup in lookups)
+    return Counter(lookup.state for lookup in lookups) + Counter(guard_miss=guards)
+
+
+def _is_cleared(kind: str) -> bool:
+    counted, heard = _counted(kind), _heard(kind)
+    return any(heard[state] > counted[state] for state in ("hit", "miss", "bypass"))
+
+
+def _cpp_builds() -> Sequence[float]:
+    """Give the seconds of each; `torch._dynamo.reset` forgets what torch itself keeps of them."""
+    from torch._dynamo.utils import compilation_time_metrics
+
+    heard = tuple(build.seconds for build in _watch.builds())
+    return max(heard, tuple(compilation_time_metrics.get("compile_file", ())), key=len)
+
+
+def _triton_builds() -> int:
+    """Count the kernels that were not in a graph's bundle; torch counts one that was as a miss and as a hit."""
+    from torch._dynamo.utils import counters
+
+    table: Mapping[str, int] = counters.get("inductor", {})
+    return max(0, table.get("async_compile_cache_miss", 0) - table.get("async_compile_cache_hit", 0))
+
+
+def _recorded() -> frozenset[Name]:
+    """Look at what torch recorded without saving it, for that would change what the next save gives."""
+    from torch.compiler._cache import CacheArtifactManager
+
+    with compile_lock(Deadline.after(_LOCK_SECONDS)):
+        seen = tuple(CacheArtifactManager._seen_artifacts)
+    return frozenset((artifact.type(), artifact.key, len(artifact.content)) for artifact in seen)

@@ -1,0 +1,133 @@
+"""Hear of each lookup of torch's caches, and of each run of the C++ compiler.
+
+Torch keeps no reason for a bypass: it logs it at a level that is off by default. The events of its trace hold it, and
+are made whether or not a trace is written; so they are heard, with the commands that torch runs, at two of its
+functions, which do what they did. That changes no setting, no logger and no output.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from megacache._compiler._door import door
+from megacache.errors import CompilerError
+
+UNKNOWN = "unknown"
+_CACHES = {"fx_graph_cache": "inductor", "autograd_cache": "aot_autograd"}
+_KERNEL = ".main.so"
+_MAX_REASON = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """One lookup that torch told of.
+
+    Those of the FX graph cache that come with a hit of AOTAutograd's are not told of, only counted.
+    """
+
+    kind: str
+    """`inductor` or `aot_autograd`: the kind of artifact that was looked for."""
+    state: str
+    """`hit`, `miss` or `bypass`."""
+    guard_missed: bool
+    """True if the key was there, and its guards did not hold."""
+    reason: str
+    """Why the cache was bypassed; empty if it was not."""
+    seconds_saved: float
+    """What the graph had taken to compile where it was compiled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """One run of the C++ compiler."""
+
+    kernel: bool
+    """True if it made the library of a kernel; it also probes the CPU, and reads headers."""
+    seconds: float
+
+
+# Appending to a list needs no lock, which a fork could leave locked for good: kernels are built in several threads.
+_lookups: list[Lookup] = []
+_builds: list[Build] = []
+_watched: list[str] = []
+
+
+def watch() -> None:
+    """Begin to hear; calling it again changes nothing, and a torch that has no such functions is left alone."""
+    if _watched:
+        return
+    with suppress(CompilerError), door("listening to its events"):
+        import torch._inductor.cpp_builder as builder
+        from torch._dynamo.utils import ChromiumEventLogger as Trace
+
+        places: list[tuple[Any, str, Callable[..., Any]]] = [
+            (Trace, "log_instant_event", _heard),
+            (builder, "run_compile_cmd", _timed),
+        ]
+        found = [(place, name, wrapped(getattr(place, name))) for place, name, wrapped in places]
+        for place, name, function in found:
+            setattr(place, name, function)
+            _watched.append(name)
+
+
+def watching() -> bool:
+    """Tell whether `watch` has found what it listens to."""
+    return bool(_watched)
+
+
+def lookups() -> tuple[Lookup, ...]:
+    """Give the lookups heard so far."""
+    return tuple(_lookups)
+
+
+def builds() -> tuple[Build, ...]:
+    """Give the runs of the C++ compiler heard so far."""
+    return tuple(_builds)
+
+
+def _heard(log_instant_event: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(log_instant_event)
+    def tell(trace: object, *event: Any, **options: Any) -> Any:
+        with suppress(Exception):  # whatever torch tells, and however, its compilation goes on
+            _note_event(*event, **options)
+        return log_instant_event(trace, *event, **options)
+
+    return tell
+
+
+def _timed(run_compile_cmd: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run_compile_cmd)
+    def run(*command: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return run_compile_cmd(*command, **options)
+        finally:
+            kernel = _KERNEL in str((*command, *options.values()))
+            _builds.append(Build(kernel=kernel, seconds=time.perf_counter() - started))
+
+    return run
+
+
+def _note_event(event_name: str, _time_ns: int, metadata: Mapping[str, Any] | None = None, *_: Any) -> None:
+    cache, _sep, state = event_name.rpartition("_")
+    if cache not in _CACHES or state not in {"hit", "miss", "bypass"}:
+        return
+    told = metadata or {}
+    _lookups.append(
+        Lookup(
+            kind=_CACHES[cache],
+            state=state,
+            guard_missed=state == "miss" and told.get("cache_status_detailed") == "guard_miss",
+            reason=_reason(told) if state == "bypass" else "",
+            seconds_saved=told.get("time_saved_ns", 0) / 1e9 + told.get("time_saved_ms", 0) / 1e3,
+        )
+    )
+
+
+def _reason(told: Mapping[str, Any]) -> str:
+    """Give the first line of torch's reason, for the rest may be a page of the program's code."""
+    first, _, _ = str(told.get("cache_bypass_reason") or UNKNOWN).strip().partition("\n")
+    return first[:_MAX_REASON].strip() or UNKNOWN

@@ -1,0 +1,174 @@
+"""What a warm start was worth: the numbers, and the one line that they come to."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FORMAT = 1
+GRAPH_KINDS = ("inductor", "aot_autograd")
+"""Kinds that PyTorch looks up for every graph; the others it asks for only under some settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookups:
+    """What became of the graphs that one of PyTorch's caches was asked for."""
+
+    hit: int = 0
+    """Found, whether a warm start or an earlier process left them in the cache folder."""
+    missed: int = 0
+    """Not found, and compiled."""
+    guard_missed: int | None = 0
+    """Those of `missed` whose key was there with guards that did not hold, as for another size; None if unknown."""
+    bypassed: int = 0
+    """Compiled without a lookup, or not saved: PyTorch cannot cache them."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """PyTorch's reason for each bypass, with the number of its graphs; `unknown` before the first warm start."""
+
+    @property
+    def total(self) -> int:
+        """Graphs in all."""
+        return self.hit + self.missed + self.bypassed
+
+    def __str__(self) -> str:
+        notes = [f"{self.guard_missed} missed by their guards"] if self.guard_missed else []
+        notes += [f"{self.bypassed} bypassed"] if self.bypassed else []
+        return f"{self.hit} of {self.total} graphs hit{_in_brackets(notes)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What the warm starts of this process were worth so far; as text, a verdict in one line.
+
+    All numbers are of the process as a whole, for PyTorch's are. None is for what PyTorch does not tell.
+    """
+
+    warm_starts: int = 0
+    """Calls of `warm`."""
+    seconds_warming: float = 0.0
+    """What they took in all."""
+    bytes_stored: int = 0
+    """Bytes they fetched from the store."""
+    bytes_raw: int = 0
+    """The same bytes after decompression."""
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    """Different artifacts they handed to PyTorch, by kind."""
+    files: int = 0
+    """Compiled files they put in place."""
+    unused: Mapping[str, int] | None = field(default_factory=dict)
+    """Those of the kinds `inductor` and `aot_autograd` that no graph has hit, by kind.
+
+    PyTorch asks for the other kinds only under some settings: that it did not ask for them tells nothing.
+    """
+    inductor: Lookups | None = field(default_factory=Lookups)
+    """Lookups in the FX graph cache, one for each forward and each backward."""
+    aot_autograd: Lookups | None = field(default_factory=Lookups)
+    """Lookups in AOTAutograd's cache, one for each graph with its backward."""
+    cpp_kernels: int | None = None
+    """Libraries of kernels that the C++ compiler made in this process; None before the first warm start."""
+    cpp_runs: int | None = 0
+    """Runs of the C++ compiler in this process, for kernels, for probes of the CPU and for headers."""
+    cpp_seconds: float | None = 0.0
+    """What they took; those that ran side by side are added up."""
+    triton_kernels: int | None = 0
+    """Kernels that were in no graph's bundle and were handed to Triton, which may have found them in its own folder."""
+    seconds_saved: float | None = None
+    """What the graphs that hit had taken to compile where they were compiled, by PyTorch's account.
+
+    It holds the time of the C++ compiler there, even if it ran again here. None before the first warm start.
+    """
+    counters_cleared: bool = False
+    """True if somebody has cleared PyTorch's counters: the lookups before that are missing in part."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What somebody should look into."""
+        return tuple(_warnings(self))
+
+    @property
+    def verdict(self) -> str:
+        """What it comes to, in one line."""
+        return f"{_word(self)}: {'; '.join(_facts(self))}"
+
+    def __str__(self) -> str:
+        return self.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Put it into the types of JSON, with the `format` of what is written, the `verdict` and the `warnings`."""
+        return {"format": FORMAT, "verdict": self.verdict, "warnings": list(self.warnings), **asdict(self)}
+
+
+def _word(receipt: Receipt) -> str:
+    if not receipt.warm_starts:
+        return "not warmed"
+    if not _asked(receipt):
+        return "too early to tell"
+    if not receipt.loaded:
+        return "cold"
+    if _wasted(receipt):
+        return "saved nothing"
+    known = [lookups for lookups in (receipt.inductor, receipt.aot_autograd) if lookups is not None]
+    if not known:
+        return "unknown"
+    return "warm" if all(lookups.hit == lookups.total for lookups in known) else "partly warm"
+
+
+def _asked(receipt: Receipt) -> bool:
+    """Tell whether any graph was looked up; if that is unknown, it is taken to be so."""
+    return any(lookups is None or lookups.total for lookups in (receipt.inductor, receipt.aot_autograd))
+
+
+def _wasted(receipt: Receipt) -> bool:
+    """Tell whether graphs were loaded and looked up, and none that was loaded has hit."""
+    loaded = sum(receipt.loaded.get(kind, 0) for kind in GRAPH_KINDS)
+    if not loaded or not _asked(receipt):
+        return False
+    if receipt.unused is not None:
+        return sum(receipt.unused.values()) == loaded
+    return not any(lookups is None or lookups.hit for lookups in (receipt.inductor, receipt.aot_autograd))
+
+
+def _facts(receipt: Receipt) -> Iterator[str]:
+    yield f"Inductor {_known(receipt.inductor)}, AOTAutograd {_known(receipt.aot_autograd)}"
+    if receipt.warm_starts:
+        saved = "an unknown time" if receipt.seconds_saved is None else f"{receipt.seconds_saved:.1f} s"
+        yield (
+            f"{saved} saved by PyTorch's account, for {receipt.seconds_warming:.1f} s of warming "
+            f"and {receipt.bytes_stored:,} bytes"
+        )
+    if receipt.loaded:
+        unused = "an unknown number" if receipt.unused is None else sum(receipt.unused.values())
+        yield f"{unused} of {sum(receipt.loaded.values())} loaded artifacts unused"
+    yield _compiled(receipt)
+
+
+def _compiled(receipt: Receipt) -> str:
+    anew = f"compiled anew: {_number(receipt.cpp_kernels)} C++ and {_number(receipt.triton_kernels)} Triton kernels"
+    if not receipt.cpp_runs or receipt.cpp_seconds is None:
+        return anew
+    return f"{anew}; the C++ compiler ran {receipt.cpp_runs} times, {receipt.cpp_seconds:.1f} s"
+
+
+def _warnings(receipt: Receipt) -> Iterator[str]:
+    if _wasted(receipt):
+        yield (
+            f"warming moved {receipt.bytes_stored:,} bytes in {receipt.seconds_warming:.1f} s and saved nothing: "
+            "no graph has hit what was loaded"
+        )
+    for name, lookups in (("Inductor", receipt.inductor), ("AOTAutograd", receipt.aot_autograd)):
+        for reason, count in (lookups.reasons if lookups else {}).items():
+            graphs = "1 graph" if count == 1 else f"{count} graphs"
+            yield f"{name}'s cache does not take {graphs}, which will cost their time at every start: {reason}"
+    if receipt.counters_cleared:
+        yield "PyTorch's counters were cleared in this process: the lookups before that are missing in part"
+
+
+def _known(lookups: Lookups | None) -> str:
+    return "unknown" if lookups is None else str(lookups)
+
+
+def _in_brackets(notes: list[str]) -> str:
+    return f" ({', '.join(notes)})" if notes else ""
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else str(count)
