@@ -12,7 +12,7 @@ import torch._dynamo.utils
 
 import megacache
 from megacache._blob import Artifact
-from megacache._bundle import identify
+from megacache._artifacts_part import identify
 from megacache._compiler import Activity
 from megacache._ledger import _unused
 from tests.processes import Answer, Processes, step
