@@ -6,16 +6,21 @@ megacache.publish("s3://bucket/flux/v1")   # after warm-up; uploads only what is
 """
 
 from megacache import errors
-from megacache._api import Synchronized, environment, publish, synchronized, warm
+from megacache._api import Synchronized, environment, explain, publish, synchronized, warm
 from megacache._cache import Cache
 from megacache._environment import Environment, Mismatch
+from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._results import Progress, PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._version import __version__
 from megacache.errors import MegacacheError
 
 __all__ = [
     "Cache",
+    "Difference",
     "Environment",
+    "ExplainStatus",
+    "Explanation",
+    "GraphMiss",
     "MegacacheError",
     "Mismatch",
     "Progress",
@@ -27,6 +32,7 @@ __all__ = [
     "__version__",
     "environment",
     "errors",
+    "explain",
     "publish",
     "synchronized",
     "warm",

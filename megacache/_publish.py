@@ -1,5 +1,6 @@
 """Write what this process compiled, and nobody has published, to a store."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +10,19 @@ from megacache import _compiler
 from megacache._blob import Artifact
 from megacache._bundle import REPLACED_KINDS, bundle_id, describe, identify, is_portable, payloads
 from megacache._catalog import Catalog
+from megacache._chunk import Payload
 from megacache._deadline import Deadline
 from megacache._environment import Environment
+from megacache._explain_part import PART as EXPLAIN_PART
+from megacache._explain_part import explain_payloads
 from megacache._manifest import ArtifactRef, ChunkRef
 from megacache._results import Progress, ProgressCallback, PublishResult, PublishStatus
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache.errors import AccessError
+
+_log = logging.getLogger("megacache")
 
 _Found = Mapping[ArtifactRef, Artifact]
 
@@ -75,6 +81,7 @@ class Publication:
         self._progress = progress
         self._url = url
         self._labels = labels
+        self._warnings = list(recorded.warnings)
 
     def run(self, open_store: Callable[[], Store]) -> PublishResult:
         """Subtract what this process and others have published, upload the rest, then announce it.
@@ -139,17 +146,20 @@ class Publication:
                 labels=self._labels,
             )
             created = catalog.announce(manifest)
+        if created:
+            self._session.written.add(bundle)
+        carried = [chunk for chunk in chunks if chunk.part != EXPLAIN_PART]
         return self._result(
             PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
             reason="" if created else "another process published the same bundle a moment earlier",
             bundle=bundle,
             artifacts=Counter(ref.kind for ref in refs),
-            bytes_stored=sum(chunk.stored_size for chunk in chunks),
-            bytes_raw=sum(chunk.raw_size for chunk in chunks),
+            bytes_stored=sum(chunk.stored_size for chunk in carried),
+            bytes_raw=sum(chunk.raw_size for chunk in carried),
         )
 
     def _upload(self, catalog: Catalog, artifacts: Sequence[Artifact]) -> tuple[ChunkRef, ...]:
-        wanted = tuple(payloads(artifacts))
+        wanted = (*payloads(artifacts), *self._explain_data(artifacts))
         total, done = sum(payload.weight for payload in wanted), 0
 
         def uploaded(ref: ChunkRef) -> None:
@@ -159,5 +169,15 @@ class Publication:
 
         return catalog.write(wanted, uploaded)
 
+    def _explain_data(self, artifacts: Sequence[Artifact]) -> tuple[Payload, ...]:
+        """Describe the keys of the graphs; that a later miss could not be explained is no reason to publish nothing."""
+        try:
+            with self._clock.stage("explain"):
+                return explain_payloads(artifacts)
+        except Exception as error:  # noqa: BLE001 - it reads what torch wrote for other eyes
+            _log.debug("no explain data: url=%s", self._url, exc_info=True)
+            self._warnings.append(f"no explain data was published: {type(error).__name__}: {str(error)[:200]}")
+            return ()
+
     def _result(self, status: PublishStatus, **known: Any) -> PublishResult:
-        return PublishResult(url=self._url, status=status, warnings=self._recorded.warnings, **known)
+        return PublishResult(url=self._url, status=status, warnings=tuple(self._warnings), **known)

@@ -21,6 +21,8 @@ class Session:
         """Loaded, published, or found to be covered."""
         self.bundles: set[str] = set()
         """Ids of the bundles that hold them: the parents of what is published next."""
+        self.written: set[str] = set()
+        """Ids of those that this process has written itself."""
         self.unusable: set[str] = set()
         """Ids of bundles that are damaged or withdrawn: they cover nothing."""
         self.folder: str | None = None

@@ -74,7 +74,7 @@ class Warming:
             listing = self._catalog.list()
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
-        self._tally.bytes_wanted += sum(ref.stored_size for manifest in manifests for ref in manifest.chunks)
+        self._tally.bytes_wanted += sum(ref.stored_size for m in manifests for ref in artifact_chunks(m))
         with closing(self._catalog.deliver(manifests)) as deliveries:
             while True:
                 with self._clock.stage("download"):

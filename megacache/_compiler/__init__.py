@@ -4,6 +4,7 @@ Nothing here is imported from torch before a function is called, and no private 
 package.
 """
 
+from megacache._compiler._components import graph_key, graphs_below
 from megacache._compiler._facts import current_environment
 from megacache._compiler._memory import Loaded, load, record
 from megacache._compiler._state import (
@@ -18,6 +19,8 @@ __all__ = [
     "Loaded",
     "cache_folder",
     "current_environment",
+    "graph_key",
+    "graphs_below",
     "load",
     "loading_warnings",
     "record",

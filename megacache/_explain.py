@@ -1,0 +1,147 @@
+"""Say why graphs missed: what differs between this process and the nearest that was published."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from megacache import _compiler
+from megacache._blob import Artifact
+from megacache._catalog import Catalog
+from megacache._environment import Environment
+from megacache._explain_part import collect, explain_chunks
+from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
+from megacache._graph_keys import MAX_SIZE, GraphKey, parse_keys
+from megacache._manifest import Manifest
+from megacache._nearest import differences, nearest, shown
+from megacache._session import Session
+from megacache._store import Store
+from megacache.errors import MegacacheError
+
+_MAX_CHUNKS = 64
+_AUTOGRAD_ONLY = (
+    "its Inductor graphs are in the store, so only AOTAutograd's part was compiled; an argument or a module may have "
+    "another name, or AOTAutograd another configuration (PyTorch keeps no components of this key; it logs them under "
+    "TORCH_LOGS=+torch._functorch._aot_autograd.autograd_cache)"
+)
+_NOTHING_TO_COMPARE = "the bundles in the store hold no explain data of any graph"
+_NO_COMPONENTS = "PyTorch keeps no components of its key"
+
+
+class Explaining:
+    """One explanation."""
+
+    def __init__(self, store: Store, environment: Environment, session: Session, recorded: Sequence[Artifact]) -> None:
+        self._url = store.url
+        self._environment = environment
+        self._catalog = Catalog(store, environment)
+        self._session = session
+        self._graphs = [artifact for artifact in recorded if artifact.kind == "inductor"]
+        self._entries = [artifact for artifact in recorded if artifact.kind == "aot_autograd"]
+        self._warnings: list[str] = []
+
+    def run(self) -> Explanation:
+        """Compare the environments if nothing is published for this one, else the graphs."""
+        manifests = self._read()
+        found = self._compare_graphs(manifests) if manifests else self._compare_environments()
+        return replace(
+            found,
+            warnings=tuple(self._warnings),
+            fingerprint=self._environment.fingerprint,
+            graphs=len(self._graphs),
+        )
+
+    def _read(self) -> list[Manifest]:
+        """Read the manifests, newest first, without those of this process: what it published, it had missed."""
+        visible = self._catalog.list().visible
+        manifests = []
+        for done in self._catalog.read({b: size for b, size in visible.items() if b not in self._session.written}):
+            if done.value is None:
+                self._warnings.append(f"bundle {done.item} was passed by: {done.fault}")
+            elif not self._environment.mismatches(done.value.environment):
+                manifests.append(done.value)
+        return sorted(manifests, key=lambda manifest: (manifest.created, manifest.bundle), reverse=True)
+
+    def _compare_environments(self) -> Explanation:
+        nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
+        if self._session.written:
+            nothing += " but by this process"
+        other, others = self._catalog.nearest_other()
+        if other is None:
+            return self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}, and for no other environment")
+        found = self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}; the nearest of {others} others differs")
+        return replace(found, mismatches=self._environment.mismatches(other))
+
+    def _compare_graphs(self, manifests: Sequence[Manifest]) -> Explanation:
+        if not self._graphs and not self._entries:
+            return self._explanation(ExplainStatus.EMPTY, "this process has compiled no graph that PyTorch recorded")
+        present = {(ref.kind, ref.key) for manifest in manifests for ref in manifest.artifacts}
+        published = self._published_keys(manifests)
+        misses = [
+            *self._missed_graphs(present, published),
+            *self._missed_entries(present),
+        ]
+        if not misses:
+            return self._explanation(ExplainStatus.COVERED, self._covered())
+        reason = f"not in the store, which has {len(manifests)} bundles for this environment: {len(misses)}"
+        return replace(self._explanation(ExplainStatus.GRAPHS, reason), misses=tuple(misses))
+
+    def _published_keys(self, manifests: Sequence[Manifest]) -> list[GraphKey]:
+        refs = [ref for manifest in manifests for ref in explain_chunks(manifest)]
+        small = [ref for ref in refs if ref.raw_size <= MAX_SIZE and ref.stored_size <= MAX_SIZE][:_MAX_CHUNKS]
+        if len(small) < len(refs):
+            self._warnings.append(f"explain data of {len(refs) - len(small)} bundles was left out: too much of it")
+        found: list[GraphKey] = []
+        for done in self._catalog.open(small):
+            try:
+                found += parse_keys(done.result())
+            except MegacacheError as error:
+                self._warnings.append(f"explain data could not be read: {error}")
+        return found
+
+    def _missed_graphs(
+        self, present: Collection[tuple[str, str]], published: Sequence[GraphKey]
+    ) -> Iterator[GraphMiss]:
+        known = {(key.kind, key.key): key for key in collect(self._graphs)}
+        for name in dict.fromkeys((graph.kind, graph.key) for graph in self._graphs):
+            key = known.get(name)
+            if name not in present:
+                yield _compared(key, published) if key else GraphMiss(kind=name[0], key=name[1], reason=_NO_COMPONENTS)
+            elif key:
+                yield from _guarded(key, [other for other in published if (other.kind, other.key) == name])
+
+    def _missed_entries(self, present: Collection[tuple[str, str]]) -> Iterator[GraphMiss]:
+        """Report entries of AOTAutograd whose graphs have not missed: the others miss for the same reasons."""
+        for entry in self._entries:
+            below = _compiler.graphs_below(entry)
+            if (entry.kind, entry.key) not in present and all(("inductor", key) in present for key in below):
+                yield GraphMiss(kind=entry.kind, key=entry.key, reason=_AUTOGRAD_ONLY if below else _NO_COMPONENTS)
+
+    def _covered(self) -> str:
+        if self._session.bundles - self._session.written:
+            return "nothing missed: the store holds every graph that this process compiled"
+        return (
+            "the store holds every graph that this process compiled, but it has loaded none of them: "
+            "call warm() before the first compilation"
+        )
+
+    def _explanation(self, status: ExplainStatus, reason: str) -> Explanation:
+        return Explanation(status=status, url=self._url, reason=reason)
+
+
+def _compared(key: GraphKey, published: Sequence[GraphKey]) -> GraphMiss:
+    other = nearest(key, published)
+    if other is None:
+        return GraphMiss(kind=key.kind, key=key.key, role=key.role, reason=_NOTHING_TO_COMPARE)
+    return GraphMiss(kind=key.kind, key=key.key, role=key.role, nearest=other.key, differences=differences(key, other))
+
+
+def _guarded(key: GraphKey, variants: Sequence[GraphKey]) -> Iterator[GraphMiss]:
+    """Report a graph whose key is published, but with other conditions on sizes."""
+    guards = [variant.guard for variant in variants]
+    if guards and key.guard not in guards:
+        yield GraphMiss(
+            kind=key.kind,
+            key=key.key,
+            role=key.role,
+            nearest=key.key,
+            differences=(Difference(name="guard", here=shown(key.guard), there=shown(" or ".join(guards))),),
+        )
