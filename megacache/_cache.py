@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 from megacache import _compiler
 from megacache._background import in_background
 from megacache._deadline import Deadline
-from megacache._explain import Explaining
+from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
 from megacache._faults import redacted
 from megacache._publish import Publication, take
@@ -146,13 +146,8 @@ class Cache:
                 url=_shown(self._url), status=ExplainStatus.UNAVAILABLE, reason=str(error), error=error
             )
         result = replace(result, seconds=clock.seconds()["total"])
-        _log.log(
-            logging.INFO if result.error is None else logging.WARNING,
-            "explain %s: url=%s misses=%d reason=%s",
-            result.status,
-            result.url,
-            len(result.misses),
-            result.reason,
+        _log.info(
+            "explain %s: url=%s misses=%d reason=%s", result.status, result.url, len(result.misses), result.reason
         )
         return result.raise_for_status() if self._strict else result
 
@@ -162,11 +157,7 @@ class Cache:
         off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
         if off:
             return Explanation(url=redacted(url), status=ExplainStatus.DISABLED, reason=off)
-        known = session(url, self._storage_options)
-        recorded = _compiler.record(deadline)
-        environment = _compiler.current_environment()
-        store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
-        return Explaining(store, environment, known, recorded).run()
+        return explain(url, self._storage_options, deadline)
 
     def _warm(self, deadline: Deadline, clock: Stopwatch) -> WarmResult:
         settings = Settings.read()

@@ -62,7 +62,7 @@ class Catalog:
         """Fetch the artifacts of bundles."""
         return deliver(self._store, manifests, locate=lambda ref: self._prefix.chunk(ref.digest))
 
-    def open(self, chunks: Sequence[ChunkRef]) -> Iterator[Done[ChunkRef, bytes]]:
+    def fetch(self, chunks: Sequence[ChunkRef]) -> Iterator[Done[ChunkRef, bytes]]:
         """Fetch chunks of any part in parallel, and give their raw content once it is proved."""
         return unordered(
             lambda ref: open_chunk(ref, self._store.read(self._prefix.chunk(ref.digest), size=ref.stored_size)),

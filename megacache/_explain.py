@@ -1,20 +1,26 @@
 """Say why graphs missed: what differs between this process and the nearest that was published."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from megacache import _compiler
 from megacache._blob import Artifact
+from megacache._bundle import identify
 from megacache._catalog import Catalog
+from megacache._deadline import Deadline
 from megacache._environment import Environment
 from megacache._explain_part import collect, explain_chunks
-from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
+from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss, counted
 from megacache._graph_keys import MAX_SIZE, GraphKey, parse_keys
 from megacache._manifest import Manifest
 from megacache._nearest import differences, nearest, shown
-from megacache._session import Session
+from megacache._session import Session, session
 from megacache._store import Store
 from megacache.errors import MegacacheError
+
+Names = frozenset[tuple[str, str]]
+"""Kind and key of what is published."""
 
 _MAX_CHUNKS = 64
 _AUTOGRAD_ONLY = (
@@ -24,6 +30,14 @@ _AUTOGRAD_ONLY = (
 )
 _NOTHING_TO_COMPARE = "the bundles in the store hold no explain data of any graph"
 _NO_COMPONENTS = "PyTorch keeps no components of its key"
+
+
+def explain(url: str, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Explanation:
+    """Look at what PyTorch has recorded in this process, and at what is published."""
+    recorded = _compiler.record(deadline)
+    environment = _compiler.current_environment()
+    store = Store.open(url, storage_options=storage_options, deadline=deadline.restarted())
+    return Explaining(store, environment, session(url, storage_options), recorded).run()
 
 
 class Explaining:
@@ -73,47 +87,32 @@ class Explaining:
     def _compare_graphs(self, manifests: Sequence[Manifest]) -> Explanation:
         if not self._graphs and not self._entries:
             return self._explanation(ExplainStatus.EMPTY, "this process has compiled no graph that PyTorch recorded")
-        present = {(ref.kind, ref.key) for manifest in manifests for ref in manifest.artifacts}
-        published = self._published_keys(manifests)
-        misses = [
-            *self._missed_graphs(present, published),
-            *self._missed_entries(present),
-        ]
+        refs = frozenset(ref for manifest in manifests for ref in manifest.artifacts)
+        present = frozenset((ref.kind, ref.key) for ref in refs)
+        # What has the very bytes of a published artifact was loaded, and has hit.
+        graphs = [graph for graph in self._graphs if identify(graph) not in refs]
+        published = [key for key in self._published_keys(manifests) if (key.kind, key.key) in present]
+        misses = [*_missed_graphs(graphs, present, published), *_missed_entries(self._entries, present)]
         if not misses:
             return self._explanation(ExplainStatus.COVERED, self._covered())
-        reason = f"not in the store, which has {len(manifests)} bundles for this environment: {len(misses)}"
+        reason = f"{counted(len(misses), 'graph')} that this process compiled, and that nobody else has published"
         return replace(self._explanation(ExplainStatus.GRAPHS, reason), misses=tuple(misses))
 
     def _published_keys(self, manifests: Sequence[Manifest]) -> list[GraphKey]:
+        without = sum(not explain_chunks(manifest) for manifest in manifests)
+        if without:
+            self._warnings.append(f"{counted(without, 'bundle')} without explain data, published by an older megacache")
         refs = [ref for manifest in manifests for ref in explain_chunks(manifest)]
         small = [ref for ref in refs if ref.raw_size <= MAX_SIZE and ref.stored_size <= MAX_SIZE][:_MAX_CHUNKS]
         if len(small) < len(refs):
             self._warnings.append(f"explain data of {len(refs) - len(small)} bundles was left out: too much of it")
         found: list[GraphKey] = []
-        for done in self._catalog.open(small):
+        for done in self._catalog.fetch(small):
             try:
                 found += parse_keys(done.result())
             except MegacacheError as error:
                 self._warnings.append(f"explain data could not be read: {error}")
         return found
-
-    def _missed_graphs(
-        self, present: Collection[tuple[str, str]], published: Sequence[GraphKey]
-    ) -> Iterator[GraphMiss]:
-        known = {(key.kind, key.key): key for key in collect(self._graphs)}
-        for name in dict.fromkeys((graph.kind, graph.key) for graph in self._graphs):
-            key = known.get(name)
-            if name not in present:
-                yield _compared(key, published) if key else GraphMiss(kind=name[0], key=name[1], reason=_NO_COMPONENTS)
-            elif key:
-                yield from _guarded(key, [other for other in published if (other.kind, other.key) == name])
-
-    def _missed_entries(self, present: Collection[tuple[str, str]]) -> Iterator[GraphMiss]:
-        """Report entries of AOTAutograd whose graphs have not missed: the others miss for the same reasons."""
-        for entry in self._entries:
-            below = _compiler.graphs_below(entry)
-            if (entry.kind, entry.key) not in present and all(("inductor", key) in present for key in below):
-                yield GraphMiss(kind=entry.kind, key=entry.key, reason=_AUTOGRAD_ONLY if below else _NO_COMPONENTS)
 
     def _covered(self) -> str:
         if self._session.bundles - self._session.written:
@@ -125,6 +124,24 @@ class Explaining:
 
     def _explanation(self, status: ExplainStatus, reason: str) -> Explanation:
         return Explanation(status=status, url=self._url, reason=reason)
+
+
+def _missed_graphs(graphs: Sequence[Artifact], present: Names, published: Sequence[GraphKey]) -> Iterator[GraphMiss]:
+    known = {(key.kind, key.key): key for key in collect(graphs)}
+    for name in dict.fromkeys((graph.kind, graph.key) for graph in graphs):
+        key = known.get(name)
+        if name not in present:
+            yield _compared(key, published) if key else GraphMiss(kind=name[0], key=name[1], reason=_NO_COMPONENTS)
+        elif key:
+            yield from _guarded(key, [other for other in published if (other.kind, other.key) == name])
+
+
+def _missed_entries(entries: Sequence[Artifact], present: Names) -> Iterator[GraphMiss]:
+    """Report entries of AOTAutograd whose graphs have not missed: the others miss for the same reasons."""
+    for entry in entries:
+        below = _compiler.graphs_below(entry)
+        if (entry.kind, entry.key) not in present and all(("inductor", key) in present for key in below):
+            yield GraphMiss(kind=entry.kind, key=entry.key, reason=_AUTOGRAD_ONLY if below else _NO_COMPONENTS)
 
 
 def _compared(key: GraphKey, published: Sequence[GraphKey]) -> GraphMiss:

@@ -20,6 +20,7 @@ _MEANINGS = {
     "cache_key_tag": "TORCH_COMPILE_CACHE_KEY_TAG",
 }
 _MAX_LINES = 12
+_SHORT = 12
 
 
 class ExplainStatus(StrEnum):
@@ -74,11 +75,10 @@ class GraphMiss:
     """What else is known of this miss."""
 
     def __str__(self) -> str:
-        title = " ".join(filter(None, [self.role, f"{self.kind} graph", self.key[:12]]))
-        shown = [f"  {difference}" for difference in self.differences[:_MAX_LINES]]
-        more = len(self.differences) - len(shown)
-        lines = [f"{title}: {self.reason}" if self.reason else f"{title}, nearest {self.nearest[:12]}:", *shown]
-        return "\n".join([*lines, f"  and {more} more"] if more else lines)
+        title = " ".join(filter(None, [self.role, self.kind, "graph", self.key[:_SHORT]]))
+        if self.nearest:
+            title += f" against {self.nearest[:_SHORT]}"
+        return _described(title, self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,5 +134,26 @@ class Explanation:
     def _lines(self) -> Iterator[str]:
         yield ": ".join(filter(None, [self.status, self.reason]))
         yield from (f"  {mismatch}" for mismatch in self.mismatches)
-        yield from map(str, self.misses)
+        alike: dict[object, list[GraphMiss]] = {}
+        for miss in self.misses:
+            alike.setdefault((miss.differences, miss.reason), []).append(miss)
+        for misses in alike.values():
+            first, *others = misses
+            yield (
+                _described(f"{counted(len(misses), 'graph')} alike, such as {first.key[:_SHORT]}", first)
+                if others
+                else str(first)
+            )
         yield from (f"warning: {warning}" for warning in self.warnings)
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many, in English."""
+    return f"{count} {noun if count == 1 else f'{noun}s'}"
+
+
+def _described(title: str, miss: GraphMiss) -> str:
+    shown = [f"  {difference}" for difference in miss.differences[:_MAX_LINES]]
+    more = len(miss.differences) - len(shown)
+    told = [f"{title}: {miss.reason}".removesuffix(": "), *shown, f"  and {more} more" if more else ""]
+    return "\n".join(filter(None, told))
