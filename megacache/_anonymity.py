@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_PATH, _HOST, _USER, _ADDRESS = "<path>", "<host>", "<user>", "<address>"
+_PATH, _URL, _HOST, _USER, _ADDRESS = "<path>", "<url>", "<host>", "<user>", "<address>"
 _NAME = r"[^\s'\"`,;:()\[\]{}<>|*]"
 _ROOTS = "bin|data|dev|etc|home|lib|lib64|media|mnt|nfs|opt|private|proc|root|run|scratch|srv|tmp|Users|usr|var"
+_REMOTE = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s'\"]*")
 _ABSOLUTE = re.compile(
     rf"(?<=')/[\w.~@][^'\n]*(?=')"  # between quotes, blanks belong to it
     rf'|(?<=")/[\w.~@][^"\n]*(?=")'
@@ -24,16 +25,16 @@ _POINTER = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
 def anonymizer() -> Callable[[str], str]:
-    """Make a function that takes out absolute paths, the names of this host and user, and addresses in memory.
+    """Make a function that takes out paths, URLs, the names of this host and user, and addresses in memory.
 
-    Whatever looks like an absolute path goes, wherever it leads, and so does what follows the protocol of a URL. What
-    is left of this process's own folders goes as well, for a path may stand within a word.
+    Whatever looks like an absolute path goes, wherever it leads. What is left of this process's own folders goes as
+    well, for a path may stand within a word.
     """
     folders, names = _pattern(_folders()), {name: shown for name, shown in _names() if name}
     words = re.compile(rf"(?<![A-Za-z0-9]){_pattern(names).pattern}(?![A-Za-z0-9])")
 
     def anonymous(text: str) -> str:
-        text = folders.sub(_PATH, _ABSOLUTE.sub(_PATH, text))
+        text = folders.sub(_PATH, _ABSOLUTE.sub(_PATH, _REMOTE.sub(_URL, text)))
         return _POINTER.sub(_ADDRESS, words.sub(lambda match: names[match[0]], text))
 
     return anonymous

@@ -15,6 +15,7 @@ _FOLLOWS_FROM_ROLE = (CODE, "example_inputs", "fx_kwargs[static_input_idxs]")
 _TELLING = ("shape", "stride", "dtype", "device")
 _MAX_SHOWN = 200
 _MARK = 8
+_MARKED = _MAX_SHOWN - _MARK - 3
 
 
 def nearest(missed: GraphKey, published: Iterable[GraphKey]) -> GraphKey | None:
@@ -60,10 +61,10 @@ def _explain(name: str, here: Component | None, there: Component | None) -> Iter
     mine, other = (component.text if component else "" for component in (here, there))
     if name == CODE and mine and other:
         yield _difference(name, *_first_lines(mine.splitlines(), other.splitlines()))
-    elif mine.startswith(_TENSOR) and other.startswith(_TENSOR):
-        yield from _tensor_differences(name, _parts(mine), _parts(other))
-    elif mine == other and here and there:
-        yield _difference(name, *(f"{c.text} [{c.digest[:_MARK]}]".lstrip() for c in (here, there)))
+    elif tensor := tuple(_tensor_differences(name, mine, other)):
+        yield from tensor
+    elif here and there and shown(mine) == shown(other):
+        yield _difference(name, *(f"{shown(c.text)[:_MARKED]} [{c.digest[:_MARK]}]".lstrip() for c in (here, there)))
     else:
         yield _difference(name, _summary(mine), _summary(other))
 
@@ -73,7 +74,7 @@ def _summary(text: str) -> str:
     if not text.startswith(_TENSOR):
         return text
     parts = _parts(text)
-    return " ".join(_plain(parts.get(part, "")) for part in ("dtype", "shape", "device"))
+    return " ".join(_plain(parts[part]) for part in ("dtype", "shape", "device") if part in parts) or text
 
 
 def _difference(name: str, here: str, there: str) -> Difference:
@@ -89,11 +90,14 @@ def _first_lines(mine: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
     return alike, alike
 
 
-def _tensor_differences(name: str, mine: Mapping[str, str], other: Mapping[str, str]) -> Iterator[Difference]:
+def _tensor_differences(name: str, here: str, there: str) -> Iterator[Difference]:
     """Name the shape, the stride, the type and the device that differ, and of what else describes a tensor, only then.
 
     The other parts follow from these four, or tell what nobody chose.
     """
+    if not here.startswith(_TENSOR) or not there.startswith(_TENSOR):
+        return
+    mine, other = _parts(here), _parts(there)
     changed = [part for part in {**mine, **other} if mine.get(part) != other.get(part)]
     for part in [part for part in _TELLING if part in changed] or changed:
         yield _difference(f"{name}.{part}", _plain(mine.get(part, "")), _plain(other.get(part, "")))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 from megacache._blob import Artifact
+from megacache._compiler._door import door
 from megacache._graph_keys import Component, GraphKey
 
 _LINES = b"\x8c\x1b_fx_graph_cache_debug_lines"
@@ -22,12 +23,14 @@ _LIST = frozenset({"MEMOIZE", "EMPTY_LIST", "MARK", "APPENDS", "APPEND", "FRAME"
 
 
 def graph_key(artifact: Artifact) -> GraphKey | None:
-    """Read the components of an `inductor` artifact's key; None if it does not hold them."""
+    """Read the components of an `inductor` artifact's key; None if it does not hold them.
+
+    Raises `CompilerError` if what it holds is written in another way than is known here.
+    """
     content = bytes(artifact.content)
-    components = dict(_components(content))
-    if not components:
-        return None
-    return GraphKey(kind=artifact.kind, key=artifact.key, components=components, guard=_guard(content))
+    with door("describing a graph's key"):
+        components, guard = dict(_components(content)), _guard(content)
+    return GraphKey(kind=artifact.kind, key=artifact.key, components=components, guard=guard) if components else None
 
 
 def graphs_below(artifact: Artifact) -> frozenset[str]:
