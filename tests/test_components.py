@@ -10,17 +10,10 @@ from hypothesis import strategies as st
 
 from megacache._compiler import graph_key, graphs_below
 from megacache.errors import CompilerError
-from tests.builders import UNHURRIED, artifact
+from tests.builders import UNHURRIED, Graph, artifact
 
 DIGEST = "a2z7" * 12 + "abc"
 KEY = "f" + DIGEST
-
-
-class Graph:
-    """Stands for `CompiledFxGraph`, with the attributes that are read."""
-
-    def __init__(self, lines: list[str] | None, guard: str | None = None) -> None:
-        self.__dict__.update(source="x" * 300, _fx_graph_cache_debug_lines=lines, guards_expr=guard, later=["[y] z: 1"])
 
 
 def line(name: str, text: str) -> str:
