@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from megacache import _compiler
@@ -12,17 +13,17 @@ from megacache._deadline import Deadline
 from megacache._environment import Environment
 from megacache._explain_part import collect, explain_chunks
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss, counted
-from megacache._graph_keys import MAX_SIZE, GraphKey, parse_keys
+from megacache._graph_keys import GraphKey, parse_keys
 from megacache._manifest import Manifest
 from megacache._nearest import differences, nearest, shown
 from megacache._session import Session, session
 from megacache._store import Store
-from megacache.errors import MegacacheError
+from megacache.errors import BundleError, MegacacheError
 
 Names = frozenset[tuple[str, str]]
 """Kind and key of what is published."""
 
-_MAX_CHUNKS = 64
+_MAX_BYTES = 64 << 20
 _AUTOGRAD_ONLY = (
     "its Inductor graphs are in the store, so only AOTAutograd's part was compiled; an argument or a module may have "
     "another name, or AOTAutograd another configuration (PyTorch keeps no components of this key; it logs them under "
@@ -55,7 +56,13 @@ class Explaining:
     def run(self) -> Explanation:
         """Compare the environments if nothing is published for this one, else the graphs."""
         manifests = self._read()
-        found = self._compare_graphs(manifests) if manifests else self._compare_environments()
+        if manifests:
+            found = self._compare_graphs(manifests)
+        elif self._warnings:
+            error = BundleError(f"{counted(len(self._warnings), 'bundle')} published, none of which can be used")
+            found = replace(self._explanation(ExplainStatus.UNAVAILABLE, str(error)), error=error)
+        else:
+            found = self._compare_environments()
         return replace(
             found,
             warnings=tuple(self._warnings),
@@ -66,11 +73,14 @@ class Explaining:
     def _read(self) -> list[Manifest]:
         """Read the manifests, newest first, without those of this process: what it published, it had missed."""
         visible = self._catalog.list().visible
+        others = {bundle: size for bundle, size in visible.items() if bundle not in self._session.written}
         manifests = []
-        for done in self._catalog.read({b: size for b, size in visible.items() if b not in self._session.written}):
+        for done in self._catalog.read(others):
             if done.value is None:
                 self._warnings.append(f"bundle {done.item} was passed by: {done.fault}")
-            elif not self._environment.mismatches(done.value.environment):
+            elif done.item in self._session.unusable or self._environment.mismatches(done.value.environment):
+                self._warnings.append(f"bundle {done.item} was passed by: it is damaged, or not what its place says")
+            else:
                 manifests.append(done.value)
         return sorted(manifests, key=lambda manifest: (manifest.created, manifest.bundle), reverse=True)
 
@@ -99,15 +109,18 @@ class Explaining:
         return replace(self._explanation(ExplainStatus.GRAPHS, reason), misses=tuple(misses))
 
     def _published_keys(self, manifests: Sequence[Manifest]) -> list[GraphKey]:
-        without = sum(not explain_chunks(manifest) for manifest in manifests)
+        without = [m for m in manifests if not explain_chunks(m) and any(ref.kind == "inductor" for ref in m.artifacts)]
         if without:
-            self._warnings.append(f"{counted(without, 'bundle')} without explain data, published by an older megacache")
+            self._warnings.append(
+                f"{counted(len(without), 'bundle')} without explain data, as older publishers left it"
+            )
         refs = [ref for manifest in manifests for ref in explain_chunks(manifest)]
-        small = [ref for ref in refs if ref.raw_size <= MAX_SIZE and ref.stored_size <= MAX_SIZE][:_MAX_CHUNKS]
-        if len(small) < len(refs):
-            self._warnings.append(f"explain data of {len(refs) - len(small)} bundles was left out: too much of it")
+        sizes = accumulate(max(ref.raw_size, ref.stored_size) for ref in refs)
+        wanted = [ref for ref, size in zip(refs, sizes, strict=True) if size <= _MAX_BYTES]
+        if len(wanted) < len(refs):
+            self._warnings.append(f"explain data of the oldest {len(refs) - len(wanted)} bundles was left out")
         found: list[GraphKey] = []
-        for done in self._catalog.fetch(small):
+        for done in self._catalog.fetch(wanted):
             try:
                 found += parse_keys(done.result())
             except MegacacheError as error:
@@ -138,7 +151,7 @@ def _missed_graphs(graphs: Sequence[Artifact], present: Names, published: Sequen
 
 def _missed_entries(entries: Sequence[Artifact], present: Names) -> Iterator[GraphMiss]:
     """Report entries of AOTAutograd whose graphs have not missed: the others miss for the same reasons."""
-    for entry in entries:
+    for entry in {entry.key: entry for entry in entries}.values():
         below = _compiler.graphs_below(entry)
         if (entry.kind, entry.key) not in present and all(("inductor", key) in present for key in below):
             yield GraphMiss(kind=entry.kind, key=entry.key, reason=_AUTOGRAD_ONLY if below else _NO_COMPONENTS)

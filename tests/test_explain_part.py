@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from megacache import _publish
+from megacache import _explain, _publish
 from megacache._blob import Artifact
 from megacache._bundle import artifact_chunks, describe, identify
 from megacache._catalog import Catalog
@@ -20,6 +20,7 @@ from megacache._results import PublishResult, PublishStatus
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache.errors import BundleError
 from tests.builders import Bundle, Graph, artifact, environment, open_store, payload, upload
 
 CODE = "f()\n\n\ndef forward(self, a):\n    b = a + 1;  a = None\n    return b\n# To see more"
@@ -59,7 +60,7 @@ def explained(store: Store, *recorded: Artifact) -> Explanation:
 
 def test_only_graphs_are_described() -> None:
     """Artifacts of other kinds, and graphs without lines, have no explain data; without any there is no chunk."""
-    others = [artifact("a1", graph("f1", gm="x").content, kind="aot_autograd"), artifact("f2", b"no lines")]
+    others = [artifact("a1", bytes(graph("f1", gm="x").content), kind="aot_autograd"), artifact("f2", b"no lines")]
     assert explain_payloads(others) == ()
     assert [key.key for key in collect([*others, graph("f1", gm="x")])] == ["f1"]
 
@@ -91,7 +92,7 @@ def test_bundle_of_an_older_publisher_is_named() -> None:
     """Without explain data the miss is told, and that nothing is known of it."""
     found = explained(published(artifact("f1", b"no lines")), graph("f2", gm="x"))
     assert "no explain data" in found.misses[0].reason
-    assert "older megacache" in found.warnings[0]
+    assert "older publishers" in found.warnings[0]
 
 
 @pytest.mark.parametrize("extra", [b"", b"\xc1", pickle.dumps({"format": [1, 0]}), b"\x91" * 100_000])
@@ -107,6 +108,31 @@ def test_lost_explain_data_is_a_warning() -> None:
     found = explained(published(graph("f1", gm="x"), lost=True), graph("f2", gm="x"))
     assert found.status is ExplainStatus.GRAPHS
     assert "could not be read" in found.warnings[0]
+
+
+def test_too_much_explain_data_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explain data beyond a bound is not fetched, and that is said."""
+    monkeypatch.setattr(_explain, "_MAX_BYTES", 10)
+    found = explained(published(graph("f1", gm="x")), graph("f2", gm="x"))
+    assert "was left out" in found.warnings[0]
+
+
+def test_bundle_that_this_process_found_unusable_holds_nothing() -> None:
+    """What a warm start has refused is not called published, nor is it said that nothing was published."""
+    store = published(graph("f1", gm="x"))
+    session = Session()
+    session.unusable.update(Catalog(store, environment()).list().visible)
+    found = Explaining(store, environment(), session, [graph("f1", gm="x")]).run()
+    assert found.status is ExplainStatus.UNAVAILABLE
+    assert "none of which can be used" in found.reason
+    with pytest.raises(BundleError):
+        found.raise_for_status()
+
+
+def test_bundle_without_graphs_needs_no_explain_data() -> None:
+    """A bundle that holds no graph of Inductor lacks nothing."""
+    found = explained(published(artifact("a1", kind="aot_autograd")), graph("f2", gm="x"))
+    assert found.warnings == ()
 
 
 def test_warm_start_does_not_fetch_it() -> None:
