@@ -6,9 +6,10 @@ megacache.publish("s3://bucket/flux/v1")   # after warm-up; uploads only what is
 """
 
 from megacache import errors
-from megacache._api import Synchronized, environment, publish, receipt, synchronized, warm
+from megacache._api import Synchronized, environment, explain, publish, receipt, synchronized, warm
 from megacache._cache import Cache
 from megacache._environment import Environment, Mismatch
+from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._receipt import Lookups, Receipt
 from megacache._results import Progress, PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._version import __version__
@@ -16,7 +17,11 @@ from megacache.errors import MegacacheError
 
 __all__ = [
     "Cache",
+    "Difference",
     "Environment",
+    "ExplainStatus",
+    "Explanation",
+    "GraphMiss",
     "Lookups",
     "MegacacheError",
     "Mismatch",
@@ -30,6 +35,7 @@ __all__ = [
     "__version__",
     "environment",
     "errors",
+    "explain",
     "publish",
     "receipt",
     "synchronized",

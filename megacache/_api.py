@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, overload
 
 from megacache import _compiler, _ledger
-from megacache._cache import PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
+from megacache._cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
 from megacache._environment import Environment
+from megacache._explanation import Explanation
 from megacache._receipt import Receipt
 from megacache._results import ProgressCallback, PublishResult, WarmResult
 from megacache.errors import MegacacheError
@@ -136,6 +137,21 @@ def receipt() -> Receipt:
     processes did. A forked child begins with the counts of its parent.
     """
     return _ledger.draw_up()
+
+
+def explain(
+    url: str | os.PathLike[str] | None = None,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    timeout: float = EXPLAIN_TIMEOUT,
+    strict: bool = False,
+) -> Explanation:
+    """Say why what this process compiled was not found in the store; call it after the model has run.
+
+    The arguments are those of `Cache` and `Cache.explain`; `timeout` is in seconds. Returns an explanation whatever
+    happens, and raises a `MegacacheError` only if `strict`.
+    """
+    return Cache(url, storage_options=storage_options, strict=strict).explain(timeout=timeout)
 
 
 def environment() -> Environment:

@@ -10,9 +10,12 @@ from typing import Any, Literal, TypeVar, overload
 from megacache import _compiler, _ledger
 from megacache._background import in_background
 from megacache._deadline import Deadline
+from megacache._explain import explain
+from megacache._explanation import ExplainStatus, Explanation
 from megacache._faults import redacted
-from megacache._publish import Publication, take
+from megacache._publish import Publication
 from megacache._receipt import Receipt
+from megacache._recording import take
 from megacache._results import (
     Progress,
     ProgressCallback,
@@ -33,6 +36,7 @@ _log.addHandler(logging.NullHandler())
 
 WARM_TIMEOUT = 60.0
 PUBLISH_TIMEOUT = 300.0
+EXPLAIN_TIMEOUT = 30.0
 _MAX_LABELS = 64
 _Step = TypeVar("_Step")
 
@@ -126,6 +130,41 @@ class Cache:
         if wait:
             return self._conclude(taken, receipt, clock)
         return in_background(lambda: self._conclude(taken, receipt, clock))
+
+    def explain(self, *, timeout: float = EXPLAIN_TIMEOUT) -> Explanation:
+        """Say why what this process compiled was not found: how it differs from the nearest that others published.
+
+        Call it after the model has run. It changes nothing: a later publication is the same with it or without.
+
+        Args:
+            timeout: Seconds within which the store must have answered.
+
+        Returns:
+            An `Explanation`, which prints as text and has `to_json()`.
+
+        Raises:
+            MegacacheError: Only if strict, and only for the status `unavailable`.
+        """
+        clock = Stopwatch()
+        try:
+            result = self._explain(Deadline.after(timeout))
+        except MegacacheError as error:
+            result = Explanation(
+                url=_shown(self._url), status=ExplainStatus.UNAVAILABLE, reason=str(error), error=error
+            )
+        result = replace(result, seconds=clock.seconds()["total"])
+        _log.info(
+            "explain %s: url=%s misses=%d reason=%s", result.status, result.url, len(result.misses), result.reason
+        )
+        return result.raise_for_status() if self._strict else result
+
+    def _explain(self, deadline: Deadline) -> Explanation:
+        settings = Settings.read()
+        url = settings.url_or_default(self._url)
+        off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
+        if off:
+            return Explanation(url=redacted(url), status=ExplainStatus.DISABLED, reason=off)
+        return explain(url, self._storage_options, deadline)
 
     def _warm(self, deadline: Deadline, clock: Stopwatch) -> WarmResult:
         settings = Settings.read()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from megacache._chunk import Payload, pack_chunk
+from megacache._chunk import Payload, open_chunk, pack_chunk
 from megacache._delivery import Delivery, Order, deliver
 from megacache._environment import Environment
 from megacache._layout import (
@@ -61,6 +61,15 @@ class Catalog:
     def deliver(self, orders: Sequence[Order]) -> Generator[Delivery]:
         """Fetch what is in bundles."""
         return deliver(self._store, orders, locate=lambda ref: self._prefix.chunk(ref.digest))
+
+    def fetch(self, chunks: Sequence[ChunkRef]) -> Iterator[Done[ChunkRef, bytes]]:
+        """Fetch chunks of any part in parallel, and give their raw content once it is proved."""
+        return unordered(
+            lambda ref: open_chunk(ref, self._store.read(self._prefix.chunk(ref.digest), size=ref.stored_size)),
+            chunks,
+            deadline=self._store.deadline,
+            doing=f"downloading from {self._store.url}",
+        )
 
     def write(self, payloads: Sequence[Payload], uploaded: Callable[[ChunkRef], None]) -> tuple[ChunkRef, ...]:
         """Compress and upload chunks; `uploaded` is told of each."""

@@ -79,11 +79,15 @@ class Node:
             raise self.wrong(f"an integer from 0 to {most}")
         return self.value
 
-    def texts(self) -> Mapping[str, str]:
-        """Give a map of strings to strings."""
+    def fields(self) -> "Mapping[str, Node]":
+        """Give all fields of a map of strings."""
         if not isinstance(self.value, dict) or not all(isinstance(key, str) for key in self.value):
             raise self.wrong("a map of strings")
-        return {key: Node(value, f"{self.path}.{key}").text() for key, value in self.value.items()}
+        return {key: Node(value, f"{self.path}.{key}") for key, value in self.value.items()}
+
+    def texts(self) -> Mapping[str, str]:
+        """Give a map of strings to strings."""
+        return {key: field.text() for key, field in self.fields().items()}
 
 
 def pack(value: object) -> bytes:

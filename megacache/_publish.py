@@ -1,107 +1,25 @@
 """Write what this process compiled, and nobody has published, to a store."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from megacache import _artifacts_part, _compiler, _files_part
-from megacache._artifacts_part import REPLACED_KINDS, identify, is_portable
+from megacache import _artifacts_part, _explain_part, _files_part
 from megacache._blob import Artifact
 from megacache._bundle import bundle_id, describe
 from megacache._catalog import Catalog
-from megacache._deadline import Deadline
-from megacache._environment import Environment
-from megacache._files import CompiledFile
+from megacache._chunk import Payload
 from megacache._guard import mismatches
-from megacache._manifest import ArtifactRef, ChunkRef, FileRef, FilesPart
+from megacache._manifest import ChunkRef
+from megacache._recording import Found, Recorded
 from megacache._results import Progress, ProgressCallback, PublishResult, PublishStatus
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
-from megacache.errors import AccessError, CompilerError
+from megacache.errors import AccessError
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What can travel."""
-
-    artifacts: Mapping[ArtifactRef, Artifact] = field(repr=False)
-    files: Mapping[FileRef, CompiledFile] = field(repr=False)
-
-    def __bool__(self) -> bool:
-        return bool(self.artifacts or self.files)
-
-    def without(self, keys: Container[tuple[str, str]], paths: Container[tuple[str, str]]) -> "_Found":
-        """Leave out what others hold, by kind and key, by root and path."""
-        return _Found(
-            artifacts={ref: one for ref, one in self.artifacts.items() if (ref.kind, ref.key) not in keys},
-            files={ref: one for ref, one in self.files.items() if (ref.root, ref.path) not in paths},
-        )
-
-    def __len__(self) -> int:
-        return len(self.artifacts) + len(self.files)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """What PyTorch has recorded in this process, taken at one moment."""
-
-    found: _Found
-    guard: Mapping[str, str]
-    """Facts that guard the compiled files."""
-    probes: tuple[str, ...]
-    """Trials of the ISA picker that went well."""
-    environment: Environment
-    warnings: tuple[str, ...]
-
-
-def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
-    """Take what PyTorch has recorded so far; what it compiles later is not in it.
-
-    With `files`, the compiled files that it uses are read, too, but for those that are known to be in the store.
-    """
-    found = _compiler.record(deadline)
-    kinds = {artifact.kind for artifact in found}
-    warnings = _compiler.recording_warnings(kinds)
-    foreign = sorted({a.kind for a in found if not is_portable(a)} - {"precompile"})
-    if foreign:
-        warnings.append(f"artifacts that no reader would accept were left out: {', '.join(foreign)}")
-    folder = _compiler.cache_folder()
-    if session.folder not in {None, folder}:
-        warnings.append("PyTorch's cache folder has changed since the warm start: what was loaded did not hit")
-    compiled, part = _NOTHING
-    if files:
-        try:
-            compiled, part = _compiled(session)
-        except CompilerError as error:  # artifacts are of use on their own
-            warnings.append(f"compiled files were left out: {error}")
-    return Recorded(
-        found=_Found(artifacts={identify(a): a for a in _latest(found) if is_portable(a)}, files=compiled),
-        guard=part.guard,
-        probes=part.probes,
-        environment=_compiler.current_environment(),
-        warnings=tuple(warnings),
-    )
-
-
-def _compiled(session: Session) -> tuple[Mapping[FileRef, CompiledFile], FilesPart]:
-    located = [one for one in _compiler.used_files() if (one.root, one.path) not in session.files]
-    files = [file for one in located if (file := one.read()) is not None]
-    if not files:
-        return _NOTHING
-    part = FilesPart(guard=_compiler.toolchain(), probes=_compiler.passed_probes())
-    return {_files_part.identify(file): file for file in files}, part
-
-
-_NOTHING: tuple[Mapping[FileRef, CompiledFile], FilesPart] = {}, FilesPart()
-
-
-def _latest(found: Sequence[Artifact]) -> Iterator[Artifact]:
-    """Leave out what a later artifact of the same key has replaced."""
-    last = {(a.kind, a.key): a for a in found if a.kind in REPLACED_KINDS}
-    yield from (a for a in found if a.kind not in REPLACED_KINDS)
-    yield from last.values()
+_log = logging.getLogger("megacache")
 
 
 class Publication:
@@ -123,19 +41,16 @@ class Publication:
         self._progress = progress
         self._url = url
         self._labels = labels
+        self._warnings = list(recorded.warnings)
 
     def run(self, open_store: Callable[[], Store]) -> PublishResult:
         """Subtract what this process and others have published, upload the rest, then announce it.
 
         The store is opened only if there is something new.
         """
-        found = self._recorded.found
-        if not found:
+        if not self._recorded.found:
             return self._result(PublishStatus.EMPTY, reason="PyTorch has recorded no artifact in this process")
-        news = self._session.news(found.artifacts)
-        new = _Found(artifacts={ref: found.artifacts[ref] for ref in news}, files=found.files).without(
-            (), self._session.files
-        )
+        new = self._recorded.news(self._session)
         if not new:
             return self._result(PublishStatus.UNCHANGED)
         with self._clock.stage("open"):
@@ -155,8 +70,8 @@ class Publication:
         self._session.remember(new.artifacts, {*parents, *filter(None, [result.bundle])}, new.files)
         return result
 
-    def _uncovered(self, new: _Found, catalog: Catalog, parents: set[str]) -> _Found:
-        """Leave out what bundles new to this process hold under the same kind and key; these become parents."""
+    def _uncovered(self, new: Found, catalog: Catalog, parents: set[str]) -> Found:
+        """Leave out what bundles new to this process hold under the same name; these become parents."""
         listing = catalog.list()
         self._session.unusable.update(listing.withdrawn)
         known = self._session.bundles | self._session.unusable
@@ -178,15 +93,17 @@ class Publication:
             left = remaining
         return left
 
-    def _write(self, catalog: Catalog, left: _Found, parents: set[str]) -> PublishResult:
+    def _write(self, catalog: Catalog, left: Found, parents: set[str]) -> PublishResult:
+        files = self._recorded.files_part(left.files)
         # A name that is taken by a bundle nobody can use is avoided by naming that bundle as a parent.
-        files = self._files_part(left)
         while (bundle := bundle_id(left.artifacts, parents, files)) in self._session.unusable:
             parents.add(bundle)
         refs = sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest))
+        artifacts = [left.artifacts[ref] for ref in refs]
         with self._clock.stage("upload"):
+            parts = _files_part.payloads(left.files[ref] for ref in files.index)
             chunks = self._upload(
-                catalog, [left.artifacts[ref] for ref in refs], [left.files[ref] for ref in files.index]
+                catalog, [*_artifacts_part.payloads(artifacts), *parts, *self._explain_data(artifacts)]
             )
             manifest = describe(
                 environment=self._recorded.environment,
@@ -197,6 +114,9 @@ class Publication:
                 files=files,
             )
             created = catalog.announce(manifest)
+        if created:
+            self._session.written.add(bundle)
+        carried = [chunk for chunk in chunks if chunk.part != _explain_part.PART]
         return self._result(
             PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
             reason="" if created else "another process published the same bundle a moment earlier",
@@ -204,28 +124,29 @@ class Publication:
             artifacts=Counter(ref.kind for ref in refs),
             files=len(files.index),
             bytes_files=sum(ref.size for ref in files.index),
-            bytes_stored=sum(chunk.stored_size for chunk in chunks),
-            bytes_raw=sum(chunk.raw_size for chunk in chunks),
+            bytes_stored=sum(chunk.stored_size for chunk in carried),
+            bytes_raw=sum(chunk.raw_size for chunk in carried),
         )
 
-    def _files_part(self, left: _Found) -> FilesPart:
-        if not left.files:
-            return FilesPart()
-        index = tuple(sorted(left.files, key=lambda ref: (ref.root, ref.path)))
-        return FilesPart(guard=self._recorded.guard, probes=self._recorded.probes, index=index)
-
-    def _upload(
-        self, catalog: Catalog, artifacts: Sequence[Artifact], files: Sequence[CompiledFile]
-    ) -> tuple[ChunkRef, ...]:
-        wanted = (*_artifacts_part.payloads(artifacts), *_files_part.payloads(files))
-        total, done = sum(payload.weight for payload in wanted), 0
+    def _upload(self, catalog: Catalog, payloads: Sequence[Payload]) -> tuple[ChunkRef, ...]:
+        total, done = sum(payload.weight for payload in payloads), 0
 
         def uploaded(ref: ChunkRef) -> None:
             nonlocal done
             done += ref.raw_size
             self._progress(Progress(stage="upload", done=min(done, total), total=total))
 
-        return catalog.write(wanted, uploaded)
+        return catalog.write(payloads, uploaded)
+
+    def _explain_data(self, artifacts: Sequence[Artifact]) -> tuple[Payload, ...]:
+        """Describe the keys of the graphs; that a later miss could not be explained is no reason to publish nothing."""
+        try:
+            with self._clock.stage("explain"):
+                return _explain_part.explain_payloads(artifacts)
+        except Exception as error:  # noqa: BLE001 - it reads what torch wrote for other eyes
+            _log.debug("no explain data: url=%s", self._url, exc_info=True)
+            self._warnings.append(f"no explain data was published: {type(error).__name__}: {str(error)[:200]}")
+            return ()
 
     def _result(self, status: PublishStatus, **known: Any) -> PublishResult:
-        return PublishResult(url=self._url, status=status, warnings=self._recorded.warnings, **known)
+        return PublishResult(url=self._url, status=status, warnings=tuple(self._warnings), **known)

@@ -25,6 +25,8 @@ class Session:
         """Those that were loaded."""
         self.bundles: set[str] = set()
         """Ids of the bundles that hold them: the parents of what is published next."""
+        self.written: set[str] = set()
+        """Ids of those that this process has written itself."""
         self.unusable: set[str] = set()
         """Ids of bundles that are damaged or withdrawn: they cover nothing."""
         self.folder: str | None = None

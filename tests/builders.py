@@ -38,6 +38,13 @@ def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+class Graph:
+    """Stands for `CompiledFxGraph`, with the attributes that are read."""
+
+    def __init__(self, lines: list[str] | None, guard: str | None = None) -> None:
+        self.__dict__.update(source="x" * 300, _fx_graph_cache_debug_lines=lines, guards_expr=guard, later=["[y] z: 1"])
+
+
 def artifact(key: str = INDUCTOR_KEY, content: bytes = b"content", *, kind: str = "inductor") -> Artifact:
     """Make an artifact."""
     return Artifact(kind=kind, key=key, content=content)

@@ -111,6 +111,15 @@ def _in_fork(do: Callable[[], Answer]) -> Answer:
     return answer
 
 
+def explain(**options: Any) -> Answer:
+    """Explain, and answer with the explanation and its text, or the exception."""
+    try:
+        explained = megacache.explain(**options)
+    except megacache.MegacacheError as error:
+        return {"raised": type(error).__name__, "message": str(error)}
+    return {**explained.to_json(), "text": str(explained)}
+
+
 def run(model: str, **options: Any) -> Answer:
     """Compile and run a model; answer with a digest of its outputs and what torch's caches counted meanwhile."""
     before = lookups()
@@ -202,6 +211,18 @@ def configure(name: str, *, value: Any) -> Answer:
     return {}
 
 
+def call(name: str, **options: Any) -> Answer:
+    """Call a function of torch, by its dotted name, with one value."""
+    import torch
+
+    function: Any = torch
+    for part in name.split("."):
+        function = getattr(function, part)
+    value = options["value"]
+    function(getattr(torch, value) if name == "set_default_dtype" else value)
+    return {}
+
+
 def meet(path: str, others: int) -> Answer:
     """Wait until as many processes have come to this point, so that they go on at the same moment."""
     folder = Path(path)
@@ -279,6 +300,8 @@ STEPS: dict[str, Callable[..., Answer]] = {
         warm,
         publish,
         publish_and_go_on,
+        explain,
+        call,
         publish_in_fork,
         synchronize,
         run,

@@ -57,11 +57,21 @@ def broken(*, compiled: bool = True) -> list[Tensor]:
         return [_compiled(function, compiled=compiled)(_batch(8))]
 
 
-def doubling(*, compiled: bool = True) -> list[Tensor]:
+def doubling(*, compiled: bool = True, factor: int = 2, **options: Any) -> list[Tensor]:
     """Run one small graph, to have it apart from the others."""
 
     def function(x: Tensor) -> Tensor:
-        return torch.relu(x * 2 + 1)
+        return torch.relu(x * factor + 1)
+
+    with torch.no_grad():
+        return [_compiled(function, compiled=compiled, **options)(_batch(8))]
+
+
+def renamed(*, compiled: bool = True) -> list[Tensor]:
+    """Run the graph of `doubling`, from a function whose argument has another name."""
+
+    def function(y: Tensor) -> Tensor:
+        return torch.relu(y * 2 + 1)
 
     with torch.no_grad():
         return [_compiled(function, compiled=compiled)(_batch(8))]

@@ -11,8 +11,8 @@ import pytest
 import torch._dynamo.utils
 
 import megacache
-from megacache._blob import Artifact
 from megacache._artifacts_part import identify
+from megacache._blob import Artifact
 from megacache._compiler import Activity
 from megacache._ledger import _unused
 from tests.processes import Answer, Processes, step

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from megacache import PublishStatus, WarmStatus
+from megacache import ExplainStatus, PublishStatus, WarmStatus
 from tests.processes import REPOSITORY, Processes
 from tests.servers.moto import MotoServer
 
@@ -64,7 +64,7 @@ def test_every_session_named_exists() -> None:
 
 def test_every_status_is_explained() -> None:
     """The tables of the README name every status there is."""
-    for status in [*WarmStatus, *PublishStatus]:
+    for status in [*WarmStatus, *PublishStatus, *ExplainStatus]:
         assert f"`{status.value}`" in README
 
 

@@ -25,13 +25,13 @@ def counted(server: MotoServer) -> dict[str, int]:
 def test_each_call_asks_for_no_more_than_it_needs(
     moto_server: MotoServer, processes: Processes, there: dict[str, object]
 ) -> None:
-    """A publication lists once and writes a manifest and two chunks, a warm start reads them; no news is free."""
+    """A publication lists once and writes four objects, of which a warm start reads three; no news asks nothing."""
     moto_server.forget()
     _, published, unchanged = processes.run(
         step("run", model="doubling"), step("publish", **there), step("publish", **there)
     )
     assert (published["status"], unchanged["status"]) == ("published", "unchanged")
-    assert counted(moto_server) == {"LIST": 1, "PUT chunks": 2, "PUT bundles": 1}
+    assert counted(moto_server) == {"LIST": 1, "PUT chunks": 3, "PUT bundles": 1}
     moto_server.forget()
     warmed, _, unchanged = processes.run(step("warm", **there), step("run", model="doubling"), step("publish", **there))
     assert (warmed["status"], unchanged["status"]) == ("loaded", "unchanged")
@@ -61,3 +61,14 @@ def test_explanation_reads_one_manifest(
     warmed = processes.run(step("warm", **there))[0]
     assert "cpu_capability is" in warmed["reason"]
     assert counted(moto_server) == {"LIST": 2, "GET bundles": 1}
+
+
+def test_explaining_reads_manifests_and_explain_data(
+    moto_server: MotoServer, processes: Processes, there: dict[str, object]
+) -> None:
+    """An explanation lists once and reads each manifest and its explain data, and no artifact."""
+    processes.run(step("run", model="doubling"), step("publish", **there))
+    moto_server.forget()
+    *_, explained = processes.run(step("run", model="cosine"), step("explain", **there))
+    assert explained["status"] == "graphs"
+    assert counted(moto_server) == {"LIST": 1, "GET bundles": 1, "GET chunks": 1}

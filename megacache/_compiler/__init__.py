@@ -5,6 +5,7 @@ package.
 """
 
 from megacache._compiler._adoption import adopt
+from megacache._compiler._components import graph_key, graphs_below
 from megacache._compiler._counters import Activity, activity
 from megacache._compiler._facts import current_environment
 from megacache._compiler._libraries import file_roots, used_files
@@ -28,6 +29,8 @@ __all__ = [
     "cache_folder",
     "current_environment",
     "file_roots",
+    "graph_key",
+    "graphs_below",
     "load",
     "loading_warnings",
     "passed_probes",

@@ -1,0 +1,68 @@
+"""Read what PyTorch's key of a graph was made of, out of what it recorded for that graph.
+
+Inductor keeps with each compiled graph the lines that describe its key, one for each component: `[<digest>] name:
+value`. They are found by their attribute's name and read opcode by opcode with `pickletools`, which builds no object
+and runs nothing: a compiled graph need not be brought to life, with all its kernels, for a list of texts in it.
+"""
+
+import pickletools
+import re
+from collections.abc import Iterator
+from io import BytesIO
+
+from megacache._blob import Artifact
+from megacache._compiler._door import door
+from megacache._graph_keys import Component, GraphKey
+
+_LINES = b"\x8c\x1b_fx_graph_cache_debug_lines"
+_GUARDS = b"\x8c\x0bguards_expr"
+_GRAPH_KEY = re.compile(rb"\x8c\x34(f[a-z2-7]{51})")
+_LINE = re.compile(r"\[(?P<digest>[a-z2-7]{51})\] (?P<name>[^:\n]{1,400}): (?P<text>.*)", re.DOTALL)
+_TEXTS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"})
+_LIST = frozenset({"MEMOIZE", "EMPTY_LIST", "MARK", "APPENDS", "APPEND", "FRAME"})
+
+
+def graph_key(artifact: Artifact) -> GraphKey | None:
+    """Read the components of an `inductor` artifact's key; None if it does not hold them.
+
+    Raises `CompilerError` if what it holds is written in another way than is known here.
+    """
+    content = bytes(artifact.content)
+    with door("describing a graph's key"):
+        components, guard = dict(_components(content)), _guard(content)
+    return GraphKey(kind=artifact.kind, key=artifact.key, components=components, guard=guard) if components else None
+
+
+def graphs_below(artifact: Artifact) -> frozenset[str]:
+    """Give the keys of the `inductor` artifacts that an `aot_autograd` artifact builds on."""
+    return frozenset(key.decode() for key in _GRAPH_KEY.findall(artifact.content))
+
+
+def _components(content: bytes) -> Iterator[tuple[str, Component]]:
+    for name, value in _operations(content, _LINES):
+        match = _LINE.fullmatch(str(value)) if name in _TEXTS else None
+        if match:
+            yield match["name"], Component(match["digest"], match["text"])
+        elif name not in _LIST:
+            return
+
+
+def _guard(content: bytes) -> str:
+    """Give the condition on sizes under which the graph may be used; empty if there is none."""
+    for name, value in _operations(content, _GUARDS):
+        if name in _TEXTS:
+            return str(value)
+        if name != "MEMOIZE":
+            return ""
+    return ""
+
+
+def _operations(content: bytes, attribute: bytes) -> Iterator[tuple[str, object]]:
+    """Walk the opcodes after an attribute's name; whatever stands before it is not looked at."""
+    at = content.find(attribute)
+    if at < 0:
+        return
+    stream = BytesIO(content)
+    stream.seek(at + len(attribute))
+    for operation, value, _ in pickletools.genops(stream):
+        yield operation.name, value

@@ -1,0 +1,177 @@
+"""Say why graphs missed: what differs between this process and the nearest that was published."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+from megacache import _compiler
+from megacache._artifacts_part import identify
+from megacache._blob import Artifact
+from megacache._catalog import Catalog
+from megacache._deadline import Deadline
+from megacache._environment import Environment
+from megacache._explain_part import collect, explain_chunks
+from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss, counted
+from megacache._graph_keys import GraphKey, parse_keys
+from megacache._manifest import Manifest
+from megacache._nearest import differences, nearest, shown
+from megacache._session import Session, session
+from megacache._store import Store
+from megacache.errors import BundleError, MegacacheError
+
+Names = frozenset[tuple[str, str]]
+"""Kind and key of what is published."""
+
+_MAX_BYTES = 64 << 20
+_AUTOGRAD_ONLY = (
+    "its Inductor graphs are in the store, so only AOTAutograd's part was compiled; an argument or a module may have "
+    "another name, or AOTAutograd another configuration (PyTorch keeps no components of this key; it logs them under "
+    "TORCH_LOGS=+torch._functorch._aot_autograd.autograd_cache)"
+)
+_NOTHING_TO_COMPARE = "the bundles in the store hold no explain data of any graph"
+_NO_COMPONENTS = "PyTorch keeps no components of its key"
+
+
+def explain(url: str, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Explanation:
+    """Look at what PyTorch has recorded in this process, and at what is published."""
+    recorded = _compiler.record(deadline)
+    environment = _compiler.current_environment()
+    store = Store.open(url, storage_options=storage_options, deadline=deadline.restarted())
+    return Explaining(store, environment, session(url, storage_options), recorded).run()
+
+
+class Explaining:
+    """One explanation."""
+
+    def __init__(self, store: Store, environment: Environment, session: Session, recorded: Sequence[Artifact]) -> None:
+        self._url = store.url
+        self._environment = environment
+        self._catalog = Catalog(store, environment)
+        self._session = session
+        self._graphs = [artifact for artifact in recorded if artifact.kind == "inductor"]
+        self._entries = [artifact for artifact in recorded if artifact.kind == "aot_autograd"]
+        self._warnings: list[str] = []
+
+    def run(self) -> Explanation:
+        """Compare the environments if nothing is published for this one, else the graphs."""
+        manifests = self._read()
+        if manifests:
+            found = self._compare_graphs(manifests)
+        elif self._warnings:
+            error = BundleError(f"{counted(len(self._warnings), 'bundle')} published, none of which can be used")
+            found = replace(self._explanation(ExplainStatus.UNAVAILABLE, str(error)), error=error)
+        else:
+            found = self._compare_environments()
+        return replace(
+            found,
+            warnings=tuple(self._warnings),
+            fingerprint=self._environment.fingerprint,
+            graphs=len(self._graphs),
+        )
+
+    def _read(self) -> list[Manifest]:
+        """Read the manifests, newest first, without those of this process: what it published, it had missed."""
+        visible = self._catalog.list().visible
+        others = {bundle: size for bundle, size in visible.items() if bundle not in self._session.written}
+        manifests = []
+        for done in self._catalog.read(others):
+            if done.value is None:
+                self._warnings.append(f"bundle {done.item} was passed by: {done.fault}")
+            elif done.item in self._session.unusable or self._environment.mismatches(done.value.environment):
+                self._warnings.append(f"bundle {done.item} was passed by: it is damaged, or not what its place says")
+            else:
+                manifests.append(done.value)
+        return sorted(manifests, key=lambda manifest: (manifest.created, manifest.bundle), reverse=True)
+
+    def _compare_environments(self) -> Explanation:
+        nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
+        if self._session.written:
+            nothing += " but by this process"
+        other, others = self._catalog.nearest_other()
+        if other is None:
+            return self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}, and for no other environment")
+        found = self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}; the nearest of {others} others differs")
+        return replace(found, mismatches=self._environment.mismatches(other))
+
+    def _compare_graphs(self, manifests: Sequence[Manifest]) -> Explanation:
+        if not self._graphs and not self._entries:
+            return self._explanation(ExplainStatus.EMPTY, "this process has compiled no graph that PyTorch recorded")
+        refs = frozenset(ref for manifest in manifests for ref in manifest.artifacts)
+        present = frozenset((ref.kind, ref.key) for ref in refs)
+        # What has the very bytes of a published artifact was loaded, and has hit.
+        graphs = [graph for graph in self._graphs if identify(graph) not in refs]
+        published = [key for key in self._published_keys(manifests) if (key.kind, key.key) in present]
+        misses = [*_missed_graphs(graphs, present, published), *_missed_entries(self._entries, present)]
+        if not misses:
+            return self._explanation(ExplainStatus.COVERED, self._covered())
+        reason = f"{counted(len(misses), 'graph')} that this process compiled, and that nobody else has published"
+        return replace(self._explanation(ExplainStatus.GRAPHS, reason), misses=tuple(misses))
+
+    def _published_keys(self, manifests: Sequence[Manifest]) -> list[GraphKey]:
+        without = [m for m in manifests if not explain_chunks(m) and any(ref.kind == "inductor" for ref in m.artifacts)]
+        if without:
+            self._warnings.append(
+                f"{counted(len(without), 'bundle')} without explain data, as older publishers left it"
+            )
+        refs = [ref for manifest in manifests for ref in explain_chunks(manifest)]
+        sizes = accumulate(max(ref.raw_size, ref.stored_size) for ref in refs)
+        wanted = [ref for ref, size in zip(refs, sizes, strict=True) if size <= _MAX_BYTES]
+        if len(wanted) < len(refs):
+            self._warnings.append(f"explain data of the oldest {len(refs) - len(wanted)} bundles was left out")
+        found: list[GraphKey] = []
+        for done in self._catalog.fetch(wanted):
+            try:
+                found += parse_keys(done.result())
+            except MegacacheError as error:
+                self._warnings.append(f"explain data could not be read: {error}")
+        return found
+
+    def _covered(self) -> str:
+        if self._session.bundles - self._session.written:
+            return "nothing missed: the store holds every graph that this process compiled"
+        return (
+            "the store holds every graph that this process compiled, but it has loaded none of them: "
+            "call warm() before the first compilation"
+        )
+
+    def _explanation(self, status: ExplainStatus, reason: str) -> Explanation:
+        return Explanation(status=status, url=self._url, reason=reason)
+
+
+def _missed_graphs(graphs: Sequence[Artifact], present: Names, published: Sequence[GraphKey]) -> Iterator[GraphMiss]:
+    known = {(key.kind, key.key): key for key in collect(graphs)}
+    for name in dict.fromkeys((graph.kind, graph.key) for graph in graphs):
+        key = known.get(name)
+        if name not in present:
+            yield _compared(key, published) if key else GraphMiss(kind=name[0], key=name[1], reason=_NO_COMPONENTS)
+        elif key:
+            yield from _guarded(key, [other for other in published if (other.kind, other.key) == name])
+
+
+def _missed_entries(entries: Sequence[Artifact], present: Names) -> Iterator[GraphMiss]:
+    """Report entries of AOTAutograd whose graphs have not missed: the others miss for the same reasons."""
+    for entry in {entry.key: entry for entry in entries}.values():
+        below = _compiler.graphs_below(entry)
+        if (entry.kind, entry.key) not in present and all(("inductor", key) in present for key in below):
+            yield GraphMiss(kind=entry.kind, key=entry.key, reason=_AUTOGRAD_ONLY if below else _NO_COMPONENTS)
+
+
+def _compared(key: GraphKey, published: Sequence[GraphKey]) -> GraphMiss:
+    other = nearest(key, published)
+    if other is None:
+        return GraphMiss(kind=key.kind, key=key.key, role=key.role, reason=_NOTHING_TO_COMPARE)
+    return GraphMiss(kind=key.kind, key=key.key, role=key.role, nearest=other.key, differences=differences(key, other))
+
+
+def _guarded(key: GraphKey, variants: Sequence[GraphKey]) -> Iterator[GraphMiss]:
+    """Report a graph whose key is published, but with other conditions on sizes."""
+    guards = [variant.guard for variant in variants]
+    if guards and key.guard not in guards:
+        yield GraphMiss(
+            kind=key.kind,
+            key=key.key,
+            role=key.role,
+            nearest=key.key,
+            differences=(Difference(name="guard", here=shown(key.guard), there=shown(" or ".join(guards))),),
+        )
