@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from megacache._blob import Artifact, build_blob
-from megacache._bundle import bundle_id, identify
+from megacache._bundle import artifact_chunks, bundle_id, identify
 from megacache._chunk import Chunk
 from megacache._codec import compress
 from megacache._digest import Digest
@@ -20,8 +20,9 @@ def manifest_path(store: Path) -> Path:
 
 
 def chunk_path(store: Path) -> Path:
-    """Find the one chunk."""
-    (path,) = store.glob("*/*/chunks/*.zst")
+    """Find the one chunk that a warm start reads."""
+    (ref,) = artifact_chunks(unseal(manifest_path(store).read_bytes()))
+    (path,) = store.glob(f"*/*/chunks/{ref.digest.hex}.zst")
     return path
 
 
