@@ -130,7 +130,7 @@ class Cache:
         Call it after the model has run. It changes nothing: a later publication is the same with it or without.
 
         Args:
-            timeout: Seconds within which the store must have answered.
+            timeout: Seconds within which the store must have answered; graphs left after that are not compared.
 
         Returns:
             An `Explanation`, which prints as text and has `to_json()`.
