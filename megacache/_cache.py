@@ -16,8 +16,8 @@ from megacache._faults import redacted
 from megacache._publish import Publication
 from megacache._receipt import Receipt
 from megacache._recording import take
+from megacache._reports import quiet, report, report_explanation, report_worth
 from megacache._results import (
-    Progress,
     ProgressCallback,
     PublishResult,
     PublishStatus,
@@ -67,7 +67,7 @@ class Cache:
         self._storage_options = storage_options
         self._files = files
         self._strict = strict
-        self._progress = _quiet(progress)
+        self._progress = quiet(progress)
 
     def warm(self, *, timeout: float = WARM_TIMEOUT) -> WarmResult:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
@@ -92,7 +92,7 @@ class Cache:
             result = WarmResult(url=_shown(self._url), status=status_of(error), reason=str(error), error=error)
         result = replace(result, seconds=clock.seconds())
         _ledger.enter(result)
-        _report("warm", result)
+        report("warm", result)
         return result.raise_for_status() if self._strict else result
 
     @overload
@@ -137,7 +137,7 @@ class Cache:
         Call it after the model has run. It changes nothing: a later publication is the same with it or without.
 
         Args:
-            timeout: Seconds within which the store must have answered.
+            timeout: Seconds within which the store must have answered; graphs left after that are not compared.
 
         Returns:
             An `Explanation`, which prints as text and has `to_json()`.
@@ -153,9 +153,7 @@ class Cache:
                 url=_shown(self._url), status=ExplainStatus.UNAVAILABLE, reason=str(error), error=error
             )
         result = replace(result, seconds=clock.seconds()["total"])
-        _log.info(
-            "explain %s: url=%s misses=%d reason=%s", result.status, result.url, len(result.misses), result.reason
-        )
+        report_explanation(result)
         return result.raise_for_status() if self._strict else result
 
     def _explain(self, deadline: Deadline) -> Explanation:
@@ -200,9 +198,9 @@ class Cache:
     def _conclude(self, taken: "PublishResult | _Taken", receipt: Receipt, clock: Stopwatch) -> PublishResult:
         result = taken if isinstance(taken, PublishResult) else self._softly(lambda: self._upload(taken))
         result = replace(result, receipt=receipt, seconds=clock.seconds())
-        _report("publish", result)
+        report("publish", result)
         if result.status is not PublishStatus.DISABLED:
-            _report_worth(result.url, receipt)
+            report_worth(result.url, receipt)
         return result.raise_for_status() if self._strict else result
 
     def _upload(self, taken: "_Taken") -> PublishResult:
@@ -243,40 +241,3 @@ def _checked(labels: Mapping[str, str]) -> Mapping[str, str]:
         msg = f"labels must map at most {_MAX_LABELS} texts of at most 1,000 characters to such texts"
         raise SettingsError(msg)
     return labels
-
-
-def _quiet(progress: ProgressCallback | None) -> ProgressCallback:
-    """Keep a fault of the caller's callback out of the work it reports on."""
-
-    def report(step: Progress) -> None:
-        if progress is None:
-            return
-        try:
-            progress(step)
-        except Exception:  # noqa: BLE001 - whatever it was, the transfer goes on
-            _log.warning("progress callback failed: stage=%s", step.stage, exc_info=True)
-
-    return report
-
-
-def _report(verb: str, result: WarmResult | PublishResult) -> None:
-    level = logging.WARNING if result.error is not None else logging.INFO
-    _log.log(
-        level,
-        "%s %s: url=%s artifacts=%d files=%d bytes=%d reason=%s",
-        verb,
-        result.status,
-        result.url,
-        sum(result.artifacts.values()),
-        result.files,
-        result.bytes_stored,
-        result.reason,
-    )
-    for warning in result.warnings:
-        _log.warning("%s: url=%s warning=%s", verb, result.url, warning)
-
-
-def _report_worth(url: str, receipt: Receipt) -> None:
-    _log.info("receipt: url=%s verdict=%s", url, receipt)
-    for warning in receipt.warnings:
-        _log.warning("receipt: url=%s warning=%s", url, warning)

@@ -30,6 +30,7 @@ _AUTOGRAD_ONLY = (
     "TORCH_LOGS=+torch._functorch._aot_autograd.autograd_cache)"
 )
 _NOTHING_TO_COMPARE = "the bundles in the store hold no explain data of any graph"
+_NO_TIME = "it was not compared, for time ran out"
 _NO_COMPONENTS = "PyTorch keeps no components of its key"
 
 
@@ -46,6 +47,7 @@ class Explaining:
 
     def __init__(self, store: Store, environment: Environment, session: Session, recorded: Sequence[Artifact]) -> None:
         self._url = store.url
+        self._deadline = store.deadline
         self._environment = environment
         self._catalog = Catalog(store, environment)
         self._session = session
@@ -102,7 +104,7 @@ class Explaining:
         # What has the very bytes of a published artifact was loaded, and has hit.
         graphs = [graph for graph in self._graphs if identify(graph) not in refs]
         published = [key for key in self._published_keys(manifests) if (key.kind, key.key) in present]
-        misses = [*_missed_graphs(graphs, present, published), *_missed_entries(self._entries, present)]
+        misses = [*_missed_graphs(graphs, present, published, self._deadline), *_missed_entries(self._entries, present)]
         if not misses:
             return self._explanation(ExplainStatus.COVERED, self._covered())
         reason = f"{counted(len(misses), 'graph')} that this process compiled, and that nobody else has published"
@@ -139,12 +141,16 @@ class Explaining:
         return Explanation(status=status, url=self._url, reason=reason)
 
 
-def _missed_graphs(graphs: Sequence[Artifact], present: Names, published: Sequence[GraphKey]) -> Iterator[GraphMiss]:
+def _missed_graphs(
+    graphs: Sequence[Artifact], present: Names, published: Sequence[GraphKey], deadline: Deadline
+) -> Iterator[GraphMiss]:
     known = {(key.kind, key.key): key for key in collect(graphs)}
     for name in dict.fromkeys((graph.kind, graph.key) for graph in graphs):
         key = known.get(name)
-        if name not in present:
-            yield _compared(key, published) if key else GraphMiss(kind=name[0], key=name[1], reason=_NO_COMPONENTS)
+        if name not in present and key and deadline.remaining():
+            yield _compared(key, published)
+        elif name not in present:
+            yield GraphMiss(kind=name[0], key=name[1], reason=_NO_TIME if key else _NO_COMPONENTS)
         elif key:
             yield from _guarded(key, [other for other in published if (other.kind, other.key) == name])
 

@@ -66,7 +66,7 @@ class ChunkRef:
     """A chunk as the manifest names it."""
 
     part: str
-    """`artifacts` or `files`; parts that a reader does not know are passed over."""
+    """`artifacts`, `files` or `explain`; parts that a reader does not know are passed over."""
     digest: Digest
     """Of the stored bytes; also the chunk's name."""
     stored_size: int

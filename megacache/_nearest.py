@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile, zip_longest
+from itertools import zip_longest
+from os.path import commonprefix
 
 from megacache._explanation import Difference
 from megacache._graph_keys import Component, GraphKey
@@ -10,6 +11,8 @@ from megacache._graph_keys import Component, GraphKey
 CODE = "gm"
 """The component that holds the graph's own code."""
 
+_NO_CODE = Component("", "")
+_MAX_COMPARED = 64
 _TENSOR = "TensorMetadata("
 _FOLLOWS_FROM_ROLE = (CODE, "example_inputs", "fx_kwargs[static_input_idxs]")
 _TELLING = ("shape", "stride", "dtype", "device")
@@ -21,12 +24,15 @@ _MARKED = _MAX_SHOWN - _MARK - 3
 def nearest(missed: GraphKey, published: Iterable[GraphKey]) -> GraphKey | None:
     """Choose a graph with the same code, else one of the same role; of several, that with the fewest differences."""
 
-    def distance(other: GraphKey) -> tuple[bool, bool, int, int, str]:
-        names = set(_differing(missed, other))
-        apart = CODE in names
-        return apart, missed.role != other.role, len(names), -_common_lines(missed, other) if apart else 0, other.key
+    def distance(other: GraphKey) -> tuple[int, int, str]:
+        return sum(1 for _ in _differing(missed, other)), -_common_code(missed, other), other.key
 
-    return min((other for other in published if other.kind == missed.kind), key=distance, default=None)
+    candidates = [other for other in published if other.kind == missed.kind]
+    same_code = [other for other in candidates if _code(other).digest == _code(missed).digest]
+    candidates = same_code or [other for other in candidates if other.role == missed.role] or candidates
+    if len(candidates) > _MAX_COMPARED:  # each comparison takes as long as 640 look-ups
+        candidates.sort(key=lambda other: -_common_code(missed, other))
+    return min(candidates[:_MAX_COMPARED], key=distance, default=None)
 
 
 def differences(here: GraphKey, there: GraphKey) -> tuple[Difference, ...]:
@@ -103,9 +109,13 @@ def _tensor_differences(name: str, here: str, there: str) -> Iterator[Difference
         yield _difference(f"{name}.{part}", _plain(mine.get(part, "")), _plain(other.get(part, "")))
 
 
-def _common_lines(one: GraphKey, other: GraphKey) -> int:
-    mine, theirs = (key.components[CODE].text.splitlines() if CODE in key.components else [] for key in (one, other))
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(mine, theirs, strict=False)))
+def _code(key: GraphKey) -> Component:
+    return key.components.get(CODE, _NO_CODE)
+
+
+def _common_code(one: GraphKey, other: GraphKey) -> int:
+    """Count the characters with which both graphs' code begins."""
+    return len(commonprefix([_code(one).text, _code(other).text]))  # noqa: RUF071 - texts are no paths
 
 
 def _parts(text: str) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from megacache._blob import Artifact
 from megacache._bundle import chunks_of, describe
 from megacache._catalog import Catalog
 from megacache._chunk import Payload, pack_chunk
+from megacache._deadline import Deadline
 from megacache._delivery import Order
 from megacache._digest import Digest
 from megacache._explain import Explaining
@@ -118,6 +119,13 @@ def test_too_much_explain_data_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(_explain, "_MAX_BYTES", 10)
     found = explained(published(graph("f1", gm="x")), graph("f2", gm="x"))
     assert "was left out" in found.warnings[0]
+
+
+def test_graphs_are_named_when_time_is_over() -> None:
+    """Graphs that there is no time to compare are told as missed, and that nothing was compared."""
+    names = frozenset({("inductor", "f1")})
+    (miss,) = _explain._missed_graphs([graph("f2", gm="x")], names, [], Deadline(at=0.0, seconds=1.0))
+    assert (miss.key, miss.reason) == ("f2", "it was not compared, for time ran out")
 
 
 def test_bundle_that_this_process_found_unusable_holds_nothing() -> None:

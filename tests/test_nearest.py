@@ -54,8 +54,8 @@ def test_fewest_differences_come_next() -> None:
     assert found.key == "f2"
 
 
-def test_other_code_is_compared_within_the_role_and_by_its_lines() -> None:
-    """Where no code is the same, a graph of the same role is nearer, and of these the one with more lines in common."""
+def test_other_code_is_compared_within_the_role_and_by_how_it_begins() -> None:
+    """Without the same code, a graph of the same role is nearer, and of these one whose code is alike for longer."""
     published = [
         graph("f2", role="forward", gm="a\nb\nc"),
         graph("f3", role="backward", gm="a\nx\ny"),
@@ -64,6 +64,14 @@ def test_other_code_is_compared_within_the_role_and_by_its_lines() -> None:
     found = nearest(graph(role="backward", gm="a\nb\nc\nd"), published)
     assert found is not None
     assert found.key == "f4"
+
+
+def test_of_many_the_most_promising_are_compared() -> None:
+    """Among hundreds of graphs, those whose code begins like that of the missed one are looked at more closely."""
+    published = [graph(f"f{n:03}", gm=f"{n}", a="1") for n in range(200)] + [graph("fx", gm="abcd", a="1")]
+    found = nearest(graph(gm="abce", a="1"), published)
+    assert found is not None
+    assert found.key == "fx"
 
 
 def test_nothing_is_nearest_among_other_kinds() -> None:
