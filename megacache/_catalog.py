@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from megacache._chunk import Payload, open_chunk, pack_chunk
 from megacache._delivery import Delivery, Order, deliver
@@ -10,7 +11,6 @@ from megacache._layout import (
     EnvironmentPrefix,
     environment_prefix,
     manifest_name,
-    one_bundle_per_environment,
     split_listing,
 )
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, seal, unseal
@@ -20,7 +20,6 @@ from megacache.errors import FormatError
 
 UPLOAD_WINDOW = 128 << 20
 """Bytes of content that are being compressed and uploaded at once, at most."""
-_ENVIRONMENTS_COMPARED = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +35,14 @@ class Listing:
 class Catalog:
     """The bundles for one environment."""
 
-    def __init__(self, store: Store, environment: Environment) -> None:
+    def __init__(self, store: Store, prefix: EnvironmentPrefix) -> None:
         self._store = store
-        self._environment = environment
-        self._prefix = environment_prefix(environment.device, environment.fingerprint)
+        self._prefix = prefix
+
+    @classmethod
+    def of(cls, store: Store, environment: Environment) -> Self:
+        """Make the catalog of an environment."""
+        return cls(store, environment_prefix(environment.device, environment.fingerprint))
 
     def list(self) -> Listing:
         """List the bundles."""
@@ -52,11 +55,22 @@ class Catalog:
     def read(self, bundles: Mapping[str, int]) -> Iterator[Done[str, Manifest]]:
         """Read manifests in parallel, one request each, given their ids and sizes."""
         return unordered(
-            lambda bundle: self._read_one(self._prefix, bundle, bundles[bundle]),
+            lambda bundle: self.read_one(bundle, bundles[bundle]),
             tuple(bundles),
             deadline=self._store.deadline,
             doing=f"reading manifests from {self._store.url}",
         )
+
+    def read_one(self, bundle: str, size: int) -> Manifest:
+        """Read one manifest; raise `FormatError` if it is not that of the bundle under whose name it lies."""
+        if size > MAX_MANIFEST_SIZE:
+            msg = f"manifest of {size} bytes, at most {MAX_MANIFEST_SIZE} are read"
+            raise FormatError(msg, path=bundle)
+        manifest = unseal(self._store.read(self._prefix.manifest(bundle), size=size))
+        if manifest.bundle != bundle:
+            msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
+            raise FormatError(msg, path="manifest.bundle")
+        return manifest
 
     def deliver(self, orders: Sequence[Order]) -> Generator[Delivery]:
         """Fetch what is in bundles."""
@@ -101,34 +115,3 @@ class Catalog:
     def announce(self, manifest: Manifest) -> bool:
         """Write the manifest, which makes its bundle exist; return False if the bundle exists already."""
         return self._store.create(self._prefix.manifest(manifest.bundle), seal(manifest))
-
-    def nearest_other(self) -> tuple[Environment | None, int]:
-        """Find the published environment with the fewest mismatches, and how many others there are.
-
-        One listing of the whole cache, and one request for each of at most four environments, those of the same
-        device first.
-        """
-        keys = {entry.key: entry.size for entry in self._store.list()}
-        found = one_bundle_per_environment(keys)
-        found.pop(self._prefix, None)
-        device = self._prefix.path.partition("/")[0]
-        ranked = sorted(found, key=lambda prefix: (not prefix.path.startswith(f"{device}/"), prefix.path))
-        arrivals = unordered(
-            lambda prefix: self._read_one(prefix, found[prefix], keys[prefix.manifest(found[prefix])]),
-            ranked[:_ENVIRONMENTS_COMPARED],
-            deadline=self._store.deadline,
-            doing="looking at other environments",
-        )
-        environments = [done.value.environment for done in arrivals if done.value is not None]
-        environments.sort(key=lambda other: len(self._environment.mismatches(other)))
-        return (environments[0] if environments else None), len(found)
-
-    def _read_one(self, prefix: EnvironmentPrefix, bundle: str, size: int) -> Manifest:
-        if size > MAX_MANIFEST_SIZE:
-            msg = f"manifest of {size} bytes, at most {MAX_MANIFEST_SIZE} are read"
-            raise FormatError(msg, path=bundle)
-        manifest = unseal(self._store.read(prefix.manifest(bundle), size=size))
-        if manifest.bundle != bundle:
-            msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
-            raise FormatError(msg, path="manifest.bundle")
-        return manifest

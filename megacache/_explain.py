@@ -14,6 +14,7 @@ from megacache._environment import Environment
 from megacache._explain_part import collect, explain_chunks
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss, counted
 from megacache._graph_keys import GraphKey, parse_keys
+from megacache._inventory import nearest_other
 from megacache._manifest import Manifest
 from megacache._nearest import differences, nearest, shown
 from megacache._session import Session, session
@@ -46,10 +47,9 @@ class Explaining:
     """One explanation."""
 
     def __init__(self, store: Store, environment: Environment, session: Session, recorded: Sequence[Artifact]) -> None:
-        self._url = store.url
-        self._deadline = store.deadline
+        self._store = store
         self._environment = environment
-        self._catalog = Catalog(store, environment)
+        self._catalog = Catalog.of(store, environment)
         self._session = session
         self._graphs = [artifact for artifact in recorded if artifact.kind == "inductor"]
         self._entries = [artifact for artifact in recorded if artifact.kind == "aot_autograd"]
@@ -90,7 +90,7 @@ class Explaining:
         nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
         if self._session.written:
             nothing += " but by this process"
-        other, others = self._catalog.nearest_other()
+        other, others = nearest_other(self._store, self._environment)
         if other is None:
             return self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}, and for no other environment")
         found = self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}; the nearest of {others} others differs")
@@ -104,7 +104,10 @@ class Explaining:
         # What has the very bytes of a published artifact was loaded, and has hit.
         graphs = [graph for graph in self._graphs if identify(graph) not in refs]
         published = [key for key in self._published_keys(manifests) if (key.kind, key.key) in present]
-        misses = [*_missed_graphs(graphs, present, published, self._deadline), *_missed_entries(self._entries, present)]
+        misses = [
+            *_missed_graphs(graphs, present, published, self._store.deadline),
+            *_missed_entries(self._entries, present),
+        ]
         if not misses:
             return self._explanation(ExplainStatus.COVERED, self._covered())
         reason = f"{counted(len(misses), 'graph')} that this process compiled, and that nobody else has published"
@@ -138,7 +141,7 @@ class Explaining:
         )
 
     def _explanation(self, status: ExplainStatus, reason: str) -> Explanation:
-        return Explanation(status=status, url=self._url, reason=reason)
+        return Explanation(status=status, url=self._store.url, reason=reason)
 
 
 def _missed_graphs(

@@ -14,8 +14,10 @@ from megacache._digest import Digest
 WITHDRAWING_MARKS = frozenset({"quarantined", "superseded"})
 """Marks that make readers pass a bundle by."""
 
+_MANIFEST = "msgpack"
 _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")
-_MANIFEST = re.compile(r"(?P<environment>[a-z0-9-]+/[0-9a-f]{16})/bundles/(?P<id>[0-9a-f]{32})\.msgpack")
+_PLACE = re.compile(r"(?P<environment>[a-z0-9-]+/[0-9a-f]{16})/(?P<folder>bundles|chunks)/(?P<name>[^/]+)")
+_CHUNK = re.compile(r"(?P<digest>[0-9a-f]{64})\.zst")
 
 
 def slug(device: str) -> str:
@@ -25,7 +27,7 @@ def slug(device: str) -> str:
 
 def manifest_name(bundle: str) -> str:
     """Name a manifest within `bundles/`."""
-    return f"{bundle}.msgpack"
+    return f"{bundle}.{_MANIFEST}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,16 @@ class EnvironmentPrefix:
     """`<device slug>/<fingerprint>`"""
 
     @property
+    def device(self) -> str:
+        """The device slug."""
+        return self.path.partition("/")[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the environment."""
+        return self.path.partition("/")[2]
+
+    @property
     def bundles(self) -> str:
         """The folder of manifests and marks."""
         return f"{self.path}/bundles"
@@ -43,6 +55,10 @@ class EnvironmentPrefix:
     def manifest(self, bundle: str) -> str:
         """Name a manifest."""
         return f"{self.bundles}/{manifest_name(bundle)}"
+
+    def mark(self, bundle: str, mark: str) -> str:
+        """Name a mark."""
+        return f"{self.bundles}/{bundle}.{mark}"
 
     def chunk(self, digest: Digest) -> str:
         """Name a chunk."""
@@ -58,11 +74,34 @@ def split_listing(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]
     """Sort the ids in a listing of `bundles/` into visible and withdrawn; names of another form mean nothing."""
     matches = [match for name in names if (match := _BUNDLE.fullmatch(name))]
     withdrawn = frozenset(match["id"] for match in matches if match["ending"] in WITHDRAWING_MARKS)
-    published = frozenset(match["id"] for match in matches if match["ending"] == "msgpack")
+    published = frozenset(match["id"] for match in matches if match["ending"] == _MANIFEST)
     return published - withdrawn, withdrawn
 
 
-def one_bundle_per_environment(keys: Iterable[str]) -> dict[EnvironmentPrefix, str]:
-    """Find the environments in a listing of a whole cache, each with the id of one of its bundles."""
-    matches = (match for key in sorted(keys) if (match := _MANIFEST.fullmatch(key)))
-    return {EnvironmentPrefix(match["environment"]): match["id"] for match in matches}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What the key of an object says of it; one of the three is set."""
+
+    prefix: EnvironmentPrefix
+    manifest: str = ""
+    """Id of the bundle whose manifest it is."""
+    mark: tuple[str, str] | None = None
+    """Id of the bundle that it marks, and the mark."""
+    chunk: Digest | None = None
+
+
+def place(key: str) -> Placed | None:
+    """Read a key of a whole cache; None for one that megacache does not write."""
+    match = _PLACE.fullmatch(key)
+    if match is None:
+        return None
+    prefix, name = EnvironmentPrefix(match["environment"]), match["name"]
+    if match["folder"] == "chunks":
+        chunk = _CHUNK.fullmatch(name)
+        return Placed(prefix=prefix, chunk=Digest(chunk["digest"])) if chunk else None
+    bundle = _BUNDLE.fullmatch(name)
+    if bundle is None:
+        return None
+    if bundle["ending"] == _MANIFEST:
+        return Placed(prefix=prefix, manifest=bundle["id"])
+    return Placed(prefix=prefix, mark=(bundle["id"], bundle["ending"]))

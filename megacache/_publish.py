@@ -54,7 +54,7 @@ class Publication:
         if not new:
             return self._result(PublishStatus.UNCHANGED)
         with self._clock.stage("open"):
-            catalog = Catalog(open_store(), self._recorded.environment)
+            catalog = Catalog.of(open_store(), self._recorded.environment)
         parents = set(self._session.bundles)
         with self._clock.stage("list"):
             left = self._uncovered(new, catalog, parents)

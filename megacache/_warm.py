@@ -9,6 +9,7 @@ from megacache._bundle import Unpacked, parents_first
 from megacache._catalog import Catalog, Listing
 from megacache._delivery import Delivery, Order
 from megacache._environment import Environment
+from megacache._inventory import nearest_other
 from megacache._manifest import FileRef, Manifest
 from megacache._restore import Restoration
 from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatus
@@ -57,7 +58,7 @@ class Warming:
     ) -> None:
         self._store = store
         self._environment = environment
-        self._catalog = Catalog(store, environment)
+        self._catalog = Catalog.of(store, environment)
         self._session = session
         self._clock = clock
         self._progress = progress
@@ -187,10 +188,10 @@ class Warming:
         nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
         if self._store.deadline.remaining() <= _EXPLAIN_SECONDS:
             return nothing
-        catalog = Catalog(self._store.within(self._store.deadline.sooner(_EXPLAIN_SECONDS)), self._environment)
+        store = self._store.within(self._store.deadline.sooner(_EXPLAIN_SECONDS))
         try:
             with self._clock.stage("explain"):
-                nearest, others = catalog.nearest_other()
+                nearest, others = nearest_other(store, self._environment)
         except MegacacheError:
             return nothing
         if nearest is None:

@@ -119,7 +119,7 @@ def upload(store: Store, *bundles: Bundle) -> None:
         place = prefix_of(one.manifest.environment)
         for chunk in one.chunks:
             store.create(place.chunk(chunk.ref.digest), chunk.stored)
-        Catalog(store, one.manifest.environment).announce(one.manifest)
+        Catalog.of(store, one.manifest.environment).announce(one.manifest)
 
 
 def finish_workers() -> None:

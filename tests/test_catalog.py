@@ -12,7 +12,6 @@ from megacache._bundle import unpack_chunk
 from megacache._catalog import Catalog
 from megacache._chunk import Payload
 from megacache._delivery import Order
-from megacache._layout import EnvironmentPrefix
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, seal
 from megacache._store import Store
 from megacache.errors import FormatError, MissingError, UnavailableError
@@ -26,7 +25,6 @@ from tests.builders import (
     payload,
     plain,
     prefix_of,
-    upload,
 )
 
 HERE = environment()
@@ -43,7 +41,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 @pytest.fixture
 def catalog(store: Store) -> Catalog:
     """Make the catalog of one environment."""
-    return Catalog(store, HERE)
+    return Catalog.of(store, HERE)
 
 
 class Taken(Sequence[Payload]):
@@ -88,7 +86,7 @@ def test_announced_bundles_are_read(store: Store, catalog: Catalog) -> None:
     assert all(catalog.announce(manifest) for manifest in manifests.values())
     found = {done.item: done.result() for done in catalog.read(catalog.list().visible)}
     assert found == manifests
-    assert Catalog(store, environment(triton="other")).list().visible == {}
+    assert Catalog.of(store, environment(triton="other")).list().visible == {}
 
 
 def test_bundle_is_announced_once(catalog: Catalog) -> None:
@@ -149,41 +147,7 @@ def test_uploads_end_with_the_first_fault(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / PLACE.path.partition("/")[0]).touch()
     payloads = Taken([payload([one]) for one in artifacts(200)])
     with pytest.raises(UnavailableError) as caught:
-        Catalog(open_store(tmp_path.as_uri()), HERE).write(payloads, lambda _: None)
+        Catalog.of(open_store(tmp_path.as_uri()), HERE).write(payloads, lambda _: None)
     finish_workers()
     assert payloads.taken < 100
     assert caught.value.__traceback__ is not None
-
-
-def test_nearest_has_the_fewest_mismatches(store: Store, catalog: Catalog) -> None:
-    """Of the other environments the one that differs least is given, and how many there are."""
-    near, far = environment(triton="other"), environment(triton="other", python="other", os="other")
-    upload(store, *(bundle([artifact()], here=one) for one in (HERE, far, near)))
-    found, others = catalog.nearest_other()
-    assert found is not None
-    assert (dict(found.facts), others) == (dict(near.facts), 2)
-
-
-def test_own_device_comes_first(store: Store, catalog: Catalog) -> None:
-    """Four manifests are read at most, those of the same device before others."""
-    same = [environment(triton=str(n), python="other", os="other") for n in range(4)]
-    upload(store, *(bundle([artifact()], here=one) for one in [environment(device_name="a device"), *same]))
-    found, others = catalog.nearest_other()
-    assert found in same
-    assert others == 5
-
-
-def test_other_device_is_better_than_none(store: Store, catalog: Catalog) -> None:
-    """Where only other devices have published, one of them is given."""
-    other = environment(device_name="other device")
-    upload(store, bundle([artifact()], here=other))
-    assert catalog.nearest_other() == (other, 1)
-
-
-def test_nothing_is_near_in_an_empty_store(store: Store, catalog: Catalog) -> None:
-    """The environment itself is no other, and an environment that cannot be read is counted but not given."""
-    assert catalog.nearest_other() == (None, 0)
-    upload(store, bundle([artifact()], here=HERE))
-    assert catalog.nearest_other() == (None, 0)
-    store.create(EnvironmentPrefix(f"gpu/{'0' * 16}").manifest(A), b"garbage")
-    assert catalog.nearest_other() == (None, 1)

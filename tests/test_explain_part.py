@@ -132,7 +132,7 @@ def test_bundle_that_this_process_found_unusable_holds_nothing() -> None:
     """What a warm start has refused is not called published, nor is it said that nothing was published."""
     store = published(graph("f1", gm="x"))
     session = Session()
-    session.unusable.update(Catalog(store, environment()).list().visible)
+    session.unusable.update(Catalog.of(store, environment()).list().visible)
     found = Explaining(store, environment(), session, [graph("f1", gm="x")]).run()
     assert found.status is ExplainStatus.UNAVAILABLE
     assert "none of which can be used" in found.reason
@@ -149,7 +149,7 @@ def test_bundle_without_graphs_needs_no_explain_data() -> None:
 def test_warm_start_does_not_fetch_it() -> None:
     """Of a bundle whose explain data is gone, everything else is delivered."""
     store = published(graph("f1", gm="x"), lost=True)
-    catalog = Catalog(store, environment())
+    catalog = Catalog.of(store, environment())
     (done,) = catalog.read(catalog.list().visible)
     assert len(explain_chunks(done.result())) == len(chunks_of(done.result(), files=True)) == 1
     (delivery,) = catalog.deliver([Order(manifest=done.result(), files=True)])

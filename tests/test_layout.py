@@ -6,9 +6,10 @@ from hypothesis import given
 from megacache._digest import Digest
 from megacache._layout import (
     EnvironmentPrefix,
+    Placed,
     environment_prefix,
     manifest_name,
-    one_bundle_per_environment,
+    place,
     slug,
     split_listing,
 )
@@ -99,17 +100,17 @@ def test_other_marks_hide_nothing() -> None:
 def test_foreign_names_mean_nothing(name: str) -> None:
     """Names of another form are neither bundles nor marks."""
     assert split(name) == (set(), set())
-    assert one_bundle_per_environment([f"cpu/{FINGERPRINT}/bundles/{name}"]) == {}
+    assert place(f"cpu/{FINGERPRINT}/bundles/{name}") is None
 
 
-def test_each_environment_gives_one_bundle() -> None:
-    """In a listing of a whole cache each environment with a manifest is found once, with one of its bundles."""
-    h100, cpu = EnvironmentPrefix("h100/" + "1" * 16), EnvironmentPrefix("cpu-x86-64/" + "2" * 16)
-    keys = [h100.manifest(A), h100.manifest(B), cpu.manifest(C), cpu.chunk(Digest.of(b"")), f"{cpu.bundles}/{A}.pinned"]
-    found = one_bundle_per_environment(keys)
-    assert found.keys() == {h100, cpu}
-    assert found[h100] in {A, B}
-    assert found[cpu] == C
+def test_keys_of_a_cache_tell_what_they_are() -> None:
+    """Manifests, marks and chunks are known by their keys, as they are named by their prefix."""
+    digest = Digest.of(b"")
+    prefix = EnvironmentPrefix(f"cpu/{FINGERPRINT}")
+    assert place(prefix.manifest(A)) == Placed(prefix=prefix, manifest=A)
+    assert place(prefix.mark(A, "pinned")) == Placed(prefix=prefix, mark=(A, "pinned"))
+    assert place(prefix.chunk(digest)) == Placed(prefix=prefix, chunk=digest)
+    assert (prefix.device, prefix.fingerprint) == ("cpu", FINGERPRINT)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +122,10 @@ def test_each_environment_gives_one_bundle() -> None:
         f"x/cpu/{FINGERPRINT}/bundles/{A}.msgpack",
         f"../{FINGERPRINT}/bundles/{A}.msgpack",
         f"cpu/{FINGERPRINT}/chunks/{A}.msgpack",
-        f"cpu/{FINGERPRINT}/bundles/{A}.quarantined",
+        f"cpu/{FINGERPRINT}/chunks/{A}.zst",
+        f"cpu/{FINGERPRINT}/leases/{A}.msgpack",
     ],
 )
-def test_foreign_paths_are_no_environments(key: str) -> None:
-    """A path of another form is not taken for that of a manifest."""
-    assert one_bundle_per_environment([key]) == {}
+def test_foreign_paths_are_no_objects_of_a_cache(key: str) -> None:
+    """A path of another form is not taken for one that megacache writes."""
+    assert place(key) is None

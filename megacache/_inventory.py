@@ -1,0 +1,104 @@
+"""What a whole cache holds, for all environments: told by one LIST."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from megacache._catalog import Catalog
+from megacache._digest import Digest
+from megacache._environment import Environment
+from megacache._layout import WITHDRAWING_MARKS, EnvironmentPrefix, Placed, environment_prefix, place
+from megacache._parallel import unordered
+from megacache._store import Entry, Store
+
+_ENVIRONMENTS_COMPARED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What a store holds for one environment."""
+
+    prefix: EnvironmentPrefix
+    manifests: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of each bundle's manifest, by bundle id."""
+    marks: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Marks of bundles, by bundle id, of bundles that are gone as well."""
+    chunks: Mapping[Digest, int] = field(default_factory=dict)
+    """Bytes of each chunk as stored."""
+
+    @property
+    def visible(self) -> Mapping[str, int]:
+        """Those of `manifests` that no mark hides from readers."""
+        return {
+            bundle: size
+            for bundle, size in self.manifests.items()
+            if not self.marks.get(bundle, frozenset()) & WITHDRAWING_MARKS
+        }
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its objects but the marks."""
+        return sum(self.manifests.values()) + sum(self.chunks.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a whole cache holds."""
+
+    holdings: tuple[Holding, ...]
+    """One for each environment, by prefix."""
+    strangers: tuple[str, ...]
+    """Keys that megacache does not write."""
+
+    @classmethod
+    def of(cls, store: Store) -> "Inventory":
+        """List a cache."""
+        return cls.sorted(store.list())
+
+    @classmethod
+    def sorted(cls, entries: Iterable[Entry]) -> "Inventory":
+        """Sort the objects of a listing by what their keys say."""
+        found: dict[EnvironmentPrefix, list[tuple[Placed, int]]] = defaultdict(list)
+        strangers = []
+        for entry in entries:
+            placed = place(entry.key)
+            if placed is None:
+                strangers.append(entry.key)
+            else:
+                found[placed.prefix].append((placed, entry.size))
+        holdings = [_holding(prefix, found[prefix]) for prefix in sorted(found, key=lambda one: one.path)]
+        return cls(holdings=tuple(holdings), strangers=tuple(sorted(strangers)))
+
+
+def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -> Holding:
+    manifests: dict[str, int] = {}
+    chunks: dict[Digest, int] = {}
+    marks: dict[str, frozenset[str]] = {}
+    for placed, size in objects:
+        if placed.mark is not None:
+            bundle, mark = placed.mark
+            marks[bundle] = marks.get(bundle, frozenset()) | {mark}
+        elif placed.chunk is not None:
+            chunks[placed.chunk] = size
+        else:
+            manifests[placed.manifest] = size
+    return Holding(prefix=prefix, manifests=manifests, marks=marks, chunks=chunks)
+
+
+def nearest_other(store: Store, environment: Environment) -> tuple[Environment | None, int]:
+    """Find the published environment with the fewest mismatches, and how many others there are.
+
+    One listing of the whole cache, and one request for each of at most four environments, those of the same device
+    first.
+    """
+    own = environment_prefix(environment.device, environment.fingerprint)
+    others = [one for one in Inventory.of(store).holdings if one.prefix != own and one.visible]
+    ranked = sorted(others, key=lambda one: (one.prefix.device != own.device, one.prefix.path))
+    arrivals = unordered(
+        lambda holding: Catalog(store, holding.prefix).read_one(*min(holding.visible.items())).environment,
+        ranked[:_ENVIRONMENTS_COMPARED],
+        deadline=store.deadline,
+        doing="looking at other environments",
+    )
+    found = [done.value for done in arrivals if done.value is not None]
+    return min(found, key=lambda other: len(environment.mismatches(other)), default=None), len(others)
