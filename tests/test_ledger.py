@@ -248,7 +248,7 @@ def test_torch_without_its_counters_is_no_fault(monkeypatch: pytest.MonkeyPatch)
         (set(), 1, None),
         (None, 1, None),
     ],
-    ids=repr,
+    ids=["half", "all", "another size", "nothing", "unseen hit", "unknown"],
 )
 def test_unused_is_what_torch_did_not_record(
     recorded: set[tuple[str, str, int]] | None, hit: int, unused: dict[str, int] | None
