@@ -63,14 +63,13 @@ class Catalog:
 
     def read_one(self, bundle: str, size: int) -> Manifest:
         """Read one manifest; raise `FormatError` if it is not that of the bundle under whose name it lies."""
-        if size > MAX_MANIFEST_SIZE:
-            msg = f"manifest of {size} bytes, at most {MAX_MANIFEST_SIZE} are read"
-            raise FormatError(msg, path=bundle)
-        manifest = unseal(self._store.read(self._prefix.manifest(bundle), size=size))
-        if manifest.bundle != bundle:
-            msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
-            raise FormatError(msg, path="manifest.bundle")
-        return manifest
+        return self._opened(bundle, self._fetch_sealed(bundle, size))
+
+    def read_sealed(self, bundle: str, size: int) -> bytes:
+        """Read one manifest in its envelope as it is stored, once it is known to be readable."""
+        sealed = self._fetch_sealed(bundle, size)
+        self._opened(bundle, sealed)
+        return sealed
 
     def deliver(self, orders: Sequence[Order]) -> Generator[Delivery]:
         """Fetch what is in bundles."""
@@ -114,4 +113,21 @@ class Catalog:
 
     def announce(self, manifest: Manifest) -> bool:
         """Write the manifest, which makes its bundle exist; return False if the bundle exists already."""
-        return self._store.create(self._prefix.manifest(manifest.bundle), seal(manifest))
+        return self.announce_sealed(manifest.bundle, seal(manifest))
+
+    def announce_sealed(self, bundle: str, sealed: bytes) -> bool:
+        """Write a manifest in the envelope it came in."""
+        return self._store.create(self._prefix.manifest(bundle), sealed)
+
+    def _fetch_sealed(self, bundle: str, size: int) -> bytes:
+        if size > MAX_MANIFEST_SIZE:
+            msg = f"manifest of {size} bytes, at most {MAX_MANIFEST_SIZE} are read"
+            raise FormatError(msg, path=bundle)
+        return self._store.read(self._prefix.manifest(bundle), size=size)
+
+    def _opened(self, bundle: str, sealed: bytes) -> Manifest:
+        manifest = unseal(sealed)
+        if manifest.bundle != bundle:
+            msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
+            raise FormatError(msg, path="manifest.bundle")
+        return manifest

@@ -1,6 +1,7 @@
 """The one door to fsspec: a URL prefix of write-once objects.
 
-Only three things are asked of a store: list a folder, read an object, create an object that is not there. Of two
+Only three things are asked of a store to share a cache: list a folder, read an object, create an object that is not
+there; and one to clear it, delete an object. Of two
 writers that create the same object at once, one wins and the other is told, on local disk, in memory, on S3, GCS and
 Azure. On what else fsspec reaches, and on S3 servers that ignore conditions, the last one wins. That is harmless, since
 both wrote what serves: a chunk is named by its content, a manifest by what its bundle holds.
@@ -8,6 +9,7 @@ both wrote what serves: a chunk is named by its content, a manifest by what its 
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -127,6 +129,11 @@ class Store:
                     return True
         msg = f"{self.url}: others keep creating {key}"
         raise UnavailableError(msg, hint="publish again")
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no fault."""
+        with faults(self.url, f"deleting {key}"), suppress(FileNotFoundError):
+            self._ask("rm_file", f"{self._root}/{key}")
 
     def _find(self, path: str) -> Mapping[str, Mapping[str, Any]]:
         parent, _, name = path.rpartition("/")

@@ -102,6 +102,16 @@ def test_second_create_is_refused(place: Place) -> None:
         assert place.open().read("once", size=5) == b"other"
 
 
+def test_deleted_object_is_gone(place: Place) -> None:
+    """What is deleted is neither listed nor read any more, its neighbour is, and deleting it again is no fault."""
+    for key in ("a/one", "a/two"):
+        place.open().create(key, b"1")
+    place.open().delete("a/one")
+    assert place.open().list() == (Entry(key="a/two", size=1),)
+    place.open().delete("a/one")
+    assert place.open().create("a/one", b"2") is True
+
+
 @pytest.mark.parametrize("turn", range(2))
 def test_race_leaves_one_whole_object(place: Place, turn: int) -> None:
     """Of writers that race, exactly one is told that it created the object, wherever the guarantee is exclusive."""

@@ -1,0 +1,86 @@
+"""Remove bundles for good: what goes is decided first, shown, and then done."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from megacache._catalog import Catalog
+from megacache._digest import Digest
+from megacache._inventory import Holding
+from megacache._layout import EnvironmentPrefix
+from megacache._parallel import unordered
+from megacache._results import Progress, ProgressCallback
+from megacache._store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalPlan:
+    """What will be removed from one environment."""
+
+    prefix: EnvironmentPrefix
+    bundles: tuple[str, ...]
+    marks: tuple[tuple[str, str], ...]
+    """Bundle and mark."""
+    chunks: tuple[Digest, ...]
+    """Those that no other bundle needs."""
+    size: int
+    """Bytes that this frees."""
+    kept: int
+    """Chunks that stay, because a manifest of another bundle cannot be read and may name them."""
+
+    def apply(self, store: Store, progress: ProgressCallback) -> None:
+        """Remove manifests first, for a bundle exists while its manifest does, then marks, then chunks.
+
+        A bundle never becomes visible again on the way. What is gone already is no fault.
+        """
+        steps = [
+            [self.prefix.manifest(bundle) for bundle in self.bundles],
+            [self.prefix.mark(bundle, mark) for bundle, mark in self.marks],
+            [self.prefix.chunk(digest) for digest in self.chunks],
+        ]
+        done, total = 0, sum(map(len, steps))
+        for keys in steps:
+            for removed in unordered(store.delete, keys, deadline=store.deadline, doing=f"removing from {store.url}"):
+                removed.result()
+                done += 1
+                progress(Progress(stage="remove", done=done, total=total))
+
+
+def plan_removal(store: Store, holding: Holding, bundles: Collection[str]) -> RemovalPlan:
+    """Decide what has to go for some bundles to be gone; with all of them, all that the environment holds goes.
+
+    The manifests of the bundles that stay are read, for they may name the same chunks.
+    """
+    staying = {bundle: size for bundle, size in holding.manifests.items() if bundle not in bundles}
+    if not staying:
+        return _plan(holding, sorted(holding.manifests), set(holding.chunks), kept=0)
+    catalog = Catalog(store, holding.prefix)
+    needed: set[Digest] = set()
+    unreadable = False
+    for done in catalog.read(staying):
+        needed |= {ref.digest for ref in done.value.chunks} if done.value else set()
+        unreadable |= done.value is None
+    going = {bundle: holding.manifests[bundle] for bundle in sorted(bundles) if bundle in holding.manifests}
+    named = set(_chunks(catalog, going)) & holding.chunks.keys()
+    if unreadable:
+        return _plan(holding, list(going), set(), kept=len(named))
+    return _plan(holding, list(going), named - needed, kept=0)
+
+
+def _chunks(catalog: Catalog, bundles: dict[str, int]) -> Iterator[Digest]:
+    for done in catalog.read(bundles):
+        if done.value is not None:
+            yield from (ref.digest for ref in done.value.chunks)
+
+
+def _plan(holding: Holding, bundles: list[str], chunks: set[Digest], *, kept: int) -> RemovalPlan:
+    everything = len(bundles) == len(holding.manifests)
+    marked = sorted(holding.marks) if everything else [bundle for bundle in bundles if bundle in holding.marks]
+    size = sum(holding.manifests[bundle] for bundle in bundles) + sum(holding.chunks[digest] for digest in chunks)
+    return RemovalPlan(
+        prefix=holding.prefix,
+        bundles=tuple(bundles),
+        marks=tuple((bundle, mark) for bundle in marked for mark in sorted(holding.marks[bundle])),
+        chunks=tuple(sorted(chunks)),
+        size=size,
+        kept=kept,
+    )
