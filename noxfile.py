@@ -24,15 +24,17 @@ nox.options.default_venv_backend = "venv"
 def demo(session: nox.Session) -> None:
     """Compile a model cold, publish it to the default store, and start warm in a second process."""
     install_wheel(session, "megacache", "numpy")
-    session.run("python", "examples/demo.py", *session.posargs)
+    session.run("megacache", "demo", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on the built wheel, away from the working tree."""
-    install_wheel(session, "megacache[all]", "pytest>=8", "pytest-timeout", "hypothesis", "numpy", *SERVERS)
+    install_wheel(
+        session, "megacache[all]", "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "numpy", *SERVERS
+    )
     session.chdir(copy_of_tests(session))
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
 
 
 @nox.session
@@ -42,7 +44,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.install("--no-deps", ".")
-    session.install("msgpack", "zstandard", "platformdirs")
+    session.install("msgpack", "zstandard", "platformdirs", "click", "rich")
     session.run("lint-imports")
 
 

@@ -192,7 +192,9 @@ class Cache:
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
             recorded = take(known, deadline, files=self._files)
-        publication = Publication(recorded, known, clock, self._progress, url=redacted(url), labels=_checked(labels))
+        publication = Publication(
+            recorded, known, clock, self._progress, url=redacted(url), labels=checked_labels(labels)
+        )
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 
     def _conclude(self, taken: "PublishResult | _Taken", receipt: Receipt, clock: Stopwatch) -> PublishResult:
@@ -236,7 +238,8 @@ def _shown(url: str | os.PathLike[str] | None) -> str:
         return redacted(str(url or ""))
 
 
-def _checked(labels: Mapping[str, str]) -> Mapping[str, str]:
+def checked_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuse labels that a manifest would not take; raises `SettingsError`."""
     if len(labels) > _MAX_LABELS or not all(is_short_text(word) for pair in labels.items() for word in pair):
         msg = f"labels must map at most {_MAX_LABELS} texts of at most 1,000 characters to such texts"
         raise SettingsError(msg)

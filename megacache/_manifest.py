@@ -116,6 +116,12 @@ def unseal(data: bytes) -> Manifest:
     return _parse(Node.unpack(envelope.field("payload").data(), "manifest"))
 
 
+def signers(data: bytes) -> tuple[str, ...]:
+    """Name the keys that an envelope is said to be signed with; nothing is verified."""
+    signatures = Node.unpack(data, "envelope").field("signatures").items()
+    return tuple(signature.field("keyid").text() for signature in signatures)
+
+
 def _refusal(payload_type: Node) -> FormatError:
     if re.fullmatch(r"application/vnd\.megacache\.manifest\.v\d+\+msgpack", payload_type.text()):
         msg = f"{payload_type.text()!r} is of another major version"

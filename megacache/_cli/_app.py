@@ -1,0 +1,109 @@
+"""The command `megacache`: finds its subcommands, and turns faults into messages and exit codes."""
+
+import difflib
+from importlib import import_module
+from typing import Any
+
+import click
+
+from megacache._cli._output import say
+from megacache._version import __version__
+from megacache.errors import BundleError, CompilerError, MegacacheError, SettingsError, StoreError
+
+COMMANDS = {
+    "ls": "ls",
+    "inspect": "inspect",
+    "verify": "verify",
+    "explain": "explain",
+    "env": "env",
+    "cp": "cp",
+    "push": "cp",
+    "pull": "cp",
+    "export": "blob",
+    "import": "blob",
+    "rm": "rm",
+    "demo": "demo",
+    "completion": "completion",
+}
+"""Each command and its module, which is imported when the command is asked for; a module may hold several."""
+
+EXIT_NO = 1
+"""The answer is no: something is damaged, this machine would miss, a hit rate was not reached."""
+_INTERRUPTED = 130
+_EXIT_CODES: tuple[tuple[type[MegacacheError], int], ...] = (
+    (SettingsError, 2),
+    (StoreError, 3),
+    (BundleError, 4),
+    (CompilerError, 4),
+    (MegacacheError, 4),
+)
+
+
+class Commands(click.Group):
+    """Loads a subcommand when it is named, and tells the right one if it is misspelt."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all subcommands."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a subcommand."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"megacache._cli.{COMMANDS[cmd_name]}")
+        found: click.Command = getattr(module, f"{cmd_name}_command")
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand that is meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            told = f"{error.message.rstrip('.')}. Did you mean {near[0]!r}?" if near else error.message
+            raise click.UsageError(told, ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except MegacacheError as error:
+            say("[bold red]error:[/] {}", error)
+            ctx.exit(exit_code_of(error))
+        except KeyboardInterrupt:
+            say("interrupted")
+            ctx.exit(_INTERRUPTED)
+
+
+def exit_code_of(error: MegacacheError) -> int:
+    """Tell the exit code that stands for a fault."""
+    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}, no_args_is_help=True)
+@click.version_option(__version__, prog_name="megacache")
+def app() -> None:
+    """Compile once, start warm everywhere: look after torch.compile caches in object stores.
+
+    URL is that of one cache, such as s3://bucket/flux/v1, gs://… or a folder. Data goes to stdout, all else to stderr;
+    NO_COLOR is honoured. Options of a store, such as an endpoint, come from the usual variables of its client and of
+    fsspec (AWS_ENDPOINT_URL, FSSPEC_S3, …) or from a file given by --storage-options.
+
+    \b
+    Exit codes:
+      0    done, or the answer is yes
+      1    the answer is no: damaged, would miss, hit rate not reached
+      2    wrong usage or setting
+      3    the store did not answer, or refused
+      4    what is stored cannot be used, or PyTorch failed
+      130  interrupted
+    """  # noqa: D301 - click keeps the lines after this mark as they are
+
+
+def main() -> None:
+    """Run the command line; it ends the process."""
+    app(prog_name="megacache")

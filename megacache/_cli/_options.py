@@ -1,0 +1,106 @@
+"""Arguments and options that several commands share."""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from megacache._cli._selection import Selection
+from megacache._deadline import Deadline
+from megacache._settings import Settings
+from megacache._store import Store
+from megacache.errors import SettingsError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+url_argument = click.argument("url", metavar="URL")
+optional_url = click.argument("url", metavar="[URL]", required=False)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+
+
+def _parse_options(ctx: click.Context, param: click.Parameter, path: str | None) -> Mapping[str, Any] | None:
+    """Read a file that holds what fsspec's filesystem takes, as JSON."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path}: {error}", ctx, param) from error
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"{path}: not a JSON object", ctx, param)
+    return found
+
+
+def storage_options(name: str = "--storage-options", whose: str = "the store") -> Callable[[Command], Command]:
+    """Let a file give the options of fsspec's filesystem, so that no secret stands on a command line."""
+    return click.option(
+        name,
+        type=click.Path(exists=True, dir_okay=False),
+        callback=_parse_options,
+        metavar="FILE",
+        help=f"JSON file with options of {whose} for fsspec: endpoint, credentials, …",
+    )
+
+
+def timeout_option(seconds: float) -> Callable[[Command], Command]:
+    """Bound the whole call."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=seconds,
+        show_default=True,
+        metavar="SECONDS",
+        help="Give up after so long.",
+    )
+
+
+def with_selection(command: Command) -> Command:
+    """Let a command work on some environments only: it is given a `Selection`."""
+
+    @functools.wraps(command)
+    def selecting(*, device: str | None, environment: str | None, mine: bool, **others: Any) -> None:
+        command(selection=Selection(device=device, environment=environment, mine=mine), **others)
+
+    for option in (
+        click.option("--mine", is_flag=True, help="Only the environment of this machine; needs PyTorch."),
+        click.option(
+            "--environment", metavar="FINGERPRINT", help="Only this environment, by the beginning of its fingerprint."
+        ),
+        click.option("--device", metavar="DEVICE", help="Only this GPU type, as `megacache ls` shows it."),
+    ):
+        option(selecting)
+    return selecting  # type: ignore[return-value]
+
+
+def with_store(*, timeout: float, required: bool = True) -> Callable[[Command], Command]:
+    """Let a command name a cache: it is given an open `Store`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def opening(
+            *, url: str | None, storage_options: Mapping[str, Any] | None, timeout: float, **others: Any
+        ) -> None:
+            command(store=open_store(url, storage_options, timeout), **others)
+
+        for option in (timeout_option(timeout), storage_options(), url_argument if required else optional_url):
+            option(opening)
+        return opening  # type: ignore[return-value]
+
+    return decorate
+
+
+def open_store(url: str | None, options: Mapping[str, Any] | None, timeout: float) -> Store:
+    """Open the cache that is named, or else the one of `MEGACACHE_URL`, or else the default one."""
+    return Store.open(chosen_url(url), storage_options=options, deadline=Deadline.after(timeout))
+
+
+def chosen_url(url: str | None) -> str:
+    """Choose the URL, and refuse one that is misspelt rather than take it for a folder."""
+    if url is not None and ":" in url and "://" not in url:
+        msg = f"{url} is no URL"
+        raise SettingsError(msg, hint=f"did you mean {re.sub(':/*', '://', url, count=1)}?")
+    return Settings.read().url_or_default(url)

@@ -1,0 +1,116 @@
+"""The one door for printing: data to stdout, words for people to stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from megacache._results import Progress as Step
+from megacache._results import ProgressCallback
+
+JSON_FORMAT = 1
+"""Version of every document that `--json` prints; fields may be added without a new one."""
+_UNBOUNDED = 10_000
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+_STEP = 1000
+_SPANS = ((86_400 * 2, 86_400, "d"), (3_600 * 2, 3_600, "h"), (120, 60, "min"))
+
+
+def say(template: str, *values: object) -> None:
+    """Tell people something; values are shown as they are, whatever they hold."""
+    _console(stderr=True).print(template.format(*(escape(_printable(str(value))) for value in values)), soft_wrap=True)
+
+
+def emit(document: Mapping[str, Any], *, command: str) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps({"format": JSON_FORMAT, "command": command, **document}, indent=2))
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()) -> None:
+    """Print a table; on a terminal it fits into the width, elsewhere lines are as long as they need to be."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, justify="right" if header in set(numbers) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_printable(str(cell))) for cell in row))
+    console = _console(stderr=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), color=True)
+
+
+def print_text(text: str) -> None:
+    """Print data as it is."""
+    click.echo(text)
+
+
+@contextmanager
+def progress_bar(doing: str) -> Iterator[ProgressCallback]:
+    """Show a bar on a terminal while something takes long; bytes, or items if the total is small and so meant."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=_console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        task: TaskID = bar.add_task(doing, total=None)
+
+        def tell(step: Step) -> None:
+            bar.update(task, completed=step.done, total=step.total)
+
+        yield tell
+
+
+def size_text(count: int) -> str:
+    """Write a number of bytes in three digits and a unit."""
+    size, unit = float(count), _UNITS[0]
+    for unit in _UNITS:  # noqa: B007 - the last unit counts, too
+        if size < _STEP:
+            break
+        size /= _STEP
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def age_text(created: str) -> str:
+    """Write how long ago a moment was, given in ISO 8601."""
+    seconds = age_seconds(created)
+    if seconds is None:
+        return "unknown"
+    for least, span, unit in _SPANS:
+        if seconds >= least:
+            return f"{seconds // span:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def age_seconds(created: str) -> float | None:
+    """Tell how long ago a moment was; None for a text that is none."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (datetime.now(UTC) - moment).total_seconds()
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _UNBOUNDED
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+
+
+def _printable(text: str) -> str:
+    """Take out what a terminal would obey: names and labels come from whoever may write to the store."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)

@@ -1,0 +1,86 @@
+"""Bundles and environments in the types of JSON."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from megacache._catalog import Catalog
+from megacache._cli._output import age_seconds
+from megacache._inventory import Holding
+from megacache._manifest import Manifest
+from megacache._store import Store
+
+View = dict[str, Any]
+
+
+def environment_view(store: Store, holding: Holding) -> View:
+    """Describe an environment, with all its bundles, the newest first; their manifests are read for it."""
+    bundles: list[View] = []
+    for done in Catalog(store, holding.prefix).read(holding.manifests):
+        marks = sorted(holding.marks.get(done.item, ()))
+        if done.value is None:
+            bundles.append({"bundle": done.item, "marks": marks, "fault": str(done.fault)})
+        else:
+            bundles.append({**bundle_view(done.value), "marks": marks, "fault": None})
+    bundles.sort(key=lambda one: (one.get("created", ""), one["bundle"]), reverse=True)
+    return {
+        "device": holding.prefix.device,
+        "fingerprint": holding.prefix.fingerprint,
+        "bytes": holding.size,
+        "chunks": len(holding.chunks),
+        "bundles": bundles,
+    }
+
+
+def bundle_view(manifest: Manifest) -> View:
+    """Describe a bundle in a few numbers."""
+    return {
+        "bundle": manifest.bundle,
+        "created": manifest.created,
+        "age_seconds": age_seconds(manifest.created),
+        "producer": manifest.producer,
+        "artifacts": dict(sorted(Counter(artifact.kind for artifact in manifest.artifacts).items())),
+        "files": len(manifest.files.index),
+        "bytes_stored": sum(chunk.stored_size for chunk in manifest.chunks),
+        "bytes_raw": sum(chunk.raw_size for chunk in manifest.chunks),
+        "parents": list(manifest.parents),
+        "labels": dict(manifest.labels),
+    }
+
+
+def full_view(manifest: Manifest, signers: tuple[str, ...]) -> View:
+    """Describe a bundle down to each artifact, file and chunk."""
+    return {
+        **bundle_view(manifest),
+        "environment": {"facts": dict(manifest.environment.facts), "recorded": dict(manifest.environment.recorded)},
+        "signatures": list(signers),
+        "artifact_index": [
+            {"kind": one.kind, "key": one.key, "digest": str(one.digest), "size": one.size}
+            for one in manifest.artifacts
+        ],
+        "file_guard": dict(manifest.files.guard),
+        "file_index": [
+            {"root": one.root, "path": one.path, "digest": str(one.digest), "size": one.size, "mode": one.mode}
+            for one in manifest.files.index
+        ],
+        "chunks": [
+            {
+                "part": one.part,
+                "digest": str(one.digest),
+                "stored_size": one.stored_size,
+                "raw_size": one.raw_size,
+                "codec": one.codec,
+            }
+            for one in manifest.chunks
+        ],
+    }
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Write artifacts by kind in a few words."""
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Write labels in one line."""
+    return " ".join(f"{name}={value}" for name, value in sorted(labels.items()))

@@ -1,0 +1,138 @@
+"""`megacache export` and `import`: PyTorch's plain blob, out and in."""
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from megacache._cli._options import (
+    chosen_url,
+    json_option,
+    storage_options,
+    timeout_option,
+    url_argument,
+    with_selection,
+    with_store,
+)
+from megacache._cli._output import emit, progress_bar, say, size_text
+from megacache._cli._selection import Selection, the_only
+from megacache._cli._views import counts_text
+from megacache._deadline import Deadline
+from megacache._explanation import counted
+from megacache._export import export_blob
+from megacache._import import import_blob
+from megacache._inventory import Inventory
+from megacache._store import Store
+from megacache.errors import BundleError, SettingsError
+
+
+@click.command("export")
+@with_store(timeout=3600)
+@click.argument("file", metavar="FILE", type=click.Path(dir_okay=False))
+@with_selection
+@json_option
+def export_command(*, store: Store, file: str, selection: Selection, as_json: bool) -> None:
+    """Write all artifacts of one environment into one file that torch.compiler.load_cache_artifacts reads.
+
+    Compiled files are not in it, for PyTorch's format has no place for them.
+
+    \b
+    Example:
+      megacache export s3://bucket/flux/v1 flux.bin --mine
+    """  # noqa: D301 - as click wants it
+    holding = the_only(selection.of(Inventory.of(store), store.url), store.url)
+    with progress_bar("downloading") as progress:
+        done = export_blob(store, holding, progress)
+    for bundle, fault in done.failed:
+        say("[bold yellow]left out:[/] {}: {}", bundle, fault)
+    if not done.artifacts:
+        raise BundleError(f"{store.url} holds no artifact of {holding.prefix.path} that can be used")
+    _write(Path(file), done.blob)
+    if as_json:
+        document = {
+            "url": store.url,
+            "file": file,
+            "bytes": len(done.blob),
+            "environment": holding.prefix.path,
+            "artifacts": dict(done.artifacts),
+            "bundles": list(done.bundles),
+            "failed": [{"bundle": bundle, "message": str(fault)} for bundle, fault in done.failed],
+            "files_left_out": done.files,
+        }
+        emit(document, command="export")
+        return
+    say("{} written: {}, {}", file, counts_text(done.artifacts), size_text(len(done.blob)))
+    if done.files:
+        say("{} left behind: a blob cannot hold them", counted(done.files, "compiled file"))
+
+
+@click.command("import")
+@url_argument
+@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False))
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="A word of your own for the manifest.")
+@json_option
+@storage_options()
+@timeout_option(3600)
+def import_command(
+    *,
+    url: str,
+    file: str,
+    labels: tuple[str, ...],
+    as_json: bool,
+    storage_options: Mapping[str, Any] | None,
+    timeout: float,
+) -> None:
+    """Publish a file that torch.compiler.save_cache_artifacts gave, for the environment of this machine.
+
+    The file does not say where it was compiled: import it on a machine like the one that saved it. Needs PyTorch.
+
+    \b
+    Example:
+      megacache import s3://bucket/flux/v1 flux.bin --label commit=4d16e21
+    """  # noqa: D301 - as click wants it
+    with progress_bar("uploading") as progress:
+        result = import_blob(
+            Path(file).read_bytes(),
+            chosen_url(url),
+            storage_options=storage_options,
+            deadline=Deadline.after(timeout),
+            labels=_parsed(labels),
+            progress=progress,
+        )
+    if as_json:
+        document = {
+            "url": result.url,
+            "status": result.status,
+            "reason": result.reason,
+            "bundle": result.bundle,
+            "artifacts": dict(result.artifacts),
+            "bytes_stored": result.bytes_stored,
+            "warnings": list(result.warnings),
+        }
+        emit(document, command="import")
+        return
+    for warning in result.warnings:
+        say("[bold yellow]warning:[/] {}", warning)
+    say("{}: {}", result.url, result)
+    result.raise_for_status()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error}", hint="choose another file") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _parsed(labels: tuple[str, ...]) -> Mapping[str, str]:
+    pairs = [label.partition("=") for label in labels]
+    if wrong := [name for name, equals, _ in pairs if not name or not equals]:
+        raise SettingsError(f"label {wrong[0]!r} has no value", hint="write NAME=VALUE")
+    return {name: value for name, _, value in pairs}

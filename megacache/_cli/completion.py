@@ -1,0 +1,21 @@
+"""`megacache completion`."""
+
+import click
+from click.shell_completion import get_completion_class
+
+from megacache._cli._output import print_text
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(*, shell: str) -> None:
+    """Print what makes a shell complete the commands and options of megacache.
+
+    \b
+    Example:
+      megacache completion bash >> ~/.bashrc
+    """  # noqa: D301 - as click wants it
+    found = get_completion_class(shell)
+    app = click.get_current_context().find_root().command
+    if found is not None:
+        print_text(found(app, {}, "megacache", "_MEGACACHE_COMPLETE").source())

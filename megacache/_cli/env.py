@@ -1,0 +1,28 @@
+"""`megacache env`."""
+
+import click
+
+from megacache import _compiler
+from megacache._cli._here import Here
+from megacache._cli._options import json_option
+from megacache._cli._output import emit, print_table
+
+
+@click.command("env")
+@json_option
+def env_command(*, as_json: bool) -> None:
+    """Show what decides which bundles fit this machine, and its fingerprint; needs PyTorch.
+
+    \b
+    Example:
+      megacache env --json > here.json
+    """  # noqa: D301 - as click wants it
+    found = Here(environment=_compiler.current_environment(), guard=_compiler.toolchain())
+    if as_json:
+        emit(found.to_json(), command="env")
+        return
+    rows = [("device", found.environment.device), ("place in a cache", found.prefix.path)]
+    rows += [(f"fact {name}", value) for name, value in found.environment.facts.items() if value]
+    rows += [(f"recorded {name}", value) for name, value in found.environment.recorded.items() if value]
+    rows += [(f"files need {name}", value) for name, value in found.guard.items() if value]
+    print_table(("ENVIRONMENT", found.environment.fingerprint), rows)

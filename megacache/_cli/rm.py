@@ -1,0 +1,87 @@
+"""`megacache rm`."""
+
+from typing import Any
+
+import click
+
+from megacache._cli._options import json_option, with_selection, with_store
+from megacache._cli._output import emit, print_table, progress_bar, say, size_text
+from megacache._cli._selection import Selection, bundle_of
+from megacache._inventory import Holding, Inventory
+from megacache._removal import RemovalPlan, plan_removal
+from megacache._store import Store
+from megacache.errors import SettingsError
+
+
+@click.command("rm")
+@with_store(timeout=3600)
+@click.argument("bundles", metavar="[BUNDLE]...", nargs=-1)
+@with_selection
+@click.option("--all", "everything", is_flag=True, help="All that is published under URL.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def rm_command(
+    *,
+    store: Store,
+    bundles: tuple[str, ...],
+    selection: Selection,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove bundles, environments or a whole cache for good, after asking.
+
+    BUNDLE is an id, or the beginning of it. Chunks that bundles which stay need are kept. Let no one publish to the
+    same environment meanwhile: a publication may rely on a chunk that is being removed, and its bundle is then passed
+    by.
+
+    \b
+    Example:
+      megacache rm s3://bucket/flux/v1 --environment 3f9c2b7a10d4e6f8 --dry-run
+    """  # noqa: D301 - as click wants it
+    if not (bundles or selection.narrows or everything):
+        raise SettingsError("nothing says what to remove", hint="name bundles, --environment, --device or --all")
+    chosen = selection.of(Inventory.of(store), store.url)
+    wanted = _wanted(chosen, bundles, store.url)
+    plans = [plan_removal(store, holding, names) for holding, names in wanted]
+    if not as_json:
+        _print(plans)
+    if not dry_run:
+        if plans and not yes:
+            click.confirm(f"Remove this from {store.url} for good?", abort=True, err=True)
+        with progress_bar("removing") as progress:
+            for plan in plans:
+                plan.apply(store, progress)
+        say("removed from {}", store.url)
+    if as_json:
+        emit({"url": store.url, "dry_run": dry_run, "removed": list(map(_view, plans))}, command="rm")
+
+
+def _wanted(chosen: tuple[Holding, ...], names: tuple[str, ...], url: str) -> list[tuple[Holding, list[str]]]:
+    if not names:
+        return [(holding, list(holding.manifests)) for holding in chosen]
+    found = [bundle_of(chosen, name, url) for name in names]
+    return [(one, [bundle for holding, bundle in found if holding is one]) for one in chosen if one in dict(found)]
+
+
+def _view(plan: RemovalPlan) -> dict[str, Any]:
+    return {
+        "environment": plan.prefix.path,
+        "bundles": list(plan.bundles),
+        "chunks": len(plan.chunks),
+        "bytes": plan.size,
+        "chunks_kept": plan.kept,
+    }
+
+
+def _print(plans: list[RemovalPlan]) -> None:
+    rows = [
+        (plan.prefix.path, len(plan.bundles), len(plan.chunks), size_text(plan.size), _note(plan)) for plan in plans
+    ]
+    print_table(("ENVIRONMENT", "BUNDLES", "CHUNKS", "SIZE", ""), rows, numbers=("BUNDLES", "CHUNKS", "SIZE"))
+
+
+def _note(plan: RemovalPlan) -> str:
+    return f"{plan.kept} chunks stay: a manifest cannot be read, and may name them" if plan.kept else ""

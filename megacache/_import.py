@@ -1,0 +1,58 @@
+"""Publish a plain blob, as PyTorch saved it without megacache."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from megacache import _compiler
+from megacache._artifacts_part import identify, is_portable
+from megacache._blob import parse_blob
+from megacache._cache import checked_labels
+from megacache._deadline import Deadline
+from megacache._faults import redacted
+from megacache._publish import Publication
+from megacache._recording import Found, Recorded
+from megacache._reports import quiet
+from megacache._results import ProgressCallback, PublishResult
+from megacache._session import Session
+from megacache._settings import Settings
+from megacache._stopwatch import Stopwatch
+from megacache._store import Store
+from megacache.errors import FormatError, IntegrityError, SettingsError
+
+
+def import_blob(
+    data: bytes,
+    url: str,
+    *,
+    storage_options: Mapping[str, Any] | None,
+    deadline: Deadline,
+    labels: Mapping[str, str],
+    progress: ProgressCallback,
+) -> PublishResult:
+    """Publish the artifacts of a blob for the environment of this process, but for those that are published.
+
+    A blob does not say where it was compiled. Raises `MegacacheError`.
+    """
+    clock = Stopwatch()
+    url = Settings.read().url_or_default(url)
+    try:
+        artifacts = list(parse_blob(data))
+    except (FormatError, IntegrityError) as error:
+        raise SettingsError(
+            f"this is no blob of PyTorch's: {error}", hint="give what torch.compiler.save_cache_artifacts() returned"
+        ) from error
+    portable = {identify(one): one for one in artifacts if is_portable(one)}
+    left_out = sorted({one.kind for one in artifacts if not is_portable(one)})
+    recorded = Recorded(
+        found=Found(artifacts=portable),
+        guard={},
+        probes=(),
+        environment=_compiler.current_environment(),
+        warnings=(f"artifacts that no reader would accept were left out: {', '.join(left_out)}",) if left_out else (),
+    )
+    publication = Publication(
+        recorded, Session(), clock, quiet(progress), url=redacted(url), labels=checked_labels(labels)
+    )
+    result = publication.run(lambda: Store.open(url, storage_options=storage_options, deadline=deadline))
+    return replace(result, seconds=clock.seconds())
