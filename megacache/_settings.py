@@ -1,15 +1,18 @@
 """Every environment variable that megacache reads, and the care it takes of the others."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 from megacache.errors import SettingsError
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
+_WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
+_LEVELS = ("debug", "info", "warning", "error")
 _MAX_TEXT = 1_000
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
 _CACHE_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
@@ -45,6 +48,52 @@ class Settings:
         chosen = given or self.url or default_url()
         stripped = chosen.rstrip("/")
         return chosen if stripped.endswith(":") else stripped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutostartSettings:
+    """What the environment says of processes that are warmed without a line of code."""
+
+    warm_timeout: float = _WARM_TIMEOUT
+    """`MEGACACHE_WARM_TIMEOUT`: seconds that the first compilation may wait for the store."""
+    publish_after: float = _PUBLISH_AFTER
+    """`MEGACACHE_PUBLISH_AFTER`: seconds without a compilation after which what was compiled is published."""
+    exit_timeout: float = _EXIT_TIMEOUT
+    """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of the process may wait for a publication; 0 for none."""
+    publish_when: str | None = None
+    """`MEGACACHE_PUBLISH_WHEN`: a file; nothing is published before it exists."""
+    receipts: str | None = None
+    """`MEGACACHE_RECEIPTS`: a folder into which each process puts its receipt."""
+    log: str | None = None
+    """`MEGACACHE_LOG`: what to tell on stderr, from this level on; None leaves it to the program."""
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read the environment; raise `SettingsError` for a value that means nothing."""
+        return cls(
+            warm_timeout=_seconds("MEGACACHE_WARM_TIMEOUT", _WARM_TIMEOUT),
+            publish_after=_seconds("MEGACACHE_PUBLISH_AFTER", _PUBLISH_AFTER),
+            exit_timeout=_seconds("MEGACACHE_EXIT_TIMEOUT", _EXIT_TIMEOUT),
+            publish_when=os.environ.get("MEGACACHE_PUBLISH_WHEN") or None,
+            receipts=os.environ.get("MEGACACHE_RECEIPTS") or None,
+            log=_level("MEGACACHE_LOG"),
+        )
+
+    def changed(self, **changes: Any) -> Self:
+        """Give the same with other values."""
+        return replace(self, **changes)
+
+    def variables(self) -> Mapping[str, str]:
+        """Write them as `read` reads them."""
+        return {f"MEGACACHE_{name.upper()}": str(value) for name, value in asdict(self).items() if value is not None}
+
+
+def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> dict[str, str]:
+    """Give the environment of this process with some changes, and a folder that Python looks into first."""
+    variables = {**os.environ, **changes}
+    if python_path:
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [python_path, variables.get("PYTHONPATH", "")]))
+    return variables
 
 
 def default_url() -> str:
@@ -92,6 +141,26 @@ def cache_folders_unchanged() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _seconds(name: str, default: float) -> float:
+    value = os.environ.get(name, "").strip()
+    try:
+        seconds = float(value) if value else default
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        msg = f"{name}={value!r} is no number of seconds"
+        raise SettingsError(msg, hint="use a number such as 30")
+    return seconds
+
+
+def _level(name: str) -> str | None:
+    value = os.environ.get(name, "").strip().lower()
+    if value and value not in _LEVELS:
+        msg = f"{name}={value!r} is no level"
+        raise SettingsError(msg, hint=f"use one of {', '.join(_LEVELS)}")
+    return value or None
 
 
 def _switch(name: str) -> bool:

@@ -22,13 +22,14 @@ COMMANDS = {
     "export": "blob",
     "import": "blob",
     "rm": "rm",
+    "run": "run",
     "demo": "demo",
     "completion": "completion",
 }
 """Each command and its module, which is imported when the command is asked for; a module may hold several."""
 
 EXIT_NO = 1
-"""The answer is no: something is damaged, this machine would miss, a hit rate was not reached."""
+"""The answer is no: something is damaged, this machine would miss."""
 _INTERRUPTED = 130
 _EXIT_CODES: tuple[tuple[type[MegacacheError], int], ...] = (
     (SettingsError, 2),
@@ -84,7 +85,11 @@ def exit_code_of(error: MegacacheError) -> int:
     return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}, no_args_is_help=True)
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    no_args_is_help=True,
+)
 @click.version_option(__version__, prog_name="megacache")
 def app() -> None:
     """Compile once, start warm everywhere: look after torch.compile caches in object stores.
@@ -96,10 +101,11 @@ def app() -> None:
     \b
     Exit codes:
       0    done, or the answer is yes
-      1    the answer is no: damaged, would miss, hit rate not reached
+      1    the answer is no: damaged, would miss
       2    wrong usage or setting
       3    the store did not answer, or refused
       4    what is stored cannot be used, or PyTorch failed
+      5    the program ran, and its hit rate was too low
       130  interrupted
     """  # noqa: D301 - click keeps the lines after this mark as they are
 

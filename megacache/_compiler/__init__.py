@@ -5,6 +5,7 @@ package.
 """
 
 from megacache._compiler._adoption import adopt
+from megacache._compiler._compilations import current_device, on_compilations, use_device
 from megacache._compiler._components import graph_key, graphs_below
 from megacache._compiler._counters import Activity, activity
 from megacache._compiler._facts import current_environment
@@ -27,17 +28,20 @@ __all__ = [
     "activity",
     "adopt",
     "cache_folder",
+    "current_device",
     "current_environment",
     "file_roots",
     "graph_key",
     "graphs_below",
     "load",
     "loading_warnings",
+    "on_compilations",
     "passed_probes",
     "record",
     "recording_warnings",
     "switched_off",
     "toolchain",
+    "use_device",
     "used_files",
     "watch",
     "writable_cache_folder",

@@ -1,0 +1,1 @@
+"""Ways for programs to start warm without a line of code in them."""

@@ -1,0 +1,141 @@
+"""Warm a process before its first compilation, and publish what it compiled once it has gone quiet, and at its end.
+
+Nothing of this changes what the program does: whatever fails here is logged, and the program goes on cold.
+"""
+
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from megacache import _compiler
+from megacache._api import publish, warm
+from megacache._settings import AutostartSettings, Settings
+from megacache.errors import MegacacheError
+from megacache.integrations import _ending, _receipts
+
+_log = logging.getLogger("megacache")
+_POLL_SECONDS = 0.2
+_PUBLISH_SECONDS = 300.0
+_LONGEST_AFTER_SIGN = 1.0
+
+
+@functools.cache
+def attend() -> "Attendant":
+    """Look after this process from now on; calling it again changes nothing.
+
+    Raises `SettingsError` for a variable that means nothing, and `CompilerError` if PyTorch cannot be heard.
+    """
+    settings = AutostartSettings.read()
+    attendant = Attendant(settings)
+    if settings.log is not None:
+        _speak(settings.log)
+    if not Settings.read().disabled:
+        _compiler.on_compilations(attendant.begins, attendant.ends)
+        os.register_at_fork(after_in_child=attendant.after_fork)
+        _ending.on_ending(attendant.finish)
+    return attendant
+
+
+class Attendant:
+    """Warms and publishes for this process."""
+
+    def __init__(self, settings: AutostartSettings) -> None:
+        self._settings = settings
+        self._warmed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._compiling = False
+        self._unpublished = False
+        self._ending = False
+        self._last = 0.0
+        self._device: int | None = None
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child: what its parent compiled is its parent's to publish."""
+        self._begin()
+
+    def begins(self) -> None:
+        """Warm, before the first compilation of this process."""
+        self._compiling = True
+        if self._warmed:
+            return
+        self._warmed = True
+        try:
+            warm(timeout=self._settings.warm_timeout)
+        except Exception:  # noqa: BLE001 - the program goes on
+            _log.exception("warm failed")
+
+    def ends(self) -> None:
+        """Note that something may have been compiled that is not published."""
+        with self._changed:
+            self._compiling = False
+            self._unpublished = True
+            self._last = time.monotonic()
+            with suppress(MegacacheError):
+                self._device = _compiler.current_device()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="megacache-autostart", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Publish what is left and wait for it so long, unless the program has failed, or is still compiling."""
+        if self._thread is None or _ending.failed():
+            return
+        if self._unpublished and not self._compiling and self._is_allowed() and self._settings.exit_timeout:
+            with self._changed:
+                self._ending = True
+                self._changed.notify_all()
+                if not self._changed.wait_for(lambda: not self._unpublished, timeout=self._settings.exit_timeout):
+                    _log.warning("publish not finished: exit_timeout=%g", self._settings.exit_timeout)
+        _receipts.leave(self._settings.receipts)
+
+    def _watch(self) -> None:
+        """Publish whenever it is time, for as long as the process lives."""
+        while True:
+            with self._changed:
+                while not self._is_time():
+                    self._changed.wait(_POLL_SECONDS if self._unpublished else None)
+                seen, device = self._last, self._device
+                seconds = self._settings.exit_timeout if self._ending else _PUBLISH_SECONDS
+            self._publish(device, seconds)
+            with self._changed:
+                self._unpublished = self._last != seen
+                self._changed.notify_all()
+
+    def _is_time(self) -> bool:
+        if not self._unpublished or self._compiling or not self._is_allowed():
+            return False
+        after = self._settings.publish_after
+        if self._settings.publish_when is not None:
+            after = min(after, _LONGEST_AFTER_SIGN)
+        return self._ending or time.monotonic() >= self._last + after
+
+    def _is_allowed(self) -> bool:
+        sign = self._settings.publish_when
+        return sign is None or Path(sign).exists()
+
+    def _publish(self, device: int | None, seconds: float) -> None:
+        try:
+            _compiler.use_device(device)
+            publish(timeout=seconds)
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("publish failed")
+        _receipts.leave(self._settings.receipts)
+
+
+def _speak(level: str) -> None:
+    """Tell on stderr what megacache logs, in a program that may not have set up logging."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("megacache: %(message)s"))
+    _log.addHandler(handler)
+    _log.setLevel(level.upper())
+    _log.propagate = False

@@ -1,0 +1,55 @@
+"""Wait until a program imports PyTorch's compiler; until then, cost nothing and import nothing."""
+
+import importlib.util
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing them costs milliseconds at each start
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+_COMPILER = "torch._dynamo"
+
+
+def watch() -> None:
+    """Let megacache attend to this process from the moment at which it imports PyTorch's compiler."""
+    if _COMPILER in sys.modules:
+        _attend()
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Sees one import pass by, and goes."""
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None, /
+    ) -> "ModuleSpec | None":
+        """Find nothing but the compiler, and that as others would."""
+        del path, target
+        if name != _COMPILER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        loader: Any = spec and spec.loader
+        if loader is not None:
+            load = loader.exec_module
+
+            def exec_module(module: "ModuleType") -> None:
+                del loader.exec_module
+                load(module)
+                _attend()
+
+            loader.exec_module = exec_module
+        return spec
+
+
+def _attend() -> None:
+    try:
+        from megacache.integrations._lifecycle import attend
+
+        attend()
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with megacache, the program goes on
+        sys.stderr.write(f"megacache: this process starts cold: {type(error).__name__}: {error}\n")

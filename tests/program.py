@@ -1,0 +1,76 @@
+"""Programs as users have them: they know nothing of megacache, and are run by what attends to them."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def compile_and_run(factor: int = 2) -> str:
+    """Compile a small function, run it, and give its result."""
+    import torch
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x * factor + 1)
+
+    with torch.no_grad():
+        return str(float(torch.compile(function)(torch.linspace(-1, 1, 64)).double().sum()))
+
+
+def once(*arguments: str) -> None:
+    """Compile, echo the arguments and the input, and end with an exit code."""
+    print(compile_and_run(), *arguments, sys.stdin.read())
+    sys.exit(int(os.environ.get("EXIT_CODE", "0")))
+
+
+def fail() -> None:
+    """Compile, and end with an exception."""
+    compile_and_run()
+    msg = "a crash"
+    raise RuntimeError(msg)
+
+
+def after_reset() -> None:
+    """Compile after everything was reset, as test suites do."""
+    import torch
+
+    torch._dynamo.reset()
+    print(compile_and_run())
+
+
+def serve(handles_sigterm: str = "no") -> None:
+    """Compile, say so, and go on until a signal ends it."""
+    if handles_sigterm == "yes":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(compile_and_run(), flush=True)
+    time.sleep(300)
+
+
+def work(factor: int) -> None:
+    """Compile in a worker; one of them fails."""
+    print(compile_and_run(factor), flush=True)
+    if factor == 13:
+        msg = "a crash"
+        raise RuntimeError(msg)
+
+
+def workers(method: str, *factors: str) -> None:
+    """Start workers, one after another, and wait for them."""
+    context = multiprocessing.get_context(method)
+    for factor in factors:
+        process = context.Process(target=work, args=(int(factor),))  # type: ignore[attr-defined]
+        process.start()
+        process.join()
+
+
+def look(target: str) -> None:
+    """Write down what a program without PyTorch sees of megacache."""
+    seen = sorted(name for name in sys.modules if name.partition(".")[0] in {"megacache", "torch"})
+    here = [folder for folder in sys.path if "integrations" in folder]
+    Path(target).write_text(f"{seen} {here} {signal.getsignal(signal.SIGTERM) is signal.SIG_DFL}")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

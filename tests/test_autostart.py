@@ -1,0 +1,274 @@
+"""Programs that know nothing of megacache start warm, publish, and are otherwise left alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megacache._inventory import Inventory
+from tests.builders import open_store
+from tests.processes import REPOSITORY, Processes
+from tests.servers import free_port
+
+RUN = (sys.executable, "-m", "megacache", "run")
+PROGRAM = (sys.executable, "-m", "tests.program")
+SECONDS = 240.0
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(processes: Processes) -> Iterator[Start]:
+    """Start commands with an empty cache folder each, and end those that are left."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*command: str, **variables: str) -> "subprocess.Popen[str]":
+        folder = str(processes.new_folder())
+        started.append(
+            subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env={
+                    **os.environ,
+                    "TORCHINDUCTOR_CACHE_DIR": folder,
+                    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+                    **variables,
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield begin
+    for popen in started:
+        if popen.poll() is None:
+            popen.kill()
+            popen.communicate()
+
+
+def ended(popen: "subprocess.Popen[str]", told: str = "") -> tuple[int, str, str]:
+    """Wait for a process; give its exit code, stdout and stderr."""
+    stdout, stderr = popen.communicate(told, timeout=SECONDS)
+    return popen.returncode, stdout, stderr
+
+
+def bundles(store: Path) -> int:
+    """Count the bundles in a store."""
+    return sum(len(holding.manifests) for holding in Inventory.of(open_store(store.as_uri())).holdings)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_program_starts_warm_and_remains_its_own(start: Start, tmp_path: Path) -> None:
+    """The first run publishes and fails for its hit rate, the second hits; input, output and arguments are theirs."""
+    command = (*RUN, "--min-hit-rate", "0.9", str(tmp_path / "store"), "--", *PROGRAM, "once", "--flag", "--", "x")
+    code, stdout, stderr = ended(start(*command), "input")
+    assert (code, "hit rate: 0.000" in stderr) == (5, True), stderr
+    first = stdout
+    code, stdout, stderr = ended(start(*command), "input")
+    assert (code, stdout) == (0, first), stderr
+    assert stdout.split()[1:] == ["--flag", "--", "x", "input"]
+    assert "hit rate: 1.000: 2 of 2" in stderr
+    assert bundles(tmp_path / "store") == 1
+
+
+@pytest.mark.parametrize(("name", "code"), [("once", 7), ("fail", 1)])
+def test_program_that_fails_publishes_nothing(start: Start, tmp_path: Path, name: str, code: int) -> None:
+    """An exit code or an exception goes out as it is, and keeps a crashed start out of the store."""
+    options = ("--min-hit-rate", "0") if name == "once" else ()
+    done, _, stderr = ended(start(*RUN, *options, str(tmp_path / "store"), *PROGRAM, name, EXIT_CODE="7"))
+    assert done == code, stderr
+    assert "warm miss" in stderr
+    assert bundles(tmp_path / "store") == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--min-hit-rate", "0")], ids=["alone", "below its parent"])
+def test_sigterm_publishes_and_ends(start: Start, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A server that is told to terminate publishes first, and dies of the signal."""
+    popen = start(*RUN, *options, str(tmp_path / "store"), *PROGRAM, "serve")
+    assert popen.stdout is not None
+    popen.stdout.readline()
+    popen.send_signal(signal.SIGTERM)
+    code, _, stderr = ended(popen)
+    assert code == -signal.SIGTERM, stderr
+    assert bundles(tmp_path / "store") == 1
+
+
+def test_handler_of_the_program_stays(start: Start, tmp_path: Path) -> None:
+    """A program that handles SIGTERM itself does so, and what it compiled is published as it ends."""
+    popen = start(*RUN, str(tmp_path / "store"), *PROGRAM, "serve", "yes")
+    assert popen.stdout is not None
+    popen.stdout.readline()
+    popen.send_signal(signal.SIGTERM)
+    code, _, stderr = ended(popen)
+    assert code == 0, stderr
+    assert bundles(tmp_path / "store") == 1
+
+
+def test_quiet_program_publishes_while_it_runs(start: Start, tmp_path: Path) -> None:
+    """Once nothing is compiled any more, what was compiled is published, so that a killed server loses nothing."""
+    popen = start(*RUN, "--publish-after", "0.5", str(tmp_path / "store"), *PROGRAM, "serve")
+    until(lambda: bundles(tmp_path / "store") == 1)
+    assert popen.poll() is None
+    popen.kill()
+    assert ended(popen)[0] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_workers_are_attended_to(start: Start, tmp_path: Path, method: str) -> None:
+    """Each child process publishes what it compiled, but one that fails; the next run hits in all others."""
+    command = (*RUN, "--min-hit-rate", "0", str(tmp_path / "store"), *PROGRAM, "workers", method)
+    code, _, stderr = ended(start(*command, "3", "13", "5"))
+    assert (code, stderr.count("publish published")) == (0, 2), stderr
+    assert "in 2 processes" in stderr
+    code, _, stderr = ended(start(*command, "5", "3"))
+    assert "hit rate: 1.000: 4 of 4 lookups hit, in 2 processes" in stderr
+
+
+def test_reset_changes_nothing(start: Start, tmp_path: Path) -> None:
+    """A program that resets the compiler, which drops its callbacks, is attended to all the same."""
+    code, _, stderr = ended(start(*RUN, str(tmp_path / "store"), *PROGRAM, "after_reset"))
+    assert code == 0, stderr
+    assert bundles(tmp_path / "store") == 1
+
+
+def test_program_without_torch_sees_nothing(start: Start, tmp_path: Path) -> None:
+    """A process that never imports PyTorch has not imported megacache, and finds its path and signals unchanged."""
+    code, _, stderr = ended(start(*RUN, str(tmp_path / "store"), *PROGRAM, "look", str(tmp_path / "seen")))
+    assert (code, stderr) == (0, "")
+    assert (tmp_path / "seen").read_text() == "[] [] True"
+
+
+def test_hidden_sitecustomize_runs(start: Start, tmp_path: Path) -> None:
+    """The module of that name which a host has of its own is run as ever."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text("import os; os.environ['SEEN'] = __file__")
+    code, stdout, _ = ended(
+        start(
+            *RUN,
+            str(tmp_path / "store"),
+            sys.executable,
+            "-c",
+            "import os, sys; print(os.environ['SEEN'], sys.modules['sitecustomize'].__file__)",
+            PYTHONPATH=os.pathsep.join(filter(None, [str(tmp_path / "own"), os.environ.get("PYTHONPATH", "")])),
+        )
+    )
+    assert (code, stdout.split()) == (0, [str(tmp_path / "own" / "sitecustomize.py")] * 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, "-m", "megacache.autostart", "-m", "tests.program", "once"),
+        (sys.executable, "-c", "import megacache.autostart; from tests import program; program.once()"),
+    ],
+    ids=["module", "import"],
+)
+def test_variable_is_enough(start: Start, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """With `MEGACACHE_URL` a program is attended to without the wrapper, and says nothing unless asked."""
+    code, stdout, stderr = ended(start(*command, MEGACACHE_URL=str(tmp_path / "store")), "input")
+    assert (code, stdout.split()[1:], stderr) == (0, ["input"], "")
+    assert bundles(tmp_path / "store") == 1
+
+
+def test_store_that_is_down_costs_nothing_but_warmth(start: Start) -> None:
+    """With no server at the other end the program runs, ends well, and is told why it started cold."""
+    url = "s3://bucket/v1"
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    code, stdout, stderr = ended(
+        start(
+            *RUN,
+            "--exit-timeout",
+            "2",
+            url,
+            *PROGRAM,
+            "once",
+            AWS_ENDPOINT_URL=endpoint,
+            AWS_ACCESS_KEY_ID="key",
+            AWS_SECRET_ACCESS_KEY="secret",
+        ),
+        "input",
+    )
+    assert (code, stdout.split()[1:]) == (0, ["input"]), stderr
+    assert "warm unavailable" in stderr
+
+
+def test_wrong_variable_starts_cold(start: Start, tmp_path: Path) -> None:
+    """A setting that means nothing is told once, and the program runs."""
+    code, _, stderr = ended(
+        start(
+            sys.executable,
+            "-c",
+            "import megacache.autostart; from tests import program; program.once()",
+            MEGACACHE_URL=str(tmp_path / "store"),
+            MEGACACHE_PUBLISH_AFTER="soon",
+        )
+    )
+    assert code == 0
+    assert "this process starts cold: SettingsError: MEGACACHE_PUBLISH_AFTER='soon' is no number" in stderr
+
+
+def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:
+    """With --read-only a program is warmed, and leaves the store as it is."""
+    code, _, stderr = ended(start(*RUN, "--read-only", str(tmp_path / "store"), *PROGRAM, "once"))
+    assert (code, "publish read_only" in stderr) == (0, True), stderr
+    assert bundles(tmp_path / "store") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("URL", "--", "no-such-program"), 127, "no-such-program is not there"),
+        (("URL",), 2, "Missing argument"),
+        (("URL", "--"), 2, "no program is given"),
+        (("--min-hit-rate", "7", "URL", "--", "true"), 2, "is not in the range"),
+        (("URL", "--", "false"), 1, ""),
+        (("URL", "--", "true"), 0, ""),
+        (("--min-hit-rate", "0", "URL", "--", "true"), 5, "no graph was looked up"),
+        (("--min-hit-rate", "0", "URL", "--", "false"), 1, ""),
+    ],
+    ids=str,
+)
+def test_commands_end_as_shells_do(start: Start, arguments: tuple[str, ...], code: int, told: str) -> None:
+    """What cannot be started, and what is no Python at all, ends with the code that a shell would give."""
+    done, _, stderr = ended(start(*RUN, *arguments))
+    assert (done, told in stderr) == (code, True), stderr
+
+
+def test_file_that_is_no_program_is_told(start: Start, tmp_path: Path) -> None:
+    """A file that may be executed and is none is told with 126."""
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF, not really")
+    program.chmod(0o755)
+    done, _, stderr = ended(start(*RUN, "URL", "--", str(program)))
+    assert (done, "cannot be started" in stderr) == (126, True)
+
+
+def test_receipts_add_up(tmp_path: Path) -> None:
+    """The hit rate is over all processes and both caches; bypassed lookups count, unknown ones do not."""
+    from megacache.integrations._receipts import collect
+
+    def lookups(**counts: int) -> dict[str, Any]:
+        return {"hit": 0, "missed": 0, "bypassed": 0, **counts}
+
+    assert collect(str(tmp_path)).rate is None
+    (tmp_path / "1.json").write_text(json.dumps({"inductor": lookups(hit=3), "aot_autograd": lookups(missed=1)}))
+    (tmp_path / "2.json").write_text(json.dumps({"inductor": lookups(bypassed=2), "aot_autograd": None}))
+    found = collect(str(tmp_path))
+    assert (found.processes, found.hit, found.total, found.rate) == (2, 3, 6, 0.5)
