@@ -1,6 +1,5 @@
 """Wait until a program imports PyTorch's compiler; until then, cost nothing and import nothing."""
 
-import importlib.util
 import sys
 
 TYPE_CHECKING = False
@@ -31,6 +30,8 @@ class _Finder:
         del path, target
         if name != _COMPILER:
             return None
+        import importlib.util
+
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         loader: Any = spec and spec.loader
