@@ -12,6 +12,7 @@ from megacache.errors import SettingsError
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
+_PREFIX = "MEGACACHE"
 _LEVELS = ("debug", "info", "warning", "error")
 _MAX_TEXT = 1_000
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
@@ -85,7 +86,7 @@ class AutostartSettings:
 
     def variables(self) -> Mapping[str, str]:
         """Write them as `read` reads them."""
-        return {f"MEGACACHE_{name.upper()}": str(value) for name, value in asdict(self).items() if value is not None}
+        return {f"{_PREFIX}_{name.upper()}": str(value) for name, value in asdict(self).items() if value is not None}
 
 
 def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> dict[str, str]:

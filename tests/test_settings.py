@@ -7,8 +7,10 @@ import pytest
 
 from megacache._document import pack
 from megacache._settings import (
+    AutostartSettings,
     Settings,
     cache_folders_unchanged,
+    child_environment,
     compiler_variables,
     default_url,
     requested_cpu_capability,
@@ -116,6 +118,40 @@ def test_compiler_variables_can_be_written(monkeypatch: pytest.MonkeyPatch) -> N
     """A value that is no UTF-8, which the system allows, does not keep a manifest from being written."""
     monkeypatch.setenv("TORCHINDUCTOR_NOTE", os.fsdecode(b"caf\xe9"))
     assert pack(dict(compiler_variables()))
+
+
+def test_autostart_settings_survive_the_way_to_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one process writes into variables another one reads as it was."""
+    settings = AutostartSettings(warm_timeout=1.5, publish_after=0, exit_timeout=7, receipts="/some/where", log="info")
+    for name, value in settings.variables().items():
+        monkeypatch.setenv(name, value)
+    assert AutostartSettings.read() == settings
+
+
+def test_autostart_settings_have_defaults() -> None:
+    """Without variables the defaults are read."""
+    assert AutostartSettings.read() == AutostartSettings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WARM_TIMEOUT", "soon"), ("PUBLISH_AFTER", "-1"), ("EXIT_TIMEOUT", "nan"), ("EXIT_TIMEOUT", "inf"), ("LOG", "x")],
+)
+def test_wrong_autostart_setting_is_told(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A value that means nothing is refused by its name."""
+    monkeypatch.setenv(f"MEGACACHE_{name}", value)
+    with pytest.raises(SettingsError, match=name):
+        AutostartSettings.read()
+
+
+def test_child_environment_puts_a_folder_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes are added to the environment, and a folder comes before those that Python looks into already."""
+    monkeypatch.setenv("PYTHONPATH", "/old")
+    monkeypatch.setenv("KEPT", "1")
+    found = child_environment({"NEW": "2"}, python_path="/new")
+    assert (found["KEPT"], found["NEW"], found["PYTHONPATH"]) == ("1", "2", f"/new{os.pathsep}/old")
+    monkeypatch.delenv("PYTHONPATH")
+    assert child_environment({}, python_path="/new")["PYTHONPATH"] == "/new"
 
 
 @pytest.mark.parametrize("value", [None, "/some/where"])
