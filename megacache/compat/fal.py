@@ -63,7 +63,7 @@ def get_gpu_type() -> str:
     """Name the first GPU that `nvidia-smi` lists by the word after "NVIDIA", such as "H100", or else "UNKNOWN"."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GPU_SECONDS).stdout  # noqa: S603 - fixed
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GPU_SECONDS).stdout
     except (OSError, ValueError, subprocess.SubprocessError):
         return "UNKNOWN"
     found = re.search(r"NVIDIA ([A-Za-z0-9]+)", told)
