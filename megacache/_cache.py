@@ -52,6 +52,7 @@ class Cache:
         files: bool = True,
         strict: bool = False,
         progress: ProgressCallback | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         """Name a cache; nothing is opened before it is used.
 
@@ -62,12 +63,14 @@ class Cache:
             files: Carry compiled files as well, such as C++ kernels: PyTorch's own artifacts hold only their source.
             strict: Raise faults instead of returning them.
             progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
+            max_bytes: Publish nothing at all if the chunks of one publication would take more than this in the store.
         """
         self._url = url
         self._storage_options = storage_options
         self._files = files
         self._strict = strict
         self._progress = quiet(progress)
+        self._max_bytes = max_bytes
 
     def warm(self, *, timeout: float = WARM_TIMEOUT) -> WarmResult:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
@@ -192,9 +195,8 @@ class Cache:
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
             recorded = take(known, deadline, files=self._files)
-        publication = Publication(
-            recorded, known, clock, self._progress, url=redacted(url), labels=checked_labels(labels)
-        )
+        shown, checked, most = redacted(url), checked_labels(labels), self._max_bytes
+        publication = Publication(recorded, known, clock, self._progress, url=shown, labels=checked, max_bytes=most)
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 
     def _conclude(self, taken: "PublishResult | _Taken", receipt: Receipt, clock: Stopwatch) -> PublishResult:

@@ -1,7 +1,9 @@
 """The bundles of one environment in a store: list, read, write."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 from megacache._chunk import Payload, open_chunk, pack_chunk
@@ -86,7 +88,6 @@ class Catalog:
 
     def write(self, payloads: Sequence[Payload], uploaded: Callable[[ChunkRef], None]) -> tuple[ChunkRef, ...]:
         """Compress and upload chunks; `uploaded` is told of each."""
-        window = Window(UPLOAD_WINDOW)
 
         def upload(payload: Payload) -> ChunkRef:
             chunk = pack_chunk(payload)
@@ -94,22 +95,22 @@ class Catalog:
             return chunk.ref
 
         refs = []
-        arrivals = unordered(
-            upload,
-            payloads,
-            deadline=self._store.deadline,
-            doing=f"uploading to {self._store.url}",
-            admit=lambda payload: window.acquire(payload.weight),
-        )
-        try:
-            for done in arrivals:
-                window.release(done.item.weight)
-                refs.append(done.result())
-                uploaded(refs[-1])
-        finally:
-            arrivals.close()
-            window.close()
+        with closing(self._each(upload, payloads, f"uploading to {self._store.url}")) as arrivals:
+            for ref in arrivals:
+                refs.append(ref)
+                uploaded(ref)
         return tuple(sorted(refs, key=lambda ref: ref.digest))
+
+    def fits(self, payloads: Sequence[Payload], most: int) -> bool:
+        """Tell whether chunks would take at most so many bytes in the store; nothing is written.
+
+        To know it they are compressed, unless they are so small before that they cannot exceed it.
+        """
+        if 2 * sum(payload.weight for payload in payloads) <= most:  # what does not compress grows by less than that
+            return True
+        sizes = self._each(lambda payload: pack_chunk(payload).ref, payloads, "compressing what is to be uploaded")
+        with closing(sizes) as refs:
+            return all(size <= most for size in accumulate(ref.stored_size for ref in refs))
 
     def announce(self, manifest: Manifest) -> bool:
         """Write the manifest, which makes its bundle exist; return False if the bundle exists already."""
@@ -118,6 +119,26 @@ class Catalog:
     def announce_sealed(self, bundle: str, sealed: bytes) -> bool:
         """Write a manifest in the envelope it came in."""
         return self._store.create(self._prefix.manifest(bundle), sealed)
+
+    def _each(
+        self, work: Callable[[Payload], ChunkRef], payloads: Sequence[Payload], doing: str
+    ) -> Generator[ChunkRef]:
+        """Do something with all payloads in parallel, as many at once as the window holds."""
+        window = Window(UPLOAD_WINDOW)
+        arrivals = unordered(
+            work,
+            payloads,
+            deadline=self._store.deadline,
+            doing=doing,
+            admit=lambda payload: window.acquire(payload.weight),
+        )
+        try:
+            for done in arrivals:
+                window.release(done.item.weight)
+                yield done.result()
+        finally:
+            arrivals.close()
+            window.close()
 
     def _fetch_sealed(self, bundle: str, size: int) -> bytes:
         if size > MAX_MANIFEST_SIZE:

@@ -34,6 +34,7 @@ class Publication:
         *,
         url: str,
         labels: Mapping[str, str],
+        max_bytes: int | None = None,
     ) -> None:
         self._recorded = recorded
         self._session = session
@@ -41,6 +42,7 @@ class Publication:
         self._progress = progress
         self._url = url
         self._labels = labels
+        self._max_bytes = max_bytes
         self._warnings = list(recorded.warnings)
 
     def run(self, open_store: Callable[[], Store]) -> PublishResult:
@@ -67,6 +69,8 @@ class Publication:
             result = self._write(catalog, left, parents)
         except AccessError as error:
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
+        if result.status is PublishStatus.TOO_LARGE:
+            return result
         self._session.remember(new.artifacts, {*parents, *filter(None, [result.bundle])}, new.files)
         return result
 
@@ -100,11 +104,13 @@ class Publication:
             parents.add(bundle)
         refs = sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest))
         artifacts = [left.artifacts[ref] for ref in refs]
+        parts = _files_part.payloads(left.files[ref] for ref in files.index)
+        payloads = [*_artifacts_part.payloads(artifacts), *parts, *self._explain_data(artifacts)]
+        if not self._fits(catalog, payloads):
+            reason = f"what is new takes more than {self._max_bytes:,} bytes, as many as are allowed"
+            return self._result(PublishStatus.TOO_LARGE, reason=reason)
         with self._clock.stage("upload"):
-            parts = _files_part.payloads(left.files[ref] for ref in files.index)
-            chunks = self._upload(
-                catalog, [*_artifacts_part.payloads(artifacts), *parts, *self._explain_data(artifacts)]
-            )
+            chunks = self._upload(catalog, payloads)
             manifest = describe(
                 environment=self._recorded.environment,
                 artifacts=refs,
@@ -127,6 +133,12 @@ class Publication:
             bytes_stored=sum(chunk.stored_size for chunk in carried),
             bytes_raw=sum(chunk.raw_size for chunk in carried),
         )
+
+    def _fits(self, catalog: Catalog, payloads: Sequence[Payload]) -> bool:
+        if self._max_bytes is None:
+            return True
+        with self._clock.stage("weigh"):
+            return catalog.fits(payloads, self._max_bytes)
 
     def _upload(self, catalog: Catalog, payloads: Sequence[Payload]) -> tuple[ChunkRef, ...]:
         total, done = sum(payload.weight for payload in payloads), 0

@@ -123,7 +123,34 @@ def explain(**options: Any) -> Answer:
 def run(model: str, **options: Any) -> Answer:
     """Compile and run a model; answer with a digest of its outputs and what torch's caches counted meanwhile."""
     before = lookups()
-    outputs = getattr(models, model)(**options)
+    return _described(getattr(models, model)(**options), before)
+
+
+def migrated(program: str, **options: Any) -> Answer:
+    """Run a program of `tests.migrated`; answer as `run` does, and with what the other library's functions told it."""
+    from tests import migrated
+
+    before = lookups()
+    outputs, told = getattr(migrated, program)(**options)
+    return {**_described(outputs, before), **told}
+
+
+def b10(name: str, *, variables: dict[str, str] | None = None) -> Answer:
+    """Call a function of `megacache.compat.b10`, with variables of its own."""
+    from megacache.compat import b10
+
+    kept = dict(os.environ)
+    os.environ.update(variables or {})
+    try:
+        answer = getattr(b10, name)()
+    finally:
+        for variable in variables or {}:
+            del os.environ[variable]
+        os.environ.update(kept)
+    return {"answer": answer.name if isinstance(answer, b10.OperationStatus) else answer}
+
+
+def _described(outputs: list[Any], before: dict[str, int]) -> Answer:
     digest = hashlib.sha256()
     for tensor in outputs:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -305,6 +332,8 @@ STEPS: dict[str, Callable[..., Answer]] = {
         publish_in_fork,
         synchronize,
         run,
+        migrated,
+        b10,
         eager,
         receipt,
         receipt_in_fork,

@@ -131,6 +131,20 @@ def test_written_chunks_are_there(store: Store, catalog: Catalog, monkeypatch: p
     assert found == sorted(plain(one) for group in groups for one in group)
 
 
+def test_what_fits_is_known_before_it_is_written(
+    store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks are compressed to know what they take, unless they are small anyway; nothing is written."""
+    groups = [tuple(artifacts(3, seed=n)) for n in range(20)]
+    payloads = [payload(group) for group in groups]
+    total = sum(chunk.stored_size for chunk in bundle(*groups).manifest.chunks)
+    monkeypatch.setattr(_catalog, "UPLOAD_WINDOW", 1)
+    assert (catalog.fits(payloads, total), catalog.fits(payloads, total - 1)) == (True, False)
+    monkeypatch.setattr(_catalog, "pack_chunk", None)
+    assert catalog.fits(payloads, 3 * total)
+    assert store.list() == ()
+
+
 def test_written_and_announced_is_delivered(catalog: Catalog) -> None:
     """The way of a bundle through a store: write, announce, list, read, deliver."""
     one = bundle(artifacts(3))

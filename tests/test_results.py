@@ -20,6 +20,7 @@ PUBLISH_TRUTH = {
     PublishStatus.COVERED: True,
     PublishStatus.DUPLICATE: True,
     PublishStatus.EMPTY: False,
+    PublishStatus.TOO_LARGE: False,
     PublishStatus.READ_ONLY: False,
     PublishStatus.DISABLED: False,
     PublishStatus.UNAVAILABLE: False,
