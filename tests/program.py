@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 
@@ -45,6 +47,25 @@ def serve(handles_sigterm: str = "no") -> None:
     if handles_sigterm == "yes":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(compile_and_run(), flush=True)
+    time.sleep(300)
+
+
+def serve_http(port: str, ready: str) -> None:
+    """Serve health on a port: ready once it has compiled, or never."""
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if done and ready == "yes" else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Be silent."""
+
+    done: list[str] = []
+    server = HTTPServer(("127.0.0.1", int(port)), Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    done.append(compile_and_run())
+    print(*done, flush=True)
     time.sleep(300)
 
 

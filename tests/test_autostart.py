@@ -18,6 +18,7 @@ from tests.processes import REPOSITORY, Processes
 from tests.servers import free_port
 
 RUN = (sys.executable, "-m", "megacache", "run")
+SIDECAR = (sys.executable, "-m", "megacache", "sidecar")
 PROGRAM = (sys.executable, "-m", "tests.program")
 SECONDS = 240.0
 
@@ -209,6 +210,18 @@ def test_store_that_is_down_costs_nothing_but_warmth(start: Start) -> None:
     assert "warm unavailable" in stderr
 
 
+def test_store_that_comes_back_is_published_to(start: Start, tmp_path: Path) -> None:
+    """A publication that failed is tried again after the same time."""
+    store = tmp_path / "store"
+    store.write_text("a file stands where the store should be")
+    popen = start(*RUN, "--publish-after", "0.5", str(store), *PROGRAM, "serve")
+    assert popen.stderr is not None
+    while "publish unavailable" not in popen.stderr.readline():
+        assert popen.poll() is None
+    store.unlink()
+    until(lambda: bundles(store) == 1)
+
+
 def test_wrong_variable_starts_cold(start: Start, tmp_path: Path) -> None:
     """A setting that means nothing is told once, and the program runs."""
     code, _, stderr = ended(
@@ -258,6 +271,46 @@ def test_file_that_is_no_program_is_told(start: Start, tmp_path: Path) -> None:
     program.chmod(0o755)
     done, _, stderr = ended(start(*RUN, "URL", "--", str(program)))
     assert (done, "cannot be started" in stderr) == (126, True)
+
+
+def test_sidecar_publishes_when_the_server_is_ready(start: Start, tmp_path: Path) -> None:
+    """Once the server answers, what it compiled is published, while it runs; it dies of the signal meant for it."""
+    port = str(free_port())
+    health = ("--ready-url", f"http://127.0.0.1:{port}/health")
+    popen = start(*SIDECAR, *health, str(tmp_path / "store"), "--", *PROGRAM, "serve_http", port, "yes")
+    until(lambda: bundles(tmp_path / "store") == 1)
+    assert popen.poll() is None
+    popen.send_signal(signal.SIGTERM)
+    code, _, stderr = ended(popen)
+    assert (code, "ready after" in stderr) == (-signal.SIGTERM, True), stderr
+
+
+def test_sidecar_publishes_nothing_of_a_server_that_is_never_ready(start: Start, tmp_path: Path) -> None:
+    """After the deadline nothing is published, not even at the end; the server is left running until then."""
+    port = str(free_port())
+    options = ("--ready-url", f"http://127.0.0.1:{port}/health", "--deadline", "0.1")
+    popen = start(*SIDECAR, *options, str(tmp_path / "store"), *PROGRAM, "serve_http", port, "no")
+    assert popen.stdout is not None
+    popen.stdout.readline()
+    popen.send_signal(signal.SIGTERM)
+    code, _, stderr = ended(popen)
+    assert (code, "not ready within 0.1 s: nothing is published" in stderr) == (-signal.SIGTERM, True), stderr
+    assert bundles(tmp_path / "store") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("URL", "--", "true"), 2, "Missing option '--ready-url'"),
+        (("--ready-url", "localhost:80", "URL", "--", "true"), 2, "is no http URL"),
+        (("--ready-url", "http://127.0.0.1:9", "URL", "--", "false"), 1, ""),
+    ],
+    ids=str,
+)
+def test_sidecar_ends_as_its_server_does(start: Start, arguments: tuple[str, ...], code: int, told: str) -> None:
+    """Wrong usage is told, and the exit code of the server is that of the command."""
+    done, _, stderr = ended(start(*SIDECAR, *arguments))
+    assert (done, told in stderr) == (code, True), stderr
 
 
 def test_receipts_add_up(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "import": "blob",
     "rm": "rm",
     "run": "run",
+    "sidecar": "sidecar",
     "demo": "demo",
     "completion": "completion",
 }

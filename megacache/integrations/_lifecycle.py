@@ -14,6 +14,7 @@ from pathlib import Path
 
 from megacache import _compiler
 from megacache._api import publish, warm
+from megacache._results import PublishStatus
 from megacache._settings import AutostartSettings, Settings
 from megacache.errors import MegacacheError
 from megacache.integrations import _ending, _receipts
@@ -55,6 +56,7 @@ class Attendant:
         self._compiling = False
         self._unpublished = False
         self._ending = False
+        self._ended = False
         self._last = 0.0
         self._device: int | None = None
 
@@ -94,21 +96,24 @@ class Attendant:
             with self._changed:
                 self._ending = True
                 self._changed.notify_all()
-                if not self._changed.wait_for(lambda: not self._unpublished, timeout=self._settings.exit_timeout):
+                done = self._changed.wait_for(self._is_over, timeout=self._settings.exit_timeout)
+                if not done:
                     _log.warning("publish not finished: exit_timeout=%g", self._settings.exit_timeout)
         _receipts.leave(self._settings.receipts)
 
     def _watch(self) -> None:
-        """Publish whenever it is time, for as long as the process lives."""
-        while True:
+        """Publish whenever it is time, for as long as the process lives; what fails is tried again later."""
+        while not self._ended:
             with self._changed:
                 while not self._is_time():
                     self._changed.wait(_POLL_SECONDS if self._unpublished else None)
                 seen, device = self._last, self._device
-                seconds = self._settings.exit_timeout if self._ending else _PUBLISH_SECONDS
-            self._publish(device, seconds)
+                ending = self._ending
+            done = self._publish(device, self._settings.exit_timeout if ending else _PUBLISH_SECONDS)
             with self._changed:
-                self._unpublished = self._last != seen
+                self._unpublished = self._last != seen or not done
+                self._last = self._last if done else time.monotonic()
+                self._ended = ending
                 self._changed.notify_all()
 
     def _is_time(self) -> bool:
@@ -119,17 +124,23 @@ class Attendant:
             after = min(after, _LONGEST_AFTER_SIGN)
         return self._ending or time.monotonic() >= self._last + after
 
+    def _is_over(self) -> bool:
+        return self._ended or not self._unpublished
+
     def _is_allowed(self) -> bool:
         sign = self._settings.publish_when
         return sign is None or Path(sign).exists()
 
-    def _publish(self, device: int | None, seconds: float) -> None:
+    def _publish(self, device: int | None, seconds: float) -> bool:
+        """Publish; tell whether nothing is left to try again."""
         try:
             _compiler.use_device(device)
-            publish(timeout=seconds)
+            return publish(timeout=seconds).status is not PublishStatus.UNAVAILABLE
         except Exception:  # noqa: BLE001 - as above
             _log.exception("publish failed")
-        _receipts.leave(self._settings.receipts)
+            return True
+        finally:
+            _receipts.leave(self._settings.receipts)
 
 
 def _speak(level: str) -> None:

@@ -1,0 +1,89 @@
+"""`megacache sidecar`."""
+
+import http.client
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from megacache._cli._child import end_like, named, program_argument, wait_for
+from megacache._cli._options import chosen_url
+from megacache._cli._output import say
+from megacache._settings import AutostartSettings
+from megacache.integrations._launch import attended_environment
+
+_POLL_SECONDS = 0.5
+_REQUEST_SECONDS = 5.0
+
+
+@click.command("sidecar", context_settings={"allow_interspersed_args": False})
+@click.option("--ready-url", required=True, metavar="URL", help="Answers 2xx once the server is ready.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    default=1800,
+    show_default=True,
+    metavar="SECONDS",
+    help="Publish nothing if it is not ready by then.",
+)
+@click.option("--warm-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for the store.")
+@click.option("--exit-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Delay the end by at most so long.")
+@click.option("--quiet", "-q", is_flag=True, help="Tell only what goes wrong.")
+@click.argument("url", metavar="URL")
+@program_argument
+def sidecar_command(
+    *, url: str, program: Sequence[str], ready_url: str, deadline: float, quiet: bool, **seconds: float | None
+) -> None:
+    """Run a server warm, and publish what it compiled once it is ready, and no sooner.
+
+    It is `megacache run` for servers that tell by themselves when their start is over. A server that never becomes
+    ready publishes nothing; it is left running. Exit code, input, output and signals are the server's own.
+
+    \b
+    Example:
+      megacache sidecar s3://bucket/llama/v1 --ready-url http://127.0.0.1:8000/health -- vllm serve llama
+    """  # noqa: D301 - as click wants it
+    if not ready_url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{ready_url} is no http URL", param_hint="--ready-url")
+    path, command = named(program)
+    given = {name: value for name, value in seconds.items() if value is not None}
+    with tempfile.TemporaryDirectory(prefix="megacache-sidecar-") as folder:
+        sign = Path(folder) / "ready"
+        settings = AutostartSettings.read().changed(**given, log="warning" if quiet else "info", publish_when=str(sign))
+        environment = attended_environment(settings, {"MEGACACHE_URL": chosen_url(url)})
+
+        def look(child: "subprocess.Popen[bytes]") -> None:
+            watch = threading.Thread(target=_wait_until_ready, args=(child, ready_url, deadline, sign), daemon=True)
+            watch.start()
+
+        code = wait_for(path, command, environment, look)
+    end_like(code)
+
+
+def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, seconds: float, sign: Path) -> None:
+    """Put the sign up once the server answers."""
+    started = time.monotonic()
+    while child.poll() is None:
+        if _is_ready(url):
+            sign.touch()
+            say("ready after {} s: publishing what was compiled", f"{time.monotonic() - started:.1f}")
+            return
+        if time.monotonic() >= started + seconds:
+            say("[bold yellow]not ready[/] within {} s: nothing is published", f"{seconds:g}")
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_ready(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=_REQUEST_SECONDS) as answer:
+            return bool(http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES)
+    except (OSError, http.client.HTTPException, urllib.error.URLError):
+        return False
