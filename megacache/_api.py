@@ -1,7 +1,7 @@
 """The public verbs: a thin face of `Cache`."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, overload
@@ -12,6 +12,7 @@ from megacache._environment import Environment
 from megacache._explanation import Explanation
 from megacache._receipt import Receipt
 from megacache._results import ProgressCallback, PublishResult, WarmResult
+from megacache._trust import KeySource
 from megacache.errors import MegacacheError
 
 
@@ -35,15 +36,24 @@ def warm(
     files: bool = True,
     strict: bool = False,
     progress: ProgressCallback | None = None,
+    trusted_keys: Iterable[KeySource] | None = None,
+    trust_threshold: int | None = None,
 ) -> WarmResult:
     """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
     The arguments are those of `Cache` and `Cache.warm`; `timeout` is in seconds. Returns a result whatever happens, and
     raises a `MegacacheError` only if `strict`.
     """
-    return Cache(url, storage_options=storage_options, files=files, strict=strict, progress=progress).warm(
-        timeout=timeout
+    cache = Cache(
+        url,
+        storage_options=storage_options,
+        files=files,
+        strict=strict,
+        progress=progress,
+        trusted_keys=trusted_keys,
+        trust_threshold=trust_threshold,
     )
+    return cache.warm(timeout=timeout)
 
 
 @overload
@@ -57,6 +67,7 @@ def publish(
     wait: Literal[True] = ...,
     labels: Mapping[str, str] | None = ...,
     progress: ProgressCallback | None = ...,
+    sign_with: Any = ...,
 ) -> PublishResult: ...
 @overload
 def publish(
@@ -69,6 +80,7 @@ def publish(
     wait: Literal[False],
     labels: Mapping[str, str] | None = ...,
     progress: ProgressCallback | None = ...,
+    sign_with: Any = ...,
 ) -> Future[PublishResult]: ...
 def publish(
     url: str | os.PathLike[str] | None = None,
@@ -80,13 +92,16 @@ def publish(
     wait: bool = True,
     labels: Mapping[str, str] | None = None,
     progress: ProgressCallback | None = None,
+    sign_with: Any = None,
 ) -> PublishResult | Future[PublishResult]:
     """Upload what this process compiled and the store does not hold; call it after the model has run.
 
     The arguments are those of `Cache` and `Cache.publish`; `timeout` is in seconds. Returns a result, or a future of
     one if not `wait`, and raises a `MegacacheError` only if `strict`.
     """
-    cache = Cache(url, storage_options=storage_options, files=files, strict=strict, progress=progress)
+    cache = Cache(
+        url, storage_options=storage_options, files=files, strict=strict, progress=progress, sign_with=sign_with
+    )
     if wait:
         return cache.publish(timeout=timeout, labels=labels)
     return cache.publish(timeout=timeout, wait=False, labels=labels)
@@ -104,13 +119,25 @@ def synchronized(
     strict: bool = False,
     labels: Mapping[str, str] | None = None,
     progress: ProgressCallback | None = None,
+    trusted_keys: Iterable[KeySource] | None = None,
+    trust_threshold: int | None = None,
+    sign_with: Any = None,
 ) -> Iterator[Synchronized]:
     """Warm, run the block, publish.
 
     Both timeouts are in seconds. If the block raises, its exception goes on and nothing is published, unless
     `publish_on_error` says otherwise. Faults raise a `MegacacheError` only if `strict`.
     """
-    cache = Cache(url, storage_options=storage_options, files=files, strict=strict, progress=progress)
+    cache = Cache(
+        url,
+        storage_options=storage_options,
+        files=files,
+        strict=strict,
+        progress=progress,
+        trusted_keys=trusted_keys,
+        trust_threshold=trust_threshold,
+        sign_with=sign_with,
+    )
     sync = Synchronized(cache.warm(timeout=warm_timeout))
     try:
         try:

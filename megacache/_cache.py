@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
@@ -13,6 +13,7 @@ from megacache._deadline import Deadline
 from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
 from megacache._faults import redacted
+from megacache._labels import checked_labels
 from megacache._publish import Publication
 from megacache._receipt import Receipt
 from megacache._recording import take
@@ -25,9 +26,10 @@ from megacache._results import (
     WarmStatus,
 )
 from megacache._session import Session, session
-from megacache._settings import Settings, is_short_text
+from megacache._settings import Settings
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._trust import Keys, KeySource
 from megacache._warm import Warming, status_of
 from megacache.errors import MegacacheError, SettingsError
 
@@ -37,7 +39,6 @@ _log.addHandler(logging.NullHandler())
 WARM_TIMEOUT = 60.0
 PUBLISH_TIMEOUT = 300.0
 EXPLAIN_TIMEOUT = 30.0
-_MAX_LABELS = 64
 _Step = TypeVar("_Step")
 
 
@@ -53,6 +54,9 @@ class Cache:
         strict: bool = False,
         progress: ProgressCallback | None = None,
         max_bytes: int | None = None,
+        trusted_keys: Iterable[KeySource] | None = None,
+        trust_threshold: int | None = None,
+        sign_with: Any = None,
     ) -> None:
         """Name a cache; nothing is opened before it is used.
 
@@ -64,6 +68,11 @@ class Cache:
             strict: Raise faults instead of returning them.
             progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
             max_bytes: Publish nothing at all if the chunks of one publication would take more than this in the store.
+            trusted_keys: Files of public keys, PEM or securesystemslib's JSON. What none of them has signed is not
+                opened. None: `MEGACACHE_TRUSTED_KEYS`, and without it whoever may write to the store is trusted.
+            trust_threshold: How many of these keys must have signed. None: `MEGACACHE_TRUST_THRESHOLD`, else 1.
+            sign_with: What to sign publications with: the file of a private key, the URI of one in a key service, or
+                a `securesystemslib.signer.Signer`. None: `MEGACACHE_SIGNING_KEY`, and without it nothing is signed.
         """
         self._url = url
         self._storage_options = storage_options
@@ -71,6 +80,8 @@ class Cache:
         self._strict = strict
         self._progress = quiet(progress)
         self._max_bytes = max_bytes
+        trusted = None if trusted_keys is None else tuple(trusted_keys)
+        self._keys = Keys(trusted=trusted, threshold=trust_threshold, sign_with=sign_with)
 
     def warm(self, *, timeout: float = WARM_TIMEOUT) -> WarmResult:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
@@ -165,7 +176,7 @@ class Cache:
         off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
         if off:
             return Explanation(url=redacted(url), status=ExplainStatus.DISABLED, reason=off)
-        return explain(url, self._storage_options, deadline)
+        return explain(url, self._storage_options, deadline, self._keys.policy(settings))
 
     def _warm(self, deadline: Deadline, clock: Stopwatch) -> WarmResult:
         settings = Settings.read()
@@ -181,7 +192,8 @@ class Cache:
             warnings = tuple(_compiler.loading_warnings())
         with clock.stage("open"):
             store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
-        result = Warming(store, environment, known, clock, self._progress, files=self._files).run()
+        policy = self._keys.policy(settings)
+        result = Warming(store, environment, known, clock, self._progress, files=self._files, policy=policy).run()
         return replace(result, warnings=warnings + result.warnings)
 
     def _take(self, deadline: Deadline, labels: Mapping[str, str], clock: Stopwatch) -> "PublishResult | _Taken":
@@ -195,8 +207,17 @@ class Cache:
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
             recorded = take(known, deadline, files=self._files)
-        shown, checked, most = redacted(url), checked_labels(labels), self._max_bytes
-        publication = Publication(recorded, known, clock, self._progress, url=shown, labels=checked, max_bytes=most)
+        publication = Publication(
+            recorded,
+            known,
+            clock,
+            self._progress,
+            url=redacted(url),
+            labels=checked_labels(labels),
+            max_bytes=self._max_bytes,
+            policy=self._keys.policy(settings),
+            signer=self._keys.signer(settings),
+        )
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 
     def _conclude(self, taken: "PublishResult | _Taken", receipt: Receipt, clock: Stopwatch) -> PublishResult:
@@ -238,11 +259,3 @@ def _shown(url: str | os.PathLike[str] | None) -> str:
         return redacted(Settings.read().url_or_default(url))
     except SettingsError:
         return redacted(str(url or ""))
-
-
-def checked_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
-    """Refuse labels that a manifest would not take; raises `SettingsError`."""
-    if len(labels) > _MAX_LABELS or not all(is_short_text(word) for pair in labels.items() for word in pair):
-        msg = f"labels must map at most {_MAX_LABELS} texts of at most 1,000 characters to such texts"
-        raise SettingsError(msg)
-    return labels

@@ -1,25 +1,30 @@
 """The bundles of one environment in a store: list, read, write."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Self
+from typing import Any, Self
 
+from megacache import _trust
 from megacache._chunk import Payload, open_chunk, pack_chunk
 from megacache._delivery import Delivery, Order, deliver
+from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, parse_signatures
 from megacache._environment import Environment
 from megacache._layout import (
     EnvironmentPrefix,
     environment_prefix,
     manifest_name,
+    signature_of,
     split_listing,
 )
-from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, seal, unseal
+from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, parse_manifest, seal
 from megacache._parallel import Done, Window, unordered
 from megacache._store import Store
-from megacache.errors import FormatError
+from megacache._trust import TrustPolicy
+from megacache.errors import BundleError, FormatError, MissingError, UntrustedError
 
+NO_SIGNATURES: Mapping[tuple[str, str], int] = {}
 UPLOAD_WINDOW = 128 << 20
 """Bytes of content that are being compressed and uploaded at once, at most."""
 
@@ -32,26 +37,44 @@ class Listing:
     """Size of the manifest in bytes, by bundle id."""
     withdrawn: frozenset[str]
     """Ids that have a mark which hides them from readers."""
+    signatures: Mapping[tuple[str, str], int]
+    """Size of each signature that was added later, by bundle id and tag of the key."""
 
 
 class Catalog:
     """The bundles for one environment."""
 
-    def __init__(self, store: Store, prefix: EnvironmentPrefix) -> None:
+    def __init__(
+        self,
+        store: Store,
+        prefix: EnvironmentPrefix,
+        policy: TrustPolicy | None = None,
+        signatures: Mapping[tuple[str, str], int] = NO_SIGNATURES,
+    ) -> None:
+        """Look at one environment.
+
+        With a policy, manifests that it does not accept are not read: each gives an `UntrustedError`. `signatures` are
+        those that were added later, as a listing tells them; `list` finds them by itself.
+        """
         self._store = store
         self._prefix = prefix
+        self._policy = policy
+        self._signatures = signatures
 
     @classmethod
-    def of(cls, store: Store, environment: Environment) -> Self:
+    def of(cls, store: Store, environment: Environment, policy: TrustPolicy | None = None) -> Self:
         """Make the catalog of an environment."""
-        return cls(store, environment_prefix(environment.device, environment.fingerprint))
+        return cls(store, environment_prefix(environment.device, environment.fingerprint), policy)
 
     def list(self) -> Listing:
         """List the bundles."""
         sizes = {entry.key: entry.size for entry in self._store.list(self._prefix.bundles)}
         visible, withdrawn = split_listing(sizes)
+        self._signatures = {found: size for name, size in sizes.items() if (found := signature_of(name))}
         return Listing(
-            visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)}, withdrawn=withdrawn
+            visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
+            withdrawn=withdrawn,
+            signatures=self._signatures,
         )
 
     def read(self, bundles: Mapping[str, int]) -> Iterator[Done[str, Manifest]]:
@@ -112,9 +135,10 @@ class Catalog:
         with closing(sizes) as refs:
             return all(size <= most for size in accumulate(ref.stored_size for ref in refs))
 
-    def announce(self, manifest: Manifest) -> bool:
+    def announce(self, manifest: Manifest, signer: Any = None) -> bool:
         """Write the manifest, which makes its bundle exist; return False if the bundle exists already."""
-        return self.announce_sealed(manifest.bundle, seal(manifest))
+        sign = None if signer is None else (lambda payload: _trust.sign(signer, payload, self._store.scope))
+        return self.announce_sealed(manifest.bundle, seal(manifest, sign))
 
     def announce_sealed(self, bundle: str, sealed: bytes) -> bool:
         """Write a manifest in the envelope it came in."""
@@ -147,8 +171,31 @@ class Catalog:
         return self._store.read(self._prefix.manifest(bundle), size=size)
 
     def _opened(self, bundle: str, sealed: bytes) -> Manifest:
-        manifest = unseal(sealed)
+        envelope = open_envelope(sealed)
+        if self._policy is not None:
+            self._policy.check(self._with_added(bundle, envelope), self._store.scope)
+        manifest = parse_manifest(envelope.payload)
         if manifest.bundle != bundle:
             msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
-            raise FormatError(msg, path="manifest.bundle")
+            raise self._misplaced(msg, "manifest.bundle")
+        place = environment_prefix(manifest.environment.device, manifest.environment.fingerprint)
+        if self._policy is not None and place != self._prefix:
+            msg = f"manifest of {place.path} under {self._prefix.path}"
+            raise self._misplaced(msg, "manifest.environment")
         return manifest
+
+    def _misplaced(self, message: str, path: str) -> BundleError:
+        """Make the error for a manifest that lies where it was not written: with a policy it is a replay."""
+        if self._policy is None:
+            return FormatError(message, path=path)
+        return UntrustedError(f"{path}: {message}", hint="find out who put it there")
+
+    def _with_added(self, bundle: str, envelope: Envelope) -> Envelope:
+        """Add the signatures that lie beside a manifest, of the keys that count."""
+        tags = self._policy.tags if self._policy else frozenset()
+        found = list(envelope.signatures)
+        for (signed, tag), size in self._signatures.items():
+            if signed == bundle and tag in tags and size <= MAX_SIGNATURE_SIZE:
+                with suppress(FormatError, MissingError):
+                    found += parse_signatures(self._store.read(self._prefix.signature(bundle, tag), size=size))
+        return replace(envelope, signatures=tuple(found))

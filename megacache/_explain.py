@@ -19,6 +19,7 @@ from megacache._manifest import Manifest
 from megacache._nearest import differences, nearest, shown
 from megacache._session import Session, session
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, MegacacheError
 
 Names = frozenset[tuple[str, str]]
@@ -35,21 +36,30 @@ _NO_TIME = "it was not compared, for time ran out"
 _NO_COMPONENTS = "PyTorch keeps no components of its key"
 
 
-def explain(url: str, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Explanation:
+def explain(
+    url: str, storage_options: Mapping[str, Any] | None, deadline: Deadline, policy: TrustPolicy | None
+) -> Explanation:
     """Look at what PyTorch has recorded in this process, and at what is published."""
     recorded = _compiler.record(deadline)
     environment = _compiler.current_environment()
     store = Store.open(url, storage_options=storage_options, deadline=deadline.restarted())
-    return Explaining(store, environment, session(url, storage_options), recorded).run()
+    return Explaining(store, environment, session(url, storage_options), recorded, policy).run()
 
 
 class Explaining:
     """One explanation."""
 
-    def __init__(self, store: Store, environment: Environment, session: Session, recorded: Sequence[Artifact]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        environment: Environment,
+        session: Session,
+        recorded: Sequence[Artifact],
+        policy: TrustPolicy | None = None,
+    ) -> None:
         self._store = store
         self._environment = environment
-        self._catalog = Catalog.of(store, environment)
+        self._catalog = Catalog.of(store, environment, policy)
         self._session = session
         self._graphs = [artifact for artifact in recorded if artifact.kind == "inductor"]
         self._entries = [artifact for artifact in recorded if artifact.kind == "aot_autograd"]

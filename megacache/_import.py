@@ -7,9 +7,9 @@ from typing import Any
 from megacache import _compiler
 from megacache._artifacts_part import identify, is_portable
 from megacache._blob import parse_blob
-from megacache._cache import checked_labels
 from megacache._deadline import Deadline
 from megacache._faults import redacted
+from megacache._labels import checked_labels
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._reports import quiet
@@ -18,6 +18,7 @@ from megacache._session import Session
 from megacache._settings import Settings
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._trust import Keys
 from megacache.errors import FormatError, IntegrityError, SettingsError
 
 
@@ -35,7 +36,8 @@ def import_blob(
     A blob does not say where it was compiled. Raises `MegacacheError`.
     """
     clock = Stopwatch()
-    url = Settings.read().url_or_default(url)
+    settings = Settings.read()
+    url = settings.url_or_default(url)
     try:
         artifacts = list(parse_blob(data))
     except (FormatError, IntegrityError) as error:
@@ -52,7 +54,14 @@ def import_blob(
         warnings=(f"artifacts that no reader would accept were left out: {', '.join(left_out)}",) if left_out else (),
     )
     publication = Publication(
-        recorded, Session(), clock, quiet(progress), url=redacted(url), labels=checked_labels(labels)
+        recorded,
+        Session(),
+        clock,
+        quiet(progress),
+        url=redacted(url),
+        labels=checked_labels(labels),
+        policy=Keys().policy(settings),
+        signer=Keys().signer(settings),
     )
     result = publication.run(lambda: Store.open(url, storage_options=storage_options, deadline=deadline))
     return replace(result, seconds=clock.seconds())

@@ -23,6 +23,8 @@ class Holding:
     """Bytes of each bundle's manifest, by bundle id."""
     marks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Marks of bundles, by bundle id, of bundles that are gone as well."""
+    signatures: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Bytes of each signature that was added later, by bundle id and tag of the key."""
     chunks: Mapping[Digest, int] = field(default_factory=dict)
     """Bytes of each chunk as stored."""
 
@@ -74,15 +76,18 @@ def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -
     manifests: dict[str, int] = {}
     chunks: dict[Digest, int] = {}
     marks: dict[str, frozenset[str]] = {}
+    signatures: dict[tuple[str, str], int] = {}
     for placed, size in objects:
         if placed.mark is not None:
             bundle, mark = placed.mark
             marks[bundle] = marks.get(bundle, frozenset()) | {mark}
+        elif placed.signature is not None:
+            signatures[placed.signature] = size
         elif placed.chunk is not None:
             chunks[placed.chunk] = size
         else:
             manifests[placed.manifest] = size
-    return Holding(prefix=prefix, manifests=manifests, marks=marks, chunks=chunks)
+    return Holding(prefix=prefix, manifests=manifests, marks=marks, signatures=signatures, chunks=chunks)
 
 
 def nearest_other(store: Store, environment: Environment) -> tuple[Environment | None, int]:

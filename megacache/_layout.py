@@ -2,6 +2,7 @@
 
 <device slug>/<fingerprint>/bundles/<bundle id>.msgpack     a manifest: the bundle exists when its manifest does
 <device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers
+<device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by the tag of its key
 <device slug>/<fingerprint>/chunks/<sha256>.zst             a compressed chunk, named by the digest of its stored bytes
 """
 
@@ -17,6 +18,7 @@ WITHDRAWING_MARKS = frozenset({"quarantined", "superseded"})
 _MANIFEST = "msgpack"
 _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")
 _PLACE = re.compile(r"(?P<environment>[a-z0-9-]+/[0-9a-f]{16})/(?P<folder>bundles|chunks)/(?P<name>[^/]+)")
+_SIGNATURE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<tag>[0-9a-f]{16})\.sig")
 _CHUNK = re.compile(r"(?P<digest>[0-9a-f]{64})\.zst")
 
 
@@ -60,6 +62,10 @@ class EnvironmentPrefix:
         """Name a mark."""
         return f"{self.bundles}/{bundle}.{mark}"
 
+    def signature(self, bundle: str, tag: str) -> str:
+        """Name a signature that was added later."""
+        return f"{self.bundles}/{bundle}.{tag}.sig"
+
     def chunk(self, digest: Digest) -> str:
         """Name a chunk."""
         return f"{self.path}/chunks/{digest.hex}.zst"
@@ -78,15 +84,23 @@ def split_listing(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]
     return published - withdrawn, withdrawn
 
 
+def signature_of(name: str) -> tuple[str, str] | None:
+    """Read a name in `bundles/`: bundle and tag if it is that of a signature."""
+    match = _SIGNATURE.fullmatch(name)
+    return (match["id"], match["tag"]) if match else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """What the key of an object says of it; one of the three is set."""
+    """What the key of an object says of it; one of the four is set."""
 
     prefix: EnvironmentPrefix
     manifest: str = ""
     """Id of the bundle whose manifest it is."""
     mark: tuple[str, str] | None = None
     """Id of the bundle that it marks, and the mark."""
+    signature: tuple[str, str] | None = None
+    """Id of the bundle that it signs, and the tag of the key."""
     chunk: Digest | None = None
 
 
@@ -99,6 +113,8 @@ def place(key: str) -> Placed | None:
     if match["folder"] == "chunks":
         chunk = _CHUNK.fullmatch(name)
         return Placed(prefix=prefix, chunk=Digest(chunk["digest"])) if chunk else None
+    if signature := _SIGNATURE.fullmatch(name):
+        return Placed(prefix=prefix, signature=(signature["id"], signature["tag"]))
     bundle = _BUNDLE.fullmatch(name)
     if bundle is None:
         return None

@@ -1,21 +1,16 @@
-"""The manifest of a bundle: its values, and their msgpack form inside a DSSE envelope.
+"""The manifest of a bundle: its values, and their msgpack form inside an envelope."""
 
-The envelope is that of https://github.com/secure-systems-lab/dsse, written as msgpack instead of JSON. Its list of
-signatures may be empty.
-"""
-
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from megacache._digest import Digest
 from megacache._document import Node, pack
+from megacache._envelope import Envelope, Signature, open_envelope
 from megacache._environment import Environment
 from megacache.errors import FormatError, UnsupportedFormatError
 
 FORMAT = (1, 1)
 """Major and minor version. A reader refuses another major, and passes over fields of a later minor."""
-PAYLOAD_TYPE = "application/vnd.megacache.manifest.v1+msgpack"
 MAX_MANIFEST_SIZE = 64 << 20
 """Bytes; a larger object at a manifest's name is not read."""
 MAX_CHUNK_SIZE = 2 << 30
@@ -94,39 +89,25 @@ class Manifest:
     """The publisher's own words."""
 
 
-def seal(manifest: Manifest) -> bytes:
-    """Write a manifest in an envelope without signatures; raise `FormatError` if no reader would accept it."""
+def seal(manifest: Manifest, sign: Callable[[bytes], Signature] | None = None) -> bytes:
+    """Write a manifest in an envelope, signed if asked for; raise `FormatError` if no reader would accept it."""
     try:
         payload = pack(_document(manifest))
     except (ValueError, OverflowError) as error:
         msg = f"cannot be written: {error}"
         raise FormatError(msg, path="manifest") from error
-    sealed = pack({"payloadType": PAYLOAD_TYPE, "payload": payload, "signatures": []})
-    unseal(sealed)
-    return sealed
+    parse_manifest(payload)
+    return Envelope(payload=payload, signatures=(sign(payload),) if sign else ()).pack()
 
 
 def unseal(data: bytes) -> Manifest:
-    """Read an envelope and the manifest in it; raise `FormatError` where it is not what it should be."""
-    envelope = Node.unpack(data, "envelope")
-    payload_type = envelope.field("payloadType")
-    if payload_type.text() != PAYLOAD_TYPE:
-        raise _refusal(payload_type)
-    envelope.field("signatures").items()
-    return _parse(Node.unpack(envelope.field("payload").data(), "manifest"))
+    """Read an envelope and the manifest in it, whoever has signed it."""
+    return parse_manifest(open_envelope(data).payload)
 
 
-def signers(data: bytes) -> tuple[str, ...]:
-    """Name the keys that an envelope is said to be signed with; nothing is verified."""
-    signatures = Node.unpack(data, "envelope").field("signatures").items()
-    return tuple(signature.field("keyid").text() for signature in signatures)
-
-
-def _refusal(payload_type: Node) -> FormatError:
-    if re.fullmatch(r"application/vnd\.megacache\.manifest\.v\d+\+msgpack", payload_type.text()):
-        msg = f"{payload_type.text()!r} is of another major version"
-        return UnsupportedFormatError(msg, path=payload_type.path, hint="upgrade megacache")
-    return payload_type.wrong(PAYLOAD_TYPE)
+def parse_manifest(payload: bytes) -> Manifest:
+    """Read a manifest; raise `FormatError` where it is not what it should be."""
+    return _parse(Node.unpack(payload, "manifest"))
 
 
 def _document(manifest: Manifest) -> Mapping[str, object]:

@@ -17,6 +17,7 @@ from megacache._results import Progress, ProgressCallback, PublishResult, Publis
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from megacache.errors import AccessError
 
 _log = logging.getLogger("megacache")
@@ -35,6 +36,8 @@ class Publication:
         url: str,
         labels: Mapping[str, str],
         max_bytes: int | None = None,
+        policy: TrustPolicy | None = None,
+        signer: Any = None,
     ) -> None:
         self._recorded = recorded
         self._session = session
@@ -43,6 +46,8 @@ class Publication:
         self._url = url
         self._labels = labels
         self._max_bytes = max_bytes
+        self._policy = policy
+        self._signer = signer
         self._warnings = list(recorded.warnings)
 
     def run(self, open_store: Callable[[], Store]) -> PublishResult:
@@ -56,7 +61,7 @@ class Publication:
         if not new:
             return self._result(PublishStatus.UNCHANGED)
         with self._clock.stage("open"):
-            catalog = Catalog.of(open_store(), self._recorded.environment)
+            catalog = Catalog.of(open_store(), self._recorded.environment, self._policy)
         parents = set(self._session.bundles)
         with self._clock.stage("list"):
             left = self._uncovered(new, catalog, parents)
@@ -119,7 +124,7 @@ class Publication:
                 labels=self._labels,
                 files=files,
             )
-            created = catalog.announce(manifest)
+            created = catalog.announce(manifest, self._signer)
         if created:
             self._session.written.add(bundle)
         carried = [chunk for chunk in chunks if chunk.part != _explain_part.PART]

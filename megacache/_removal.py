@@ -20,6 +20,8 @@ class RemovalPlan:
     bundles: tuple[str, ...]
     marks: tuple[tuple[str, str], ...]
     """Bundle and mark."""
+    signatures: tuple[tuple[str, str], ...]
+    """Bundle and tag of the key."""
     chunks: tuple[Digest, ...]
     """Those that no other bundle needs."""
     size: int
@@ -28,13 +30,16 @@ class RemovalPlan:
     """Chunks that stay, because a manifest of another bundle cannot be read and may name them."""
 
     def apply(self, store: Store, progress: ProgressCallback) -> None:
-        """Remove manifests first, for a bundle exists while its manifest does, then marks, then chunks.
+        """Remove manifests first, for a bundle exists while its manifest does, then what lies beside them, then chunks.
 
         A bundle never becomes visible again on the way. What is gone already is no fault.
         """
         steps = [
             [self.prefix.manifest(bundle) for bundle in self.bundles],
-            [self.prefix.mark(bundle, mark) for bundle, mark in self.marks],
+            [
+                *(self.prefix.mark(bundle, mark) for bundle, mark in self.marks),
+                *(self.prefix.signature(bundle, tag) for bundle, tag in self.signatures),
+            ],
             [self.prefix.chunk(digest) for digest in self.chunks],
         ]
         done, total = 0, sum(map(len, steps))
@@ -80,6 +85,7 @@ def _plan(holding: Holding, bundles: list[str], chunks: set[Digest], *, kept: in
         prefix=holding.prefix,
         bundles=tuple(bundles),
         marks=tuple((bundle, mark) for bundle in marked for mark in sorted(holding.marks[bundle])),
+        signatures=tuple(one for one in sorted(holding.signatures) if everything or one[0] in bundles),
         chunks=tuple(sorted(chunks)),
         size=size,
         kept=kept,

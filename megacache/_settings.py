@@ -29,6 +29,12 @@ class Settings:
     """`MEGACACHE_DISABLE`: do nothing, report `disabled`."""
     read_only: bool
     """`MEGACACHE_READ_ONLY`: warm, but publish nothing."""
+    trusted_keys: tuple[str, ...] | None = None
+    """`MEGACACHE_TRUSTED_KEYS`: files of public keys, with `:` between them; None if anyone is trusted."""
+    trust_threshold: int = 1
+    """`MEGACACHE_TRUST_THRESHOLD`: how many of them must have signed."""
+    signing_key: str | None = None
+    """`MEGACACHE_SIGNING_KEY`: a file or a URI of the key to sign with."""
 
     @classmethod
     def read(cls) -> Self:
@@ -37,6 +43,9 @@ class Settings:
             url=os.environ.get("MEGACACHE_URL") or None,
             disabled=_switch("MEGACACHE_DISABLE"),
             read_only=_switch("MEGACACHE_READ_ONLY"),
+            trusted_keys=tuple(filter(None, os.environ.get("MEGACACHE_TRUSTED_KEYS", "").split(os.pathsep))) or None,
+            trust_threshold=_count("MEGACACHE_TRUST_THRESHOLD", default=1),
+            signing_key=os.environ.get("MEGACACHE_SIGNING_KEY") or None,
         )
 
     def url_or_default(self, url: str | os.PathLike[str] | None) -> str:
@@ -154,6 +163,14 @@ def _seconds(name: str, default: float) -> float:
         msg = f"{name}={value!r} is no number of seconds"
         raise SettingsError(msg, hint="use a number such as 30")
     return seconds
+
+
+def _count(name: str, *, default: int) -> int:
+    value = os.environ.get(name, "").strip()
+    if value.isdecimal() or not value:
+        return int(value or default)
+    msg = f"{name}={value!r} is no number"
+    raise SettingsError(msg, hint="use a whole number")
 
 
 def _level(name: str) -> str | None:

@@ -84,6 +84,12 @@ class Store:
             fs, root = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
         return cls(fs, root, url=shown, deadline=deadline)
 
+    @property
+    def scope(self) -> str:
+        """Name the place in one way, however its URL is written; a signature is made for it."""
+        protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
+        return f"{protocol}://{self._root}"
+
     def within(self, deadline: Deadline) -> "Store":
         """Give the same store under another deadline."""
         return Store(self._fs, self._root, url=self.url, deadline=deadline)

@@ -12,6 +12,7 @@ from megacache._layout import environment_prefix
 from megacache._manifest import Manifest
 from megacache._results import Progress, ProgressCallback
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from megacache.errors import FormatError, IntegrityError, MegacacheError
 
 
@@ -35,17 +36,17 @@ class Verified:
     """Chunks that no manifest names: harmless, as an interrupted publication leaves them. None if a manifest is bad."""
 
 
-def verify(store: Store, holding: Holding, progress: ProgressCallback) -> Verified:
-    """Read every manifest and every chunk, and compare them with what they should be.
+def verify(store: Store, holding: Holding, progress: ProgressCallback, policy: TrustPolicy | None = None) -> Verified:
+    """Read every manifest and every chunk, and compare them with what they should be, and with who should have signed.
 
     Raises `StoreError` only where the store fails as a whole.
     """
-    return _Verification(store, holding, progress).run()
+    return _Verification(store, holding, progress, policy).run()
 
 
 class _Verification:
-    def __init__(self, store: Store, holding: Holding, progress: ProgressCallback) -> None:
-        self._catalog = Catalog(store, holding.prefix)
+    def __init__(self, store: Store, holding: Holding, progress: ProgressCallback, policy: TrustPolicy | None) -> None:
+        self._catalog = Catalog(store, holding.prefix, policy, holding.signatures)
         self._holding = holding
         self._progress = progress
         self._faults: dict[str, list[MegacacheError]] = {bundle: [] for bundle in sorted(holding.manifests)}

@@ -16,6 +16,7 @@ from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatu
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from megacache.errors import (
     CompilerError,
     MegacacheError,
@@ -55,10 +56,11 @@ class Warming:
         progress: ProgressCallback,
         *,
         files: bool,
+        policy: TrustPolicy | None = None,
     ) -> None:
         self._store = store
         self._environment = environment
-        self._catalog = Catalog.of(store, environment)
+        self._catalog = Catalog.of(store, environment, policy)
         self._session = session
         self._clock = clock
         self._progress = progress

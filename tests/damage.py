@@ -10,8 +10,9 @@ from megacache._blob import Artifact, build_blob
 from megacache._bundle import bundle_id
 from megacache._chunk import Payload, pack_chunk
 from megacache._document import pack
+from megacache._envelope import PAYLOAD_TYPE
 from megacache._files import CompiledFile
-from megacache._manifest import PAYLOAD_TYPE, Manifest, seal, unseal
+from megacache._manifest import Manifest, seal, unseal
 
 
 def manifest_path(store: Path) -> Path:

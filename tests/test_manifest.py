@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from megacache._digest import Digest
 from megacache._document import pack
+from megacache._envelope import PAYLOAD_TYPE
 from megacache._manifest import (
     FORMAT,
     MAX_CHUNK_SIZE,
-    PAYLOAD_TYPE,
     ArtifactRef,
     ChunkRef,
     FileRef,

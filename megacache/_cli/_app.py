@@ -22,6 +22,8 @@ COMMANDS = {
     "export": "blob",
     "import": "blob",
     "rm": "rm",
+    "keygen": "keys",
+    "sign": "keys",
     "run": "run",
     "sidecar": "sidecar",
     "demo": "demo",

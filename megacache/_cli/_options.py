@@ -13,6 +13,7 @@ from megacache._cli._selection import Selection
 from megacache._deadline import Deadline
 from megacache._settings import Settings
 from megacache._store import Store
+from megacache._trust import Keys
 from megacache.errors import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -56,6 +57,30 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
         metavar="SECONDS",
         help="Give up after so long.",
     )
+
+
+def with_policy(command: Command) -> Command:
+    """Let a command name trusted keys: it is given a `TrustPolicy`, or None."""
+
+    @functools.wraps(command)
+    def trusting(*, trusted_keys: tuple[str, ...], trust_threshold: int | None, **others: Any) -> None:
+        keys = Keys(trusted=trusted_keys or None, threshold=trust_threshold)
+        command(policy=keys.policy(Settings.read()), **others)
+
+    for option in (
+        click.option(
+            "--trust-threshold", type=click.IntRange(1), metavar="N", help="So many of them must have signed."
+        ),
+        click.option(
+            "--trusted-keys",
+            multiple=True,
+            type=click.Path(exists=True, dir_okay=False),
+            metavar="FILE",
+            help="Public key that must have signed; MEGACACHE_TRUSTED_KEYS if left out. May be given several times.",
+        ),
+    ):
+        option(trusting)
+    return trusting  # type: ignore[return-value]
 
 
 def with_selection(command: Command) -> Command:

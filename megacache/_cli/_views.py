@@ -48,12 +48,12 @@ def bundle_view(manifest: Manifest) -> View:
     }
 
 
-def full_view(manifest: Manifest, signers: tuple[str, ...]) -> View:
+def full_view(manifest: Manifest, signers: list[str]) -> View:
     """Describe a bundle down to each artifact, file and chunk."""
     return {
         **bundle_view(manifest),
         "environment": {"facts": dict(manifest.environment.facts), "recorded": dict(manifest.environment.recorded)},
-        "signatures": list(signers),
+        "signatures": signers,
         "artifact_index": [
             {"kind": one.kind, "key": one.key, "digest": str(one.digest), "size": one.size}
             for one in manifest.artifacts

@@ -7,8 +7,9 @@ from megacache._cli._options import json_option, with_store
 from megacache._cli._output import age_text, emit, print_table, size_text
 from megacache._cli._selection import bundle_of
 from megacache._cli._views import View, counts_text, full_view, labels_text
-from megacache._inventory import Inventory
-from megacache._manifest import signers, unseal
+from megacache._envelope import open_envelope
+from megacache._inventory import Holding, Inventory
+from megacache._manifest import unseal
 from megacache._store import Store
 
 
@@ -27,13 +28,19 @@ def inspect_command(*, store: Store, bundle: str, as_json: bool) -> None:
     """  # noqa: D301 - as click wants it
     holding, found = bundle_of(Inventory.of(store).holdings, bundle, store.url)
     sealed = Catalog(store, holding.prefix).read_sealed(found, holding.manifests[found])
-    view = full_view(unseal(sealed), signers(sealed))
+    view = full_view(unseal(sealed), _signers(sealed, holding, found))
     view["marks"] = sorted(holding.marks.get(found, ()))
     if as_json:
         emit({"url": store.url, **view}, command="inspect")
         return
     print_table(("BUNDLE", found), _summary(view, holding.prefix.path))
     _print_index(view)
+
+
+def _signers(sealed: bytes, holding: Holding, bundle: str) -> list[str]:
+    """Name the keys that are said to have signed; nothing is verified."""
+    inside = [f"{one.keyid} for {one.scope}" for one in open_envelope(sealed).signatures]
+    return inside + [f"key {tag}, added later" for signed, tag in holding.signatures if signed == bundle]
 
 
 def _summary(view: View, place: str) -> list[tuple[str, str]]:

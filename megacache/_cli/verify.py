@@ -3,7 +3,7 @@
 import click
 
 from megacache._cli._app import EXIT_NO
-from megacache._cli._options import json_option, with_selection, with_store
+from megacache._cli._options import json_option, with_policy, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
 from megacache._cli._selection import Selection
 from megacache._cli._views import View
@@ -11,17 +11,19 @@ from megacache._explanation import counted
 from megacache._inventory import Holding, Inventory
 from megacache._results import ProgressCallback
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from megacache._verification import verify
 
 
 @click.command("verify")
 @with_store(timeout=3600, required=False)
 @with_selection
+@with_policy
 @json_option
-def verify_command(*, store: Store, selection: Selection, as_json: bool) -> None:
-    """Read everything in a cache and compare it with its digests and manifests.
+def verify_command(*, store: Store, selection: Selection, policy: TrustPolicy | None, as_json: bool) -> None:
+    """Read everything in a cache and compare it with its digests and manifests, and with trusted keys.
 
-    Exits with 1 if a bundle is damaged, or if there is none.
+    Exits with 1 if a bundle is damaged or not signed as it should be, or if there is none.
 
     \b
     Example:
@@ -29,7 +31,7 @@ def verify_command(*, store: Store, selection: Selection, as_json: bool) -> None
     """  # noqa: D301 - as click wants it
     chosen = selection.of(Inventory.of(store), store.url)
     with progress_bar("verifying") as progress:
-        views = [_view(store, holding, progress) for holding in chosen]
+        views = [_view(store, holding, progress, policy) for holding in chosen]
     bundles = [bundle for view in views for bundle in view["bundles"]]
     damaged = [bundle for bundle in bundles if bundle["faults"]]
     if as_json:
@@ -45,8 +47,8 @@ def verify_command(*, store: Store, selection: Selection, as_json: bool) -> None
         click.get_current_context().exit(EXIT_NO)
 
 
-def _view(store: Store, holding: Holding, progress: ProgressCallback) -> View:
-    found = verify(store, holding, progress)
+def _view(store: Store, holding: Holding, progress: ProgressCallback, policy: TrustPolicy | None) -> View:
+    found = verify(store, holding, progress, policy)
     return {
         "device": holding.prefix.device,
         "fingerprint": holding.prefix.fingerprint,

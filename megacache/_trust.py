@@ -1,0 +1,187 @@
+"""The one door to signatures: securesystemslib, which is imported only where a key is named."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megacache._envelope import Envelope, Signature, signed_type, tag_of
+from megacache._settings import Settings
+from megacache.errors import SettingsError, UntrustedError
+
+KeySource = str | os.PathLike[str]
+"""A public key: the path of a PEM file, or of a JSON file as securesystemslib describes keys."""
+_FILE = "file2"
+_IMPORTABLE = frozenset({"awskms", "gcpkms", "hv"})
+"""Schemes of signers that tell their public key when they are asked by its name alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What a caller says of keys; what it leaves out, the environment may say."""
+
+    trusted: tuple[KeySource, ...] | None = None
+    threshold: int | None = None
+    sign_with: Any = None
+
+    def policy(self, settings: Settings) -> "TrustPolicy | None":
+        """Give the policy of readers; None if nothing is said of whom to trust."""
+        trusted = self.trusted if self.trusted is not None else settings.trusted_keys
+        if trusted is None:
+            return None
+        return TrustPolicy.read(trusted, settings.trust_threshold if self.threshold is None else self.threshold)
+
+    def signer(self, settings: Settings) -> Any:
+        """Give the signer of writers; None if there is no key to sign with."""
+        key = self.sign_with or settings.signing_key
+        return load_signer(key) if key else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustPolicy:
+    """Whose signatures are needed."""
+
+    keys: tuple[Any, ...]
+    """Public keys, as securesystemslib knows them."""
+    threshold: int
+    """How many of them must have signed."""
+
+    @classmethod
+    def read(cls, sources: Iterable[KeySource], threshold: int = 1) -> "TrustPolicy":
+        """Read public keys; raise `SettingsError` for a key that is none, and for a policy that cannot be met."""
+        keys = {key.keyid: key for key in map(read_public_key, sources)}
+        if not 1 <= threshold <= len(keys):
+            msg = f"{threshold} of {len(keys)} trusted keys must sign"
+            raise SettingsError(msg, hint="name at least one key, and a threshold from 1 to their number")
+        return cls(keys=tuple(keys.values()), threshold=threshold)
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Give the tags of the keys."""
+        return frozenset(tag_of(key.keyid) for key in self.keys)
+
+    def check(self, envelope: Envelope, scope: str) -> None:
+        """Raise `UntrustedError` unless enough of the keys have signed the payload for this cache."""
+        valid = {
+            key.keyid for key in self.keys if any(_is_valid(key, one, envelope, scope) for one in envelope.signatures)
+        }
+        if len(valid) < self.threshold:
+            msg = f"{len(valid)} valid signatures for {scope}, of {self.threshold} that are needed"
+            raise UntrustedError(msg, hint=_why(envelope, {key.keyid for key in self.keys}, scope))
+
+
+def read_public_key(source: KeySource) -> Any:
+    """Read a public key from a file, PEM or JSON."""
+    with _translated(f"reading the public key {source}"):
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+        data = Path(source).read_bytes()
+        if data.lstrip().startswith(b"{"):
+            document = json.loads(data)
+            return _library().Key.from_dict(document.pop("keyid"), document)
+        return _library().SSlibKey.from_crypto(load_pem_public_key(data))
+
+
+def load_signer(key: Any) -> Any:
+    """Give the signer that a path or a URI names; a signer of securesystemslib's is one already.
+
+    A path is that of a PEM file with a private key. `awskms:`, `gcpkms:` and `hv:` name a key in a service, and every
+    other URI of securesystemslib's can be given as the signer that its library makes of it.
+    """
+    with _translated("loading the signing key"):
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        library = _library()
+        if isinstance(key, library.Signer):
+            return key
+        name = os.fspath(key)
+        scheme, colon, rest = name.partition(":")
+        if not colon or scheme == _FILE or scheme not in library.SIGNER_FOR_URI_SCHEME:
+            path = rest if scheme == _FILE else name
+            return library.CryptoSigner(load_pem_private_key(Path(path).read_bytes(), None))
+        if scheme not in _IMPORTABLE:
+            msg = f"{scheme}: keys cannot be named by a URI alone"
+            raise SettingsError(msg, hint="give a securesystemslib signer")
+        uri, public_key = library.SIGNER_FOR_URI_SCHEME[scheme].import_(rest)
+        return library.Signer.from_priv_key_uri(uri, public_key)
+
+
+def sign(signer: Any, payload: bytes, scope: str) -> Signature:
+    """Sign a payload for a cache."""
+    with _translated("signing"):
+        from securesystemslib.dsse import Envelope as Dsse
+
+        made = Dsse(payload, signed_type(scope), {}).sign(signer)
+        details = json.dumps(made.unrecognized_fields).encode() if made.unrecognized_fields else b""
+        return Signature(keyid=made.keyid, scope=scope, sig=bytes.fromhex(made.signature), details=details)
+
+
+def generate_key(path: Path) -> str:
+    """Make an Ed25519 key pair: the private key at a path, readable by its owner alone, the public one beside it.
+
+    Returns the id of the key; the public key's file has the ending `.pub`. Raises `SettingsError` if one is there.
+    """
+    with _translated("making a key"):
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        signer = _library().CryptoSigner.generate_ed25519()
+        public = path.with_name(f"{path.name}.pub")
+        for target, mode, content in (
+            (path, 0o600, signer.private_bytes),
+            (
+                public,
+                0o644,
+                signer.public_key._crypto_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            ),
+        ):
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        return str(signer.public_key.keyid)
+
+
+def _library() -> Any:
+    from securesystemslib import signer
+
+    return signer
+
+
+def _is_valid(key: Any, signature: Signature, envelope: Envelope, scope: str) -> bool:
+    if signature.keyid != key.keyid or signature.scope != scope:
+        return False
+    from securesystemslib.dsse import Envelope as Dsse
+    from securesystemslib.exceptions import Error
+
+    try:
+        fields = json.loads(signature.details) if signature.details else {}
+        made = _library().Signature(signature.keyid, signature.sig.hex(), fields)
+        key.verify_signature(made, Dsse(envelope.payload, signed_type(scope), {}).pae())
+    except (Error, ValueError, TypeError, KeyError):
+        return False
+    return True
+
+
+def _why(envelope: Envelope, trusted: set[str], scope: str) -> str:
+    known = [signature for signature in envelope.signatures if signature.keyid in trusted]
+    if not known:
+        return "none of the trusted keys has signed it: publish with one, or run `megacache sign`"
+    if all(signature.scope != scope for signature in known):
+        return f"it is signed for {known[0].scope[:200]}, and may have been copied from there: run `megacache sign`"
+    return "find out who changed it"
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Let no foreign exception out; what is secret is in none of them."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except ImportError as error:
+        raise SettingsError(f"{doing} failed: {error}", hint='pip install "megacache[signing]"') from error
+    except Exception as error:
+        msg = f"{doing} failed: {type(error).__name__}: {str(error)[:200]}"
+        raise SettingsError(msg, hint="check the key and what it is named by") from error

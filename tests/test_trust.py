@@ -1,0 +1,288 @@
+"""With trusted keys, what they have not signed for this very place is not opened."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from megacache import _catalog, _trust
+from megacache._catalog import Catalog
+from megacache._cli._app import app
+from megacache._envelope import open_envelope, pack_signatures, tag_of
+from megacache._manifest import Manifest
+from megacache._store import Store
+from megacache._trust import TrustPolicy
+from megacache.errors import BundleError, SettingsError, UntrustedError
+from tests.builders import Bundle, artifact, bundle, environment, open_store, prefix_of, upload
+from tests.processes import Processes, step
+
+HERE = environment()
+PLACE = prefix_of(HERE)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[Path]:
+    """Make three key pairs."""
+    paths = [tmp_path / f"key{n}.pem" for n in range(3)]
+    for path in paths:
+        _trust.generate_key(path)
+    return paths
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Open an empty store on disk."""
+    return open_store((tmp_path / "store").as_uri())
+
+
+def public(path: Path) -> str:
+    """Name the public key of a pair."""
+    return f"{path}.pub"
+
+
+def policy(*paths: Path, threshold: int = 1) -> TrustPolicy:
+    """Trust some keys."""
+    return TrustPolicy.read(map(public, paths), threshold)
+
+
+def publish(store: Store, one: Bundle, key: Path | None = None) -> None:
+    """Put a bundle into a store, signed or not."""
+    place = prefix_of(one.manifest.environment)
+    for chunk in one.chunks:
+        store.create(place.chunk(chunk.ref.digest), chunk.stored)
+    signer = _trust.load_signer(key) if key else None
+    Catalog.of(store, one.manifest.environment).announce(one.manifest, signer)
+
+
+def sign_later(store: Store, one: Bundle, key: Path, scope: str | None = None) -> None:
+    """Put a signature beside a manifest."""
+    sealed = store.read(PLACE.manifest(one.manifest.bundle), size=1 << 20)
+    signature = _trust.sign(_trust.load_signer(key), open_envelope(sealed).payload, scope or store.scope)
+    store.create(PLACE.signature(one.manifest.bundle, signature.tag), pack_signatures([signature]))
+
+
+def read(store: Store, *trusted: Path, threshold: int = 1) -> Sequence[Manifest]:
+    """Read the manifests that a policy accepts; raise the first fault."""
+    catalog = Catalog.of(store, HERE, policy(*trusted, threshold=threshold))
+    return [done.result() for done in catalog.read(catalog.list().visible)]
+
+
+def test_signed_bundle_is_read(store: Store, keys: list[Path]) -> None:
+    """What a trusted key has signed is accepted, whichever of several keys it was."""
+    one = bundle([artifact()])
+    publish(store, one, keys[0])
+    assert read(store, keys[0]) == [one.manifest]
+    assert read(store, keys[1], keys[0]) == [one.manifest]
+
+
+@pytest.mark.parametrize("signer", [None, 1], ids=["unsigned", "other key"])
+def test_others_are_not_opened(
+    store: Store, keys: list[Path], signer: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unsigned manifest, and one that another key has signed, is refused before its payload is parsed."""
+    publish(store, bundle([artifact()]), None if signer is None else keys[signer])
+    monkeypatch.setattr(_catalog, "parse_manifest", lambda _: pytest.fail("the payload was parsed"))
+    with pytest.raises(UntrustedError, match="signed"):
+        read(store, keys[0])
+
+
+def test_one_bit_is_enough(store: Store, keys: list[Path]) -> None:
+    """Whatever bit of a signed object is changed, it is refused, or says what was signed."""
+    one = bundle([artifact()])
+    publish(store, one, keys[0])
+    sealed = store.read(PLACE.manifest(one.manifest.bundle), size=1 << 20)
+    catalog = Catalog.of(store, HERE, policy(keys[0]))
+    accepted = 0
+    for at in range(len(sealed)):
+        changed = bytearray(sealed)
+        changed[at] ^= 1 << at % 8
+        try:
+            found = catalog._opened(one.manifest.bundle, bytes(changed))
+        except BundleError:
+            continue
+        accepted += 1
+        assert found == one.manifest
+    assert accepted < len(b"payloadTypescopedetailssignatures") * 2
+
+
+def test_threshold_needs_different_keys(store: Store, keys: list[Path]) -> None:
+    """Two signatures are needed where two are asked for; two by one key are one."""
+    one = bundle([artifact()])
+    publish(store, one, keys[0])
+    with pytest.raises(UntrustedError, match=r"1 valid signatures .* of 2"):
+        read(store, *keys, threshold=2)
+    sign_later(store, one, keys[0])
+    with pytest.raises(UntrustedError):
+        read(store, *keys, threshold=2)
+    sign_later(store, one, keys[2])
+    assert read(store, *keys, threshold=2) == [one.manifest]
+
+
+def test_signature_can_be_added_later(store: Store, keys: list[Path]) -> None:
+    """What was published unsigned, or with a key that is no longer trusted, is accepted once it is signed again."""
+    one = bundle([artifact()])
+    publish(store, one, keys[0])
+    sign_later(store, one, keys[1])
+    assert read(store, keys[1]) == [one.manifest]
+    with pytest.raises(UntrustedError):
+        read(store, keys[2])
+
+
+def test_copy_to_another_place_does_not_verify(store: Store, tmp_path: Path, keys: list[Path]) -> None:
+    """A manifest, with its signature, that was moved under another URL is refused, and the reason says from where."""
+    one = bundle([artifact()])
+    publish(store, one, keys[0])
+    other = open_store((tmp_path / "other").as_uri())
+    for entry in store.list():
+        other.create(entry.key, store.read(entry.key, size=entry.size))
+    with pytest.raises(UntrustedError, match=r"it is signed for file:///.*/store"):
+        read(other, keys[0])
+
+
+def test_copy_to_another_name_or_environment_does_not_verify(store: Store, keys: list[Path]) -> None:
+    """Under the name of another bundle, or in the folder of another environment, a signed manifest is a replay."""
+    one = bundle([artifact()])
+    publish(store, one, keys[0])
+    sealed = store.read(PLACE.manifest(one.manifest.bundle), size=1 << 20)
+    other = prefix_of(environment(triton="other"))
+    store.create(PLACE.manifest("a" * 32), sealed)
+    store.create(other.manifest(one.manifest.bundle), sealed)
+    for place, name in ((PLACE, "a" * 32), (other, one.manifest.bundle)):
+        with pytest.raises(UntrustedError, match="manifest"):
+            Catalog(store, place, policy(keys[0])).read_one(name, len(sealed))
+
+
+def test_forged_signature_object_is_passed_over(store: Store, keys: list[Path]) -> None:
+    """Garbage at the place of a later signature neither helps nor harms."""
+    one = bundle([artifact()])
+    publish(store, one, keys[0])
+    tag = tag_of(_trust.read_public_key(public(keys[0])).keyid)
+    store.create(PLACE.signature(one.manifest.bundle, tag), b"\xc1garbage")
+    assert read(store, keys[0]) == [one.manifest]
+
+
+@pytest.mark.parametrize("threshold", [0, 2])
+def test_policy_that_cannot_be_met_is_refused(keys: list[Path], threshold: int) -> None:
+    """Fewer than one signature, or more than there are keys, is a mistake."""
+    with pytest.raises(SettingsError, match="trusted keys must sign"):
+        policy(keys[0], keys[0], threshold=threshold)
+
+
+def test_no_keys_are_no_policy() -> None:
+    """An empty list of keys is a mistake as well, and does not switch the check off."""
+    with pytest.raises(SettingsError):
+        TrustPolicy.read([])
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"{}", b'{"keyid": 1}'])
+def test_file_that_is_no_key_is_told(tmp_path: Path, content: bytes) -> None:
+    """A file that holds no key is refused by its name."""
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=str(path)):
+        _trust.read_public_key(path)
+    with pytest.raises(SettingsError, match="signing key"):
+        _trust.load_signer(path)
+
+
+def test_public_key_may_be_json(store: Store, keys: list[Path], tmp_path: Path) -> None:
+    """A key as securesystemslib describes it is read as well."""
+    key = _trust.read_public_key(public(keys[0]))
+    described = tmp_path / "key.json"
+    described.write_text(json.dumps({"keyid": key.keyid, **key.to_dict()}))
+    publish(store, bundle([artifact()]), keys[0])
+    catalog = Catalog.of(store, HERE, TrustPolicy.read([described]))
+    assert [done.fault for done in catalog.read(catalog.list().visible)] == [None]
+
+
+def test_private_key_is_private(keys: list[Path]) -> None:
+    """Only the owner reads a new private key, and a key is never overwritten."""
+    assert stat.S_IMODE(keys[0].stat().st_mode) == 0o600
+    assert "PRIVATE" not in Path(public(keys[0])).read_text()
+    before = keys[0].read_bytes()
+    with pytest.raises(SettingsError):
+        _trust.generate_key(keys[0])
+    assert keys[0].read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["azurekms:x", "gnupg:x"])
+def test_signer_that_needs_more_than_a_name_is_told(name: str) -> None:
+    """A service whose keys cannot be named by a URI alone is told with what to do."""
+    with pytest.raises(SettingsError, match="give a securesystemslib signer"):
+        _trust.load_signer(name)
+
+
+def test_library_is_an_extra(keys: list[Path]) -> None:
+    """Without securesystemslib, naming a key is an error that says what to install; nothing is trusted meanwhile."""
+    code = (
+        "import sys; sys.modules['securesystemslib'] = sys.modules['cryptography'] = None\n"
+        "from megacache._trust import TrustPolicy\n"
+        "try: TrustPolicy.read([sys.argv[1]])\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, public(keys[0])], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("SettingsError")
+    assert 'pip install "megacache[signing]"' in done.stdout
+
+
+def test_process_loads_what_is_signed_and_nothing_else(processes: Processes, keys: list[Path], tmp_path: Path) -> None:
+    """A warm start with trusted keys refuses an unsigned cache, leaves no file behind, and takes it once signed."""
+    url, trusted = str(tmp_path / "store"), [public(keys[0])]
+    folder = processes.new_folder()
+    processes.run(step("run", model="doubling"), step("publish", url=url))
+    before = sorted(folder.rglob("*"))
+    refused, on_disk = processes.run(
+        step("warm", url=url, trusted_keys=trusted), step("artifacts_on_disk"), folder=folder
+    )
+    assert (refused["status"], refused["error"]) == ("untrusted", "UntrustedError")
+    assert "none of the trusted keys has signed it" in refused["reason"]
+    assert (on_disk, sorted(folder.rglob("*"))) == ({"fxgraph": 0, "aotautograd": 0}, before)
+    signed = CliRunner().invoke(app, ["sign", url, "--key", str(keys[0])])
+    assert signed.exit_code == 0, signed.output
+    warmed, ran = processes.run(
+        step("warm", url=url), step("run", model="doubling"), environment={"MEGACACHE_TRUSTED_KEYS": trusted[0]}
+    )
+    assert (warmed["status"], ran["fx_hit"], ran["fx_miss"]) == ("loaded", 1, 0)
+
+
+def test_process_signs_what_it_publishes(processes: Processes, keys: list[Path], tmp_path: Path) -> None:
+    """With a key, by argument or variable, a publication is signed; an unsigned bundle covers nothing."""
+    url, trusted = str(tmp_path / "store"), [public(keys[0])]
+    variables = {"MEGACACHE_SIGNING_KEY": str(keys[0]), "MEGACACHE_TRUSTED_KEYS": trusted[0]}
+    processes.run(step("run", model="doubling"), step("publish", url=url))
+    _, published = processes.run(step("run", model="doubling"), step("publish", url=url), environment=variables)
+    assert published["status"] == "published"
+    warmed, ran = processes.run(step("warm", url=url, trusted_keys=trusted), step("run", model="doubling"))
+    assert (warmed["status"], len(warmed["bundles"]), ran["fx_miss"]) == ("loaded", 1, 0)
+    assert "none of the trusted keys has signed it" in warmed["warnings"][0]
+
+
+def test_command_line_makes_signs_and_verifies(store: Store, tmp_path: Path) -> None:
+    """A key is made, what is published is signed once, and verified; before that, and with other keys, it is not."""
+    upload(store, bundle([artifact()]))
+    url, key, other = str(tmp_path / "store"), str(tmp_path / "new.pem"), str(tmp_path / "other.pem")
+
+    def invoke(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, arguments)
+        return done.exit_code, done.output
+
+    assert [invoke("keygen", path)[0] for path in (key, other)] == [0, 0]
+    assert invoke("keygen", key)[0] == 2
+    assert invoke("verify", url)[0] == 0
+    assert invoke("verify", url, "--trusted-keys", f"{key}.pub")[0] == 1
+    assert invoke("sign", url)[0] == 2
+    assert "1 bundle signed" in invoke("sign", url, "--key", key)[1]
+    assert "0 bundles signed" in invoke("sign", url, "--key", key)[1]
+    assert invoke("verify", url, "--trusted-keys", f"{key}.pub")[0] == 0
+    code, told = invoke("verify", url, "--trusted-keys", f"{other}.pub")
+    assert (code, "none of the trusted keys has signed it" in told) == (1, True)
+    name = os.listdir(tmp_path / "store" / PLACE.bundles)[0][:32]  # noqa: PTH208 - any name will do
+    assert "added later" in invoke("inspect", url, name)[1]
+    assert invoke("rm", url, "--all", "--yes")[0] == 0
+    assert store.list() == ()
