@@ -58,8 +58,8 @@ class Explaining:
         policy: TrustPolicy | None = None,
     ) -> None:
         self._store = store
-        self._environment = environment
-        self._catalog = Catalog.of(store, environment, policy)
+        self._environment = environment.of_epoch(store.epoch)
+        self._catalog = Catalog.of(store, self._environment, policy)
         self._session = session
         self._graphs = [artifact for artifact in recorded if artifact.kind == "inductor"]
         self._entries = [artifact for artifact in recorded if artifact.kind == "aot_autograd"]

@@ -40,6 +40,7 @@ class Publication:
         signer: Any = None,
     ) -> None:
         self._recorded = recorded
+        self._environment = recorded.environment
         self._session = session
         self._clock = clock
         self._progress = progress
@@ -61,7 +62,9 @@ class Publication:
         if not new:
             return self._result(PublishStatus.UNCHANGED)
         with self._clock.stage("open"):
-            catalog = Catalog.of(open_store(), self._recorded.environment, self._policy)
+            store = open_store()
+            self._environment = self._recorded.environment.of_epoch(store.epoch)
+            catalog = Catalog.of(store, self._environment, self._policy)
         parents = set(self._session.bundles)
         with self._clock.stage("list"):
             left = self._uncovered(new, catalog, parents)
@@ -90,7 +93,7 @@ class Publication:
             if manifest is None:
                 self._session.give_up(done.item, done.fault)
                 continue
-            if self._recorded.environment.mismatches(manifest.environment):
+            if self._environment.mismatches(manifest.environment):
                 self._session.unusable.add(done.item)
                 continue
             keys = {(ref.kind, ref.key) for ref in manifest.artifacts}
@@ -117,7 +120,7 @@ class Publication:
         with self._clock.stage("upload"):
             chunks = self._upload(catalog, payloads)
             manifest = describe(
-                environment=self._recorded.environment,
+                environment=self._environment,
                 artifacts=refs,
                 chunks=chunks,
                 parents=parents,

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
 _PREFIX = "MEGACACHE"
+_EPOCH = re.compile(r"(?P<url>.*?)/*\?epoch=(?P<epoch>[A-Za-z0-9._-]{1,64})")
 _LEVELS = ("debug", "info", "warning", "error")
 _MAX_TEXT = 1_000
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
@@ -104,6 +106,12 @@ def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> d
     if python_path:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [python_path, variables.get("PYTHONPATH", "")]))
     return variables
+
+
+def split_epoch(url: str) -> tuple[str, str]:
+    """Take the generation off a URL: of `s3://bucket/flux/v1?epoch=2` it is `2`."""
+    match = _EPOCH.fullmatch(url)
+    return (match["url"], match["epoch"]) if match else (url, "")
 
 
 def default_url() -> str:

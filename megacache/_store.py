@@ -18,6 +18,7 @@ from megacache._deadline import Deadline
 from megacache._faults import faults, http_status, redacted
 from megacache._local import create_file
 from megacache._parallel import call
+from megacache._settings import split_epoch
 from megacache.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -58,13 +59,15 @@ class Entry:
 class Store:
     """A prefix that fsspec reaches. Every call returns before the deadline, or raises `DeadlineError`."""
 
-    def __init__(self, fs: "AbstractFileSystem", root: str, *, url: str, deadline: Deadline) -> None:
+    def __init__(self, fs: "AbstractFileSystem", root: str, *, url: str, deadline: Deadline, epoch: str = "") -> None:
         self._fs = fs
         self._root = root.rstrip("/")
         self._protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
         self.url = url
         """Fit to be shown."""
         self.deadline = deadline
+        self.epoch = epoch
+        """The generation that its URL asked for, by `?epoch=`; empty for the first."""
 
     @classmethod
     def open(cls, url: str, *, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Self:
@@ -73,6 +76,7 @@ class Store:
         Neither the instance nor a listing is shared with the rest of the process, so that what other writers did is
         seen.
         """
+        url, epoch = split_epoch(url)
         shown = redacted(url)
 
         def connect() -> "tuple[AbstractFileSystem, str]":
@@ -82,7 +86,7 @@ class Store:
 
         with faults(shown, "opening it"):
             fs, root = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
-        return cls(fs, root, url=shown, deadline=deadline)
+        return cls(fs, root, url=shown, deadline=deadline, epoch=epoch)
 
     @property
     def scope(self) -> str:
@@ -92,7 +96,7 @@ class Store:
 
     def within(self, deadline: Deadline) -> "Store":
         """Give the same store under another deadline."""
-        return Store(self._fs, self._root, url=self.url, deadline=deadline)
+        return Store(self._fs, self._root, url=self.url, deadline=deadline, epoch=self.epoch)
 
     def list(self, folder: str = "") -> tuple[Entry, ...]:
         """List all objects below a folder, 1,000 a request; a folder that is not there is empty.

@@ -59,8 +59,8 @@ class Warming:
         policy: TrustPolicy | None = None,
     ) -> None:
         self._store = store
-        self._environment = environment
-        self._catalog = Catalog.of(store, environment, policy)
+        self._environment = environment.of_epoch(store.epoch)
+        self._catalog = Catalog.of(store, self._environment, policy)
         self._session = session
         self._clock = clock
         self._progress = progress

@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "blob",
     "import": "blob",
     "rm": "rm",
+    "quarantine": "quarantine",
     "keygen": "keys",
     "sign": "keys",
     "run": "run",

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class Here:
     def prefix(self) -> EnvironmentPrefix:
         """Where its bundles lie in a store."""
         return environment_prefix(self.environment.device, self.environment.fingerprint)
+
+    def of_epoch(self, epoch: str) -> "Here":
+        """Give the same in a generation of a cache."""
+        return replace(self, environment=self.environment.of_epoch(epoch))
 
     def to_json(self) -> dict[str, Any]:
         """Put it into the types of JSON."""

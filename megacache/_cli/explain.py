@@ -37,7 +37,7 @@ def explain_command(*, store: Store, here_file: str | None, as_json: bool) -> No
     Example:
       megacache explain s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
-    found = here_from(here_file)
+    found = here_from(here_file).of_epoch(store.epoch)
     view = _view(store, found)
     if as_json:
         emit({"url": store.url, "here": found.prefix.path, **view}, command="explain")

@@ -1,0 +1,39 @@
+"""`megacache quarantine`."""
+
+import click
+
+from megacache._cli._options import json_option, with_store
+from megacache._cli._output import emit, say
+from megacache._cli._selection import bundle_of
+from megacache._inventory import Inventory
+from megacache._store import Store
+
+_MARK = "quarantined"
+
+
+@click.command("quarantine")
+@with_store(timeout=60)
+@click.argument("bundle", metavar="BUNDLE")
+@click.option("--lift", is_flag=True, help="Give it back to readers.")
+@json_option
+def quarantine_command(*, store: Store, bundle: str, lift: bool, as_json: bool) -> None:
+    """Take a bundle out of service for every reader, at once and without removing it.
+
+    BUNDLE is its id, or the beginning of it. Readers pass it by from their next start on; what it held is published
+    again by the next process that compiles it. To disown everything at once, use another epoch: URL?epoch=2.
+
+    \b
+    Example:
+      megacache quarantine s3://bucket/flux/v1 3f9c2b7a
+    """  # noqa: D301 - as click wants it
+    holding, found = bundle_of(Inventory.of(store).holdings, bundle, store.url)
+    mark = holding.prefix.mark(found, _MARK)
+    if lift:
+        changed = _MARK in holding.marks.get(found, ())
+        store.delete(mark)
+    else:
+        changed = store.create(mark, b"\n")  # several stores have no empty objects
+    if as_json:
+        emit({"url": store.url, "bundle": found, "quarantined": not lift, "changed": changed}, command="quarantine")
+    else:
+        say("bundle {} is {}", found, "back in service" if lift else "out of service")

@@ -1,0 +1,85 @@
+"""What has proved harmful is taken out of service: one bundle by a mark, everything by another epoch."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from megacache._catalog import Catalog
+from megacache._cli._app import app
+from megacache._settings import split_epoch
+from megacache._store import Store
+from tests.builders import artifact, bundle, environment, open_store, upload
+from tests.processes import Processes, step
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Open an empty store on disk."""
+    return open_store((tmp_path / "store").as_uri())
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    """Run a command; give its exit code and what it printed."""
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.output
+
+
+def test_quarantine_hides_a_bundle_until_it_is_lifted(store: Store, tmp_path: Path) -> None:
+    """A quarantined bundle is not visible to readers; the mark can be set and lifted again and again."""
+    one, other = bundle([artifact("a")]), bundle([artifact("b")])
+    upload(store, one, other)
+    url, name = str(tmp_path / "store"), one.manifest.bundle
+    catalog = Catalog.of(store, environment())
+    for _ in range(2):
+        code, told = invoke("quarantine", url, name[:8])
+        assert (code, "out of service" in told) == (0, True)
+        assert catalog.list().visible.keys() == {other.manifest.bundle}
+    for _ in range(2):
+        assert invoke("quarantine", url, name, "--lift")[0] == 0
+        assert catalog.list().visible.keys() == {one.manifest.bundle, other.manifest.bundle}
+
+
+def test_unknown_bundle_is_told(store: Store, tmp_path: Path) -> None:
+    """A bundle that is not there is not marked."""
+    upload(store, bundle([artifact()]))
+    before = store.list()
+    assert invoke("quarantine", str(tmp_path / "store"), "ffff")[0] == 2
+    assert store.list() == before
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("s3://bucket/v1", ("s3://bucket/v1", "")),
+        ("s3://bucket/v1?epoch=2", ("s3://bucket/v1", "2")),
+        ("s3://bucket/v1/?epoch=a-1.x_2", ("s3://bucket/v1", "a-1.x_2")),
+        ("s3://bucket/v1?versionId=2", ("s3://bucket/v1?versionId=2", "")),
+        ("s3://bucket/v1?epoch=", ("s3://bucket/v1?epoch=", "")),
+        ("s3://bucket/v1?epoch=a/b", ("s3://bucket/v1?epoch=a/b", "")),
+    ],
+)
+def test_epoch_is_taken_off_a_url(url: str, parts: tuple[str, str]) -> None:
+    """Only what has the form of an epoch is one; what a client may want of a URL stays in it."""
+    assert split_epoch(url) == parts
+
+
+def test_epoch_is_an_environment_of_its_own() -> None:
+    """Without an epoch the fingerprint is what it was; each epoch has another, and the fact is named."""
+    here = environment()
+    assert here.of_epoch("") == here
+    assert len({here.fingerprint, here.of_epoch("2").fingerprint, here.of_epoch("3").fingerprint}) == 3
+    assert [one.fact for one in here.mismatches(here.of_epoch("2"))] == ["epoch"]
+
+
+def test_new_epoch_disowns_what_was_published(processes: Processes, tmp_path: Path) -> None:
+    """A process that asks for another epoch misses, is told why, and publishes for that epoch alone."""
+    url = str(tmp_path / "store")
+    processes.run(step("run", model="doubling"), step("publish", url=url))
+    missed, _, published = processes.run(
+        step("warm", url=f"{url}?epoch=2"), step("run", model="doubling"), step("publish", url=f"{url}?epoch=2")
+    )
+    assert (missed["status"], published["status"]) == ("miss", "published")
+    assert "epoch is '2' here" in missed["reason"] or "epoch is 2 here" in missed["reason"]
+    warmed, ran = processes.run(step("warm", url=f"{url}?epoch=2"), step("run", model="doubling"))
+    assert (warmed["bundles"], ran["fx_miss"]) == ([published["bundle"]], 0)
