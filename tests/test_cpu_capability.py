@@ -70,4 +70,4 @@ def test_plain_torch_hits_across_capabilities(
     assert loaded == {"inductor": 1, "aot_autograd": 1}
     assert (ran["fx_hit"], ran["fx_miss"]) == (1, 0)
     if HERE == "AVX512":
-        assert not math.isclose(ran["sum"][0], eager["sum"][0], rel_tol=1e-2)
+        assert not math.isclose(ran["sum"][0], eager["sum"][0], rel_tol=1e-4)
