@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
-from megacache import _compiler, _ledger
+from megacache import _compiler, _ledger, _starts
 from megacache._background import in_background
 from megacache._deadline import Deadline
 from megacache._explain import explain
@@ -193,7 +193,11 @@ class Cache:
         with clock.stage("open"):
             store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
         policy = self._keys.policy(settings)
-        result = Warming(store, environment, known, clock, self._progress, files=self._files, policy=policy).run()
+        starts = _starts.beside(known.folder)
+        _starts.hear()
+        result = Warming(
+            store, environment, known, clock, self._progress, files=self._files, starts=starts, policy=policy
+        ).run()
         return replace(result, warnings=warnings + result.warnings)
 
     def _take(self, deadline: Deadline, labels: Mapping[str, str], clock: Stopwatch) -> "PublishResult | _Taken":

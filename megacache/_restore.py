@@ -1,7 +1,7 @@
 """Bring compiled files back to where PyTorch looks for them, if they are of use in this process."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from megacache import _compiler, _files
@@ -62,6 +62,14 @@ class Restoration:
             self.size += len(file.content)
         if failed:
             self.warnings.append(f"{len(failed)} compiled files were not restored: {failed[0]}")
+
+    def remove(self, files: Iterable[tuple[str, str]]) -> None:
+        """Remove files that came from a bundle, given by root and path."""
+        for root, path in files:
+            folder = self._roots.get(root)
+            if folder is not None and _files.is_portable(path):
+                with suppress(OSError):
+                    (folder / path).unlink()
 
     def finish(self) -> None:
         """Let PyTorch find what is in place; nothing happens without any."""

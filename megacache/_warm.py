@@ -14,6 +14,7 @@ from megacache._manifest import FileRef, Manifest
 from megacache._restore import Restoration
 from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatus
 from megacache._session import Session
+from megacache._starts import Starts
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import TrustPolicy
@@ -26,6 +27,10 @@ from megacache.errors import (
 )
 
 _EXPLAIN_SECONDS = 5.0
+_SUSPECTED = (
+    "a process that had loaded it died as it compiled or made its first calls; it is left out for an hour "
+    "(`megacache quarantine` takes it from everyone)"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +61,7 @@ class Warming:
         progress: ProgressCallback,
         *,
         files: bool,
+        starts: Starts,
         policy: TrustPolicy | None = None,
     ) -> None:
         self._store = store
@@ -65,6 +71,8 @@ class Warming:
         self._clock = clock
         self._progress = progress
         self._restoration = Restoration(wanted=files)
+        self._starts = starts
+        self._suspects = starts.suspects()
         self._tally = _Tally()
 
     def run(self) -> WarmResult:
@@ -73,6 +81,7 @@ class Warming:
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
+            self._clear_suspects()
             try:
                 self._round()
                 if self._tally.incomplete:
@@ -80,6 +89,7 @@ class Warming:
             finally:
                 with self._clock.stage("files"):
                     self._restoration.finish()
+                self._starts.disarm()
         except MegacacheError as error:
             self._tally.faults.append(error)
             self._tally.passed_by.append(f"not everything was loaded: {error}")
@@ -92,6 +102,7 @@ class Warming:
             manifests = parents_first(self._usable(listing))
             orders = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
+        self._starts.add(manifests)
         with closing(self._catalog.deliver(orders)) as deliveries:
             while True:
                 with self._clock.stage("download"):
@@ -99,6 +110,12 @@ class Warming:
                 if delivery is None:
                     return
                 self._accept(delivery)
+
+    def _clear_suspects(self) -> None:
+        """Take out of PyTorch's cache what a process had loaded from bundles when it died."""
+        for suspect in self._suspects.values():
+            _compiler.forget(suspect.artifacts)
+            self._restoration.remove(suspect.files)
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.unusable.update(listing.withdrawn)
@@ -108,6 +125,9 @@ class Warming:
             manifest = done.value
             if manifest is None:
                 self._fail(done.item, done.fault)
+            elif done.item in self._suspects:
+                self._pass_by(done.item, _SUSPECTED)
+                self._session.unusable.add(done.item)
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
                 self._session.unusable.add(done.item)

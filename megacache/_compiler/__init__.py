@@ -10,7 +10,7 @@ from megacache._compiler._components import graph_key, graphs_below
 from megacache._compiler._counters import Activity, activity
 from megacache._compiler._facts import current_environment
 from megacache._compiler._libraries import file_roots, used_files
-from megacache._compiler._memory import Loaded, load, record
+from megacache._compiler._memory import Loaded, forget, load, record
 from megacache._compiler._probes import passed_probes
 from megacache._compiler._state import (
     cache_folder,
@@ -31,6 +31,7 @@ __all__ = [
     "current_device",
     "current_environment",
     "file_roots",
+    "forget",
     "graph_key",
     "graphs_below",
     "load",

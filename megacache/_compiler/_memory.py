@@ -1,7 +1,9 @@
 """What this process has recorded, and what it is given to load."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from megacache._blob import Artifact, build_blob, parse_blob
@@ -58,6 +60,18 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
         msg = "PyTorch refused a blob"
         raise CompilerError(msg, hint="its log tells why, under torch.compiler._cache")
     return Loaded(info=info)
+
+
+def forget(artifacts: Iterable[tuple[str, str]]) -> None:
+    """Remove graphs from torch's cache folder, given by kind and key; of other kinds nothing runs when it is read."""
+    with door("removing cached graphs"):
+        from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+        from torch._inductor.codecache import FxGraphCache
+
+        owners: dict[str, Any] = {"inductor": FxGraphCache, "aot_autograd": AOTAutogradCache}
+        for kind, key in artifacts:
+            if kind in owners and Path(key).name == key:
+                shutil.rmtree(owners[kind]._get_tmp_dir_for_key(key), ignore_errors=True)
 
 
 def _without(artifacts: Iterable[Artifact], kind: str) -> bytes:

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from megacache import _compiler
+from megacache import _compiler, _starts
 from megacache._api import publish, warm
 from megacache._results import PublishStatus
 from megacache._settings import AutostartSettings, Settings
@@ -90,6 +90,7 @@ class Attendant:
 
     def finish(self) -> None:
         """Publish what is left and wait for it so long, unless the program has failed, or is still compiling."""
+        _starts.disarm_all()
         if self._thread is None or _ending.failed():
             return
         if self._unpublished and not self._compiling and self._is_allowed() and self._settings.exit_timeout:

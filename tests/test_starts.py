@@ -1,0 +1,182 @@
+"""A bundle that kills the process that loads it does so once, not for ever."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from megacache import _starts
+from megacache._blob import Artifact, parse_blob
+from megacache._chunk import open_chunk
+from megacache._manifest import unseal
+from megacache._starts import SUSPICION_SECONDS, Starts
+from tests.builders import artifact, bundle
+from tests.damage import add_bundle, chunk_path, manifest_path
+from tests.processes import Processes, step
+
+HOLDER = """
+import os, sys
+from pathlib import Path
+from megacache._starts import Starts
+from tests.builders import artifact, bundle
+starts = Starts(Path(sys.argv[1]))
+starts.add([bundle([artifact("a")]).manifest])
+print("armed", flush=True)
+{then}
+"""
+ONE = bundle([artifact("a")]).manifest
+
+
+class Abort:
+    """Unpickles into the death of the process."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return signal.raise_signal, (self._number,)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Name a folder for markers."""
+    return tmp_path / "starts"
+
+
+def hold(folder: Path, then: str) -> "subprocess.Popen[str]":
+    """Start a process that puts a marker up, and goes on as it is told."""
+    popen = subprocess.Popen(
+        [sys.executable, "-c", HOLDER.format(then=then), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert popen.stdout is not None
+    assert popen.stdout.readline() == "armed\n"
+    return popen
+
+
+def test_living_process_is_no_suspect(folder: Path) -> None:
+    """While the process lives its bundles are fine; once it was killed they are suspects, with all that they held."""
+    popen = hold(folder, "input()")
+    assert Starts(folder).suspects() == {}
+    popen.kill()
+    popen.communicate()
+    (suspect,) = Starts(folder).suspects().values()
+    assert (suspect.bundle, suspect.artifacts, suspect.files) == (ONE.bundle, (("inductor", "a"),), ())
+
+
+@pytest.mark.parametrize("then", ["starts.disarm()", "starts.disarm(); os.kill(os.getpid(), 9)"])
+def test_process_that_survived_leaves_nothing(folder: Path, then: str) -> None:
+    """After the marker is down no death counts any more."""
+    hold(folder, then).communicate()
+    assert Starts(folder).suspects() == {}
+    assert list(folder.iterdir()) == []
+
+
+def test_child_does_not_keep_its_parents_marker(folder: Path) -> None:
+    """A forked child that lives on does not hide the death of its parent."""
+    popen = hold(folder, "os.fork() and os.kill(os.getpid(), 9); input()")
+    assert popen.wait(60) == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while Starts(folder).suspects().keys() != {ONE.bundle}:  # the child may not have come to its first step yet
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    popen.communicate("\n")
+
+
+def test_suspicion_ends(folder: Path) -> None:
+    """After an hour a bundle gets another chance, and the old marker is cleared away."""
+    popen = hold(folder, "input()")
+    popen.kill()
+    popen.communicate()
+    (path,) = folder.glob("*.json")
+    then = time.time() - SUSPICION_SECONDS - 1
+    os.utime(path, (then, then))
+    assert Starts(folder).suspects() == {}
+    assert list(folder.glob("*.json")) == []
+
+
+def test_marker_comes_down_some_time_after_a_compilation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compilation that ends starts the clock, another one that begins stops it."""
+    monkeypatch.setattr(_starts, "SURVIVAL_SECONDS", 0.05)
+    starts = Starts(folder)
+    starts.add([ONE])
+    starts.disarm_later()
+    starts.arm()
+    time.sleep(0.2)
+    assert len(list(folder.glob("*.json"))) == 1
+    starts.disarm_later()
+    deadline = time.monotonic() + 30
+    while list(folder.glob("*.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"bundle": "x"}', b'[{"bundle": "x"}]', b"\xff"])
+def test_marker_that_is_none_is_passed_over(folder: Path, content: bytes) -> None:
+    """What cannot be read accuses nobody."""
+    folder.mkdir()
+    (folder / "x.json").write_bytes(content)
+    assert Starts(folder).suspects() == {}
+
+
+def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
+    """Where no marker can lie the start goes on without one."""
+    (tmp_path / "file").touch()
+    starts = Starts(tmp_path / "file" / "starts")
+    starts.add([ONE])
+    starts.disarm()
+    assert starts.suspects() == {}
+
+
+def poisoned(store: Path, number: int) -> str:
+    """Put a bundle beside the sound one, whose graph kills the process that looks it up."""
+    ref = next(one for one in unseal(manifest_path(store).read_bytes()).chunks if one.part == "artifacts")
+    found = list(parse_blob(open_chunk(ref, chunk_path(store).read_bytes())))
+    deadly = [
+        Artifact(kind=one.kind, key=one.key, content=pickle.dumps(Abort(number)))
+        for one in found
+        if one.kind in {"inductor", "aot_autograd"}
+    ]
+    bundle_id = add_bundle(store, *deadly)
+    manifest_path_of(store, ref.digest.hex).unlink()
+    return bundle_id
+
+
+def manifest_path_of(store: Path, digest: str) -> Path:
+    """Find the manifest that names a chunk."""
+    paths: Iterator[Path] = store.glob("*/*/bundles/*.msgpack")
+    return next(path for path in paths if any(c.digest.hex == digest for c in unseal(path.read_bytes()).chunks))
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL])
+def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: int) -> None:
+    """The process that loads it dies in its first compilation; the next one leaves it out, says so and compiles."""
+    store = tmp_path / "store"
+    processes.run(step("run", model="doubling"), step("publish", url=str(store)))
+    deadly = poisoned(store, number)
+    folder = processes.new_folder()
+    steps = step("warm", url=str(store)), step("run", model="doubling")
+    assert processes.start(*steps, folder=folder).exit_status() == -number
+    warmed, ran, published = processes.run(*steps, step("publish", url=str(store)), folder=folder)
+    assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
+    assert f"bundle {deadly} was passed by: a process that had loaded it died" in warmed["reason"]
+    assert published["status"] == "published"
+    warmed, ran = processes.run(*steps, folder=folder)
+    assert (warmed["status"], warmed["bundles"], ran["fx_hit"]) == ("loaded", [published["bundle"]], 1)
+
+
+def test_start_that_goes_well_leaves_no_marker(processes: Processes, tmp_path: Path) -> None:
+    """A process that loads, runs and ends leaves nothing beside the cache."""
+    url, folder = str(tmp_path / "store"), processes.new_folder()
+    processes.run(step("run", model="doubling"), step("publish", url=url))
+    warmed, ran = processes.run(step("warm", url=url), step("run", model="doubling"), folder=folder)
+    assert (warmed["status"], ran["fx_hit"]) == ("loaded", 1)
+    assert list((folder / "megacache" / "starts").iterdir()) == []
