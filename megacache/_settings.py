@@ -59,6 +59,11 @@ def default_url() -> str:
     return f"file://{folder}/store"
 
 
+def variables_for_child(**changes: str) -> dict[str, str]:
+    """Give the variables of this process to a child, with some set anew."""
+    return {**os.environ, **changes}
+
+
 def requested_cpu_capability() -> str:
     """Tell the value of `ATEN_CPU_CAPABILITY`, which Inductor reads anew at each compilation; empty if unset."""
     return os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
