@@ -76,12 +76,10 @@ def progress_bar(doing: str, *, objects: bool = False) -> Iterator[ProgressCallb
 
 def size_text(count: int) -> str:
     """Write a number of bytes in three digits and a unit."""
-    size, unit = float(count), _UNITS[0]
-    for unit in _UNITS:  # noqa: B007 - the last unit counts, too
-        if size < _STEP:
-            break
-        size /= _STEP
-    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+    if count < _STEP:
+        return f"{count} B"
+    power = min((len(str(count)) - 1) // 3, len(_UNITS) - 1)
+    return f"{count / _STEP**power:.1f} {_UNITS[power]}"
 
 
 def age_text(created: str) -> str:
