@@ -15,7 +15,7 @@ import pytest
 
 import megacache
 
-FOREIGN = {"torch", "fsspec", "s3fs", "gcsfs", "click", "numpy", "botocore", "aiohttp", "google"}
+FOREIGN = {"torch", "fsspec", "s3fs", "gcsfs", "click", "rich", "numpy", "botocore", "aiohttp", "google"}
 PUBLIC = [getattr(megacache, name) for name in megacache.__all__ if name != "__version__"]
 
 
