@@ -61,4 +61,7 @@ def run_model() -> bytes:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except megacache.MegacacheError as fault:
+        sys.exit(str(fault))

@@ -46,6 +46,8 @@ def import_blob(
         ) from error
     portable = {identify(one): one for one in artifacts if is_portable(one)}
     left_out = sorted({one.kind for one in artifacts if not is_portable(one)})
+    if not portable:
+        raise SettingsError("this blob holds no artifact that a reader would accept", hint="compile and save again")
     recorded = Recorded(
         found=Found(artifacts=portable),
         guard={},

@@ -12,6 +12,8 @@ from megacache._parallel import unordered
 from megacache._store import Entry, Store
 
 _ENVIRONMENTS_COMPARED = 4
+_DEPTH = 4
+"""Folders and name of an object within its cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,12 @@ class Inventory:
     """One for each environment, by prefix."""
     strangers: tuple[str, ...]
     """Keys that megacache does not write."""
+
+    @property
+    def nested(self) -> tuple[str, ...]:
+        """Folders among the strangers that are caches themselves, by their path."""
+        parts = [key.split("/") for key in self.strangers]
+        return tuple(sorted({"/".join(p[:-_DEPTH]) for p in parts if place("/".join(p[-_DEPTH:])) is not None}))
 
     @classmethod
     def of(cls, store: Store) -> "Inventory":

@@ -53,6 +53,23 @@ class Transferred:
     """Their size."""
 
 
+def outlook(target: Store, selected: Sequence[Selected]) -> Transferred:
+    """Say what a run would copy, after one listing of the target; chunks and bytes are the most that it may move."""
+    there = {holding.prefix: holding for holding in Inventory.of(target).holdings}
+    copied: list[str] = []
+    present: list[str] = []
+    sizes: list[int] = []
+    for one in selected:
+        held = there.get(one.holding.prefix, Holding(prefix=one.holding.prefix))
+        present += [bundle for bundle in one.bundles if bundle in held.manifests]
+        if missing := [bundle for bundle in one.bundles if bundle not in held.manifests]:
+            copied += missing
+            sizes += [size for digest, size in one.holding.chunks.items() if digest not in held.chunks]
+    return Transferred(
+        copied=tuple(copied), present=tuple(present), failed=(), chunks=len(sizes), bytes_stored=sum(sizes)
+    )
+
+
 class Transfer:
     """One run; one that was cut short is taken up where it ended by running it again."""
 

@@ -15,8 +15,8 @@ import pytest
 
 import megacache
 
-FOREIGN = {"torch", "fsspec", "s3fs", "gcsfs", "click", "numpy", "botocore", "aiohttp", "google"}
-ON_REQUEST = {"compat"}
+FOREIGN = {"torch", "fsspec", "s3fs", "gcsfs", "click", "rich", "numpy", "botocore", "aiohttp", "google"}
+ON_REQUEST = {"compat", "autostart", "integrations"}
 """Packages that are there only for those who import them by name, as another test may have done."""
 ACTING_ON_IMPORT = ("megacache.autostart", "megacache.integrations.site.")
 PUBLIC = [getattr(megacache, name) for name in megacache.__all__ if name != "__version__"]

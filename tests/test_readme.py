@@ -6,15 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import s3fs
 
 from megacache import ExplainStatus, PublishStatus, WarmStatus
+from megacache._cli._app import COMMANDS, app
 from tests.processes import REPOSITORY, Processes
 from tests.servers.moto import MotoServer
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CONTEXT = click.Context(app, info_name="megacache")
+ROWS = dict(re.findall(r"^\| `(\w+)(.*)\|$", README.partition("### Command line")[2], re.MULTILINE))
+COMMAND_LINES = re.findall(
+    r"^megacache (.*)$", "".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL)), re.MULTILINE
+)
 PRELUDE = """
 import torch, megacache
 def model(x): return torch.relu(x * 2 + 1)
@@ -75,3 +82,39 @@ def test_every_variable_is_explained() -> None:
     source = Path(megacache._settings.__file__).read_text()
     for variable in set(re.findall(r"MEGACACHE_[A-Z_]+", source)):
         assert f"`{variable}`" in README
+
+
+def test_every_command_is_in_the_table() -> None:
+    """The table of commands has a row for each command, and no other."""
+    assert list(ROWS) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_table_names_arguments_and_options(name: str) -> None:
+    """The row of a command names its arguments in their order and each of its options, and no other."""
+    command = app.get_command(CONTEXT, name)
+    assert command is not None
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    arguments, _, named = ROWS[name].replace("\\|", "|").partition("`")
+    assert arguments.split() == command.collect_usage_pieces(click.Context(command))[1:]
+    assert sorted(re.findall(r"`(--[a-z-]+)`", named.rpartition(" | ")[2])) == sorted(
+        opt for one in options for opt in [*one.opts, *one.secondary_opts]
+    )
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    """The README names the exit codes that `megacache --help` names."""
+    told = re.findall(r"^ +(\d+)  ", str(app.help), re.MULTILINE)
+    assert re.findall(r"^\| (\d+) \|", README, re.MULTILINE) == told
+    assert told[0] == "0"
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_every_command_line_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command line of the README has the arguments and options that its command takes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flux.bin").touch()
+    name, *words = line.split()
+    command = app.get_command(CONTEXT, name)
+    assert command is not None
+    assert command.make_context(name, words, parent=CONTEXT).args == []

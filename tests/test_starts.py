@@ -23,9 +23,9 @@ from tests.processes import Processes, step
 HOLDER = """
 import os, sys
 from pathlib import Path
-from megacache._starts import Starts
+from megacache import _starts
 from tests.builders import artifact, bundle
-starts = Starts(Path(sys.argv[1]))
+starts = _starts._starts.setdefault(Path(sys.argv[1]), _starts.Starts(Path(sys.argv[1])))
 starts.add([bundle([artifact("a")]).manifest])
 print("armed", flush=True)
 {then}

@@ -1,6 +1,9 @@
 """The command `megacache`: finds its subcommands, and turns faults into messages and exit codes."""
 
 import difflib
+import io
+import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -8,7 +11,7 @@ import click
 
 from megacache._cli._output import say
 from megacache._version import __version__
-from megacache.errors import BundleError, CompilerError, MegacacheError, SettingsError, StoreError
+from megacache.errors import MegacacheError, SettingsError, StoreError
 
 COMMANDS = {
     "ls": "ls",
@@ -34,12 +37,33 @@ COMMANDS = {
 
 EXIT_NO = 1
 """The answer is no: something is damaged, this machine would miss."""
+_BUG = 70
 _INTERRUPTED = 130
+_OTHER_NAMES = {
+    "check": "verify",
+    "copy": "cp",
+    "del": "rm",
+    "delete": "rm",
+    "dir": "ls",
+    "download": "pull",
+    "environment": "env",
+    "fsck": "verify",
+    "info": "inspect",
+    "list": "ls",
+    "load": "import",
+    "publish": "push",
+    "remove": "rm",
+    "save": "export",
+    "show": "inspect",
+    "status": "ls",
+    "sync": "cp",
+    "upload": "push",
+    "why": "explain",
+}
+"""What people type who have other tools in mind."""
 _EXIT_CODES: tuple[tuple[type[MegacacheError], int], ...] = (
     (SettingsError, 2),
     (StoreError, 3),
-    (BundleError, 4),
-    (CompilerError, 4),
     (MegacacheError, 4),
 )
 
@@ -68,8 +92,10 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
-            told = f"{error.message.rstrip('.')}. Did you mean {near[0]!r}?" if near else error.message
+            meant = _OTHER_NAMES.get(args[0].lower()) or next(
+                iter(difflib.get_close_matches(args[0], COMMANDS, n=1)), ""
+            )
+            told = f"{error.message.rstrip('.')}. Did you mean {meant!r}?" if meant else error.message
             raise click.UsageError(told, ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -79,7 +105,7 @@ class Commands(click.Group):
         except MegacacheError as error:
             say("[bold red]error:[/] {}", error)
             ctx.exit(exit_code_of(error))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             say("interrupted")
             ctx.exit(_INTERRUPTED)
 
@@ -106,14 +132,22 @@ def app() -> None:
     Exit codes:
       0    done, or the answer is yes
       1    the answer is no: damaged, would miss
-      2    wrong usage or setting
+      2    wrong usage or setting, or nothing there of that name
       3    the store did not answer, or refused
-      4    what is stored cannot be used, or PyTorch failed
+      4    what is stored cannot be used, or PyTorch is missing or failed
       5    the program ran, and its hit rate was too low
+      70   a bug in megacache
       130  interrupted
     """  # noqa: D301 - click keeps the lines after this mark as they are
 
 
 def main() -> None:
     """Run the command line; it ends the process."""
-    app(prog_name="megacache")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a label may hold what a terminal of another encoding lacks
+    try:
+        app(prog_name="megacache")
+    except Exception:  # noqa: BLE001 - Python would exit with 1, which is an answer here
+        traceback.print_exc()
+        sys.exit(_BUG)

@@ -3,18 +3,19 @@
 import importlib.util
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from megacache._cli._child import child_command
+from megacache._cli._output import JSON_FORMAT
 from megacache._environment import Environment
 from megacache._layout import EnvironmentPrefix, environment_prefix
 from megacache.errors import CompilerError, SettingsError
 
 _SECONDS = 120.0
 _TAIL = 300
+_WANTED = "give what `megacache env --json` has printed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +50,9 @@ class Asking:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
-        if importlib.util.find_spec("torch") is not None:
+        if has_torch():
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "megacache", "env", "--json"],
+                child_command("megacache", "env", "--json"),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -63,7 +64,7 @@ class Asking:
         if self._child is None:
             raise CompilerError(
                 "PyTorch is not installed here, which alone knows what fits this machine",
-                hint="run `megacache env --json > here.json` on the machine in question, and give --here here.json",
+                hint="`megacache env --json > here.json` on the machine in question tells `explain --here here.json`",
             )
         try:
             told, failed = self._child.communicate(timeout=_SECONDS)
@@ -71,8 +72,12 @@ class Asking:
             self.give_up()
             raise CompilerError(f"PyTorch did not tell its environment within {_SECONDS:g} s") from error
         if self._child.returncode:
-            raise CompilerError(f"PyTorch did not tell its environment: {failed.strip()[-_TAIL:]}")
-        return parsed(json.loads(told))
+            said = failed.strip().rpartition("\n")[2].removeprefix("error: ")
+            raise CompilerError(f"PyTorch did not tell its environment: {said[-_TAIL:]}")
+        try:
+            return parsed(told)
+        except SettingsError as error:
+            raise CompilerError("PyTorch printed something beside its environment") from error
 
     def give_up(self) -> None:
         """End the other process."""
@@ -81,26 +86,43 @@ class Asking:
             self._child.communicate()
 
 
+def has_torch() -> bool:
+    """Tell whether PyTorch is installed, without importing it."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def need_torch() -> None:
+    """Raise `CompilerError` if PyTorch is not installed."""
+    if not has_torch():
+        raise CompilerError("this command needs PyTorch, which is not installed here", hint="pip install torch")
+
+
 def here() -> Here:
     """Ask, and wait for the answer."""
     return Asking().answer()
 
 
-def here_from(path: str | None) -> Here:
+def here_from(file: TextIO | None) -> Here:
     """Read the answer of another machine, as `megacache env --json` printed it there; without a file, ask this one."""
-    if path is None:
-        return here()
+    return here() if file is None else parsed(file.read())
+
+
+def parsed(text: str) -> Here:
+    """Read what `megacache env --json` prints; raise `SettingsError` if it is something else."""
     try:
-        return parsed(json.loads(Path(path).read_text()))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: {error}", hint="give what `megacache env --json` has printed") from error
+        document = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"this is no environment: {error}", hint=_WANTED) from error
+    if not isinstance(document, dict) or document.get("command") != "env":
+        raise SettingsError("this is no environment", hint=_WANTED)
+    if document.get("format") != JSON_FORMAT:
+        raise SettingsError(f"this environment is of format {document.get('format')!r:.20}", hint="upgrade megacache")
+    environment = Environment(facts=_texts(document, "facts"), recorded=_texts(document, "recorded"))
+    return Here(environment=environment, guard=_texts(document, "compiled_files"))
 
 
-def parsed(document: Any) -> Here:
-    """Read the document; raise `SettingsError` if it is another one."""
-    parts = [document.get(name) if isinstance(document, dict) else None for name in ("facts", "recorded")]
-    if not all(isinstance(part, dict) and all(isinstance(value, str) for value in part.values()) for part in parts):
-        raise SettingsError("this is no environment", hint="give what `megacache env --json` has printed")
-    facts, recorded = parts
-    guard = document.get("compiled_files") or {}
-    return Here(environment=Environment(facts=facts, recorded=recorded), guard=guard)  # type: ignore[arg-type]
+def _texts(document: Mapping[str, Any], name: str) -> Mapping[str, str]:
+    found = document.get(name)
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise SettingsError(f"this is no environment: {name} are not texts by name", hint=_WANTED)
+    return found

@@ -11,12 +11,15 @@ import click
 
 from megacache._cli._selection import Selection
 from megacache._deadline import Deadline
+from megacache._faults import redacted
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys
 from megacache.errors import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_MISSPELT = re.compile(r"(?P<protocol>s3a?|gcs|gs|az|abfss?|file|memory|https?)(?::/?|//)(?=[^/])")
+"""The beginning of a URL that lacks a colon or a slash, and would be taken for a folder."""
 
 url_argument = click.argument("url", metavar="URL")
 optional_url = click.argument("url", metavar="[URL]", required=False)
@@ -93,7 +96,9 @@ def with_selection(command: Command) -> Command:
     for option in (
         click.option("--mine", is_flag=True, help="Only the environment of this machine; needs PyTorch."),
         click.option(
-            "--environment", metavar="FINGERPRINT", help="Only this environment, by the beginning of its fingerprint."
+            "--environment",
+            metavar="FINGERPRINT",
+            help="Only this environment; the beginning of its fingerprint will do.",
         ),
         click.option("--device", metavar="DEVICE", help="Only this GPU type, as `megacache ls` shows it."),
     ):
@@ -124,8 +129,17 @@ def open_store(url: str | None, options: Mapping[str, Any] | None, timeout: floa
 
 
 def chosen_url(url: str | None) -> str:
-    """Choose the URL, and refuse one that is misspelt rather than take it for a folder."""
-    if url is not None and ":" in url and "://" not in url:
-        msg = f"{url} is no URL"
-        raise SettingsError(msg, hint=f"did you mean {re.sub(':/*', '://', url, count=1)}?")
+    """Choose the URL, and refuse one that is empty or misspelt rather than take another place for it."""
+    if url is not None and not url.strip():
+        raise SettingsError("the URL is empty", hint="is a variable unset that should hold it?")
+    if url is not None and (misspelt := _MISSPELT.match(url)) and not Path(url).exists():
+        slashes = "///" if misspelt["protocol"] == "file" else "//"
+        meant = f"{misspelt['protocol']}:{slashes}{url[misspelt.end() :]}"
+        raise SettingsError(f"{redacted(url)} is no URL", hint=f"did you mean {redacted(meant)}?")
     return Settings.read().url_or_default(url)
+
+
+def refuse_if_read_only() -> None:
+    """Let nothing that others may warm from be changed where that is switched off."""
+    if Settings.read().read_only:
+        raise SettingsError("MEGACACHE_READ_ONLY is set", hint="unset it to let this command write")

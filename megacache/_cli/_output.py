@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from megacache._results import Progress as Step
@@ -35,13 +35,13 @@ def emit(document: Mapping[str, Any], *, command: str) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()) -> None:
-    """Print a table; on a terminal it fits into the width, elsewhere lines are as long as they need to be."""
+    """Print a table; lines are as long as they need to be, so that an id can be copied and a line can be searched."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        table.add_column(header, justify="right" if header in set(numbers) else "left", overflow="fold")
+        table.add_column(header, justify="right" if header in set(numbers) else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(_printable(str(cell))) for cell in row))
-    console = _console(stderr=False)
+    console = _console(stderr=False, width=_UNBOUNDED)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
@@ -54,19 +54,19 @@ def print_text(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(doing: str) -> Iterator[ProgressCallback]:
-    """Show a bar on a terminal while something takes long; bytes, or items if the total is small and so meant."""
+def progress_bar(doing: str, *, objects: bool = False) -> Iterator[ProgressCallback]:
+    """Show a bar on a terminal while something takes long; it counts bytes, or else objects."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
+        MofNCompleteColumn() if objects else DownloadColumn(),
         TimeRemainingColumn(),
         console=_console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        task: TaskID = bar.add_task(doing, total=None)
+        task = bar.add_task(doing, total=None)
 
         def tell(step: Step) -> None:
             bar.update(task, completed=step.done, total=step.total)
@@ -76,19 +76,20 @@ def progress_bar(doing: str) -> Iterator[ProgressCallback]:
 
 def size_text(count: int) -> str:
     """Write a number of bytes in three digits and a unit."""
-    size, unit = float(count), _UNITS[0]
-    for unit in _UNITS:  # noqa: B007 - the last unit counts, too
-        if size < _STEP:
-            break
-        size /= _STEP
-    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+    if count < _STEP:
+        return f"{count} B"
+    power = min((len(str(count)) - 1) // 3, len(_UNITS) - 1)
+    return f"{count / _STEP**power:.1f} {_UNITS[power]}"
 
 
 def age_text(created: str) -> str:
     """Write how long ago a moment was, given in ISO 8601."""
     seconds = age_seconds(created)
-    if seconds is None:
-        return "unknown"
+    return "unknown" if seconds is None else span_text(seconds)
+
+
+def span_text(seconds: float) -> str:
+    """Write a span of time in one unit."""
     for least, span, unit in _SPANS:
         if seconds >= least:
             return f"{seconds // span:.0f} {unit}"
@@ -105,12 +106,13 @@ def age_seconds(created: str) -> float | None:
     return (datetime.now(UTC) - moment).total_seconds()
 
 
-def _console(*, stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _UNBOUNDED
-    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+def _console(*, stderr: bool, width: int | None = None) -> Console:
+    console = Console(stderr=stderr, width=width, highlight=False, emoji=False)
+    if console.no_color:  # rich leaves out colours only, and would still write in bold
+        console = Console(stderr=stderr, width=width, highlight=False, emoji=False, color_system=None)
+    return console
 
 
 def _printable(text: str) -> str:
     """Take out what a terminal would obey: names and labels come from whoever may write to the store."""
-    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -3,10 +3,17 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from megacache._cli._here import here
 from megacache._inventory import Holding, Inventory
+from megacache._layout import slug
+from megacache._store import Store
 from megacache.errors import SettingsError
+
+_LEAST = 4
+"""Digits of an id that have to be given, so that nothing is meant by mistake."""
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,38 +27,67 @@ class Selection:
     @property
     def narrows(self) -> bool:
         """True if anything was asked for."""
-        return bool(self.device or self.environment or self.mine)
+        return self.device is not None or self.environment is not None or self.mine
 
-    def of(self, inventory: Inventory, url: str) -> tuple[Holding, ...]:
+    def of(self, inventory: Inventory, store: Store) -> tuple[Holding, ...]:
         """Choose from what a store holds; raise `SettingsError`, with what there is, if nothing is meant."""
         chosen = inventory.holdings
-        if self.device:
-            chosen = tuple(one for one in chosen if one.prefix.device == self.device)
-        if self.environment:
-            chosen = tuple(one for one in chosen if one.prefix.fingerprint.startswith(self.environment))
+        if self.device is not None:
+            chosen = tuple(one for one in chosen if one.prefix.device == slug(self.device))
+        if self.environment is not None:
+            chosen = _named(chosen, self.environment)
         if self.mine:
-            own = here().prefix
+            own = here().of_epoch(store.epoch).prefix
             chosen = tuple(one for one in chosen if one.prefix == own)
         if not chosen and self.narrows:
-            raise SettingsError(f"{url} holds no such environment", hint=self._hint(inventory))
+            raise SettingsError(f"{store.url} holds no such environment", hint=self._hint(inventory, store.url))
         return chosen
 
-    def _hint(self, inventory: Inventory) -> str:
+    def _hint(self, inventory: Inventory, url: str) -> str:
         if not inventory.holdings:
-            return "nothing is published there at all"
+            return nothing_under(url)
         if self.mine:
             return "`megacache explain` says what differs"
         known = [text for one in inventory.holdings for text in (one.prefix.device, one.prefix.fingerprint)]
-        near = difflib.get_close_matches(self.device or self.environment or "", known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(self.environment or self.device or "", known, n=1, cutoff=0.5)
         return f"did you mean {near[0]}?" if near else "`megacache ls` shows what there is"
+
+
+def stock_of(store: Store) -> Inventory:
+    """List a cache; raise `SettingsError` if the URL is not that of a cache, but stands above some."""
+    inventory = Inventory.of(store)
+    if inventory.holdings or not inventory.nested:
+        return inventory
+    names = ", ".join(inventory.nested[:_NAMED])
+    raise SettingsError(
+        f"{store.url} is no cache, but holds {len(inventory.nested)}: {names}",
+        hint=f"did you mean {store.url}/{inventory.nested[0]}?",
+    )
+
+
+def _named(holdings: Sequence[Holding], name: str) -> tuple[Holding, ...]:
+    """Find an environment by its path, or by its fingerprint or the beginning of it."""
+    _check_length(name, "an environment")
+    fingerprint = name.lower().rpartition("/")[2]
+    chosen = tuple(one for one in holdings if one.prefix.fingerprint.startswith(fingerprint))
+    if len({one.prefix.fingerprint for one in chosen}) > 1:
+        raise SettingsError(f"{name} is the beginning of {len(chosen)} fingerprints", hint="give more of it")
+    return chosen
+
+
+def nothing_under(url: str) -> str:
+    """Say that a place is empty, or is no place at all."""
+    folder = url.removeprefix("file://")
+    missing = "://" not in folder and not Path(folder).exists()
+    return f"nothing is published under {url}" + (": there is no such folder" if missing else "")
 
 
 def the_only(holdings: Sequence[Holding], url: str) -> Holding:
     """Give the one environment that a command can work on."""
     if not holdings:
-        raise SettingsError(f"nothing is published under {url}", hint="check the URL")
+        raise SettingsError(nothing_under(url), hint="check the URL")
     if len(holdings) > 1:
-        names = ", ".join(one.prefix.path for one in holdings[:4])
+        names = ", ".join(one.prefix.path for one in holdings[:_NAMED])
         raise SettingsError(
             f"{url} holds {len(holdings)} environments: {names}", hint="choose one with --environment or --mine"
         )
@@ -59,8 +95,9 @@ def the_only(holdings: Sequence[Holding], url: str) -> Holding:
 
 
 def bundle_of(holdings: Sequence[Holding], name: str, url: str) -> tuple[Holding, str]:
-    """Find a bundle by the beginning of its id."""
-    found = [(one, bundle) for one in holdings for bundle in sorted(one.manifests) if bundle.startswith(name)]
+    """Find a bundle by its id or the beginning of it."""
+    _check_length(name, "a bundle")
+    found = [(one, bundle) for one in holdings for bundle in sorted(one.manifests) if bundle.startswith(name.lower())]
     if len(found) == 1:
         return found[0]
     if found:
@@ -68,4 +105,19 @@ def bundle_of(holdings: Sequence[Holding], name: str, url: str) -> tuple[Holding
     known = [bundle for one in holdings for bundle in one.manifests]
     near = difflib.get_close_matches(name, [bundle[: max(len(name), 4)] for bundle in known], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "`megacache ls --bundles` shows what there is"
-    raise SettingsError(f"{url} holds no bundle {name}", hint=hint)
+    raise SettingsError(f"{url} holds no bundle {name}", hint=hint if known else nothing_under(url))
+
+
+def only_bundle(holdings: Sequence[Holding], url: str) -> tuple[Holding, str]:
+    """Give the bundle that is meant where none is named."""
+    found = [(one, bundle) for one in holdings for bundle in one.manifests]
+    if not found:
+        raise SettingsError(nothing_under(url), hint="check the URL")
+    if len(found) > 1:
+        raise SettingsError(f"{url} holds {len(found)} bundles", hint="name one, as `megacache ls --bundles` shows it")
+    return found[0]
+
+
+def _check_length(name: str, what: str) -> None:
+    if len(name) < _LEAST:
+        raise SettingsError(f"{name!r} does not name {what}", hint=f"give {_LEAST} digits at least")

@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
+from megacache._cli._app import exit_code_of
+from megacache._cli._here import need_torch
 from megacache._cli._options import (
     chosen_url,
     json_option,
+    refuse_if_read_only,
     storage_options,
     timeout_option,
     url_argument,
@@ -17,13 +20,13 @@ from megacache._cli._options import (
     with_store,
 )
 from megacache._cli._output import emit, progress_bar, say, size_text
-from megacache._cli._selection import Selection, the_only
-from megacache._cli._views import counts_text
+from megacache._cli._selection import Selection, stock_of, the_only
+from megacache._cli._views import View, counts_text
 from megacache._deadline import Deadline
 from megacache._explanation import counted
-from megacache._export import export_blob
+from megacache._export import Exported, export_blob
 from megacache._import import import_blob
-from megacache._inventory import Inventory
+from megacache._results import PublishResult
 from megacache._store import Store
 from megacache.errors import BundleError, SettingsError
 
@@ -36,13 +39,16 @@ from megacache.errors import BundleError, SettingsError
 def export_command(*, store: Store, file: str, selection: Selection, as_json: bool) -> None:
     """Write all artifacts of one environment into one file that torch.compiler.load_cache_artifacts reads.
 
-    Compiled files are not in it, for PyTorch's format has no place for them.
+    A file that is there already is replaced. Compiled files are not in it, for PyTorch's format has no place for them.
+    If a bundle cannot be used, the file holds the others, and the exit code tells.
 
     \b
     Example:
       megacache export s3://bucket/flux/v1 flux.bin --mine
     """  # noqa: D301 - as click wants it
-    holding = the_only(selection.of(Inventory.of(store), store.url), store.url)
+    if not Path(file).absolute().parent.is_dir():
+        raise SettingsError(f"{file} cannot be written", hint="there is no such folder")
+    holding = the_only(selection.of(stock_of(store), store), store.url)
     with progress_bar("downloading") as progress:
         done = export_blob(store, holding, progress)
     for bundle, fault in done.failed:
@@ -51,21 +57,25 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
         raise BundleError(f"{store.url} holds no artifact of {holding.prefix.path} that can be used")
     _write(Path(file), done.blob)
     if as_json:
-        document = {
-            "url": store.url,
-            "file": file,
-            "bytes": len(done.blob),
-            "environment": holding.prefix.path,
-            "artifacts": dict(done.artifacts),
-            "bundles": list(done.bundles),
-            "failed": [{"bundle": bundle, "message": str(fault)} for bundle, fault in done.failed],
-            "files_left_out": done.files,
-        }
-        emit(document, command="export")
-        return
-    say("{} written: {}, {}", file, counts_text(done.artifacts), size_text(len(done.blob)))
-    if done.files:
-        say("{} left behind: a blob cannot hold them", counted(done.files, "compiled file"))
+        emit({"url": store.url, "file": file, "environment": holding.prefix.path, **_view(done)}, command="export")
+    else:
+        say("{} written: {}, {}", file, counts_text(done.artifacts), size_text(len(done.blob)))
+        if done.files:
+            say("{} left behind: a blob cannot hold them", counted(done.files, "compiled file"))
+    if done.failed:
+        click.get_current_context().exit(exit_code_of(done.failed[0][1]))
+
+
+def _view(done: Exported) -> View:
+    return {
+        "bytes": len(done.blob),
+        "artifacts": dict(done.artifacts),
+        "bundles": list(done.bundles),
+        "failed": [
+            {"bundle": bundle, "kind": type(fault).__name__, "message": str(fault)} for bundle, fault in done.failed
+        ],
+        "files_left_out": done.files,
+    }
 
 
 @click.command("import")
@@ -87,11 +97,14 @@ def import_command(
     """Publish a file that torch.compiler.save_cache_artifacts gave, for the environment of this machine.
 
     The file does not say where it was compiled: import it on a machine like the one that saved it. Needs PyTorch.
+    Loading a cache runs code: import only files that you trust.
 
     \b
     Example:
       megacache import s3://bucket/flux/v1 flux.bin --label commit=4d16e21
     """  # noqa: D301 - as click wants it
+    need_torch()
+    refuse_if_read_only()
     with progress_bar("uploading") as progress:
         result = import_blob(
             Path(file).read_bytes(),
@@ -102,21 +115,24 @@ def import_command(
             progress=progress,
         )
     if as_json:
-        document = {
-            "url": result.url,
-            "status": result.status,
-            "reason": result.reason,
-            "bundle": result.bundle,
-            "artifacts": dict(result.artifacts),
-            "bytes_stored": result.bytes_stored,
-            "warnings": list(result.warnings),
-        }
-        emit(document, command="import")
-        return
-    for warning in result.warnings:
-        say("[bold yellow]warning:[/] {}", warning)
-    say("{}: {}", result.url, result)
+        emit(_import_view(result), command="import")
+    else:
+        for warning in result.warnings:
+            say("[bold yellow]warning:[/] {}", warning)
+        say("{}: {}", result.url, result)
     result.raise_for_status()
+
+
+def _import_view(result: PublishResult) -> View:
+    return {
+        "url": result.url,
+        "status": result.status.value,
+        "reason": result.reason,
+        "bundle": result.bundle,
+        "artifacts": dict(result.artifacts),
+        "bytes_stored": result.bytes_stored,
+        "warnings": list(result.warnings),
+    }
 
 
 def _write(path: Path, data: bytes) -> None:

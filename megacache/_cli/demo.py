@@ -1,17 +1,18 @@
 """`megacache demo`."""
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from typing import Any
 
 import click
 
 from megacache._cli._app import EXIT_NO
-from megacache._cli._options import chosen_url, json_option, optional_url
+from megacache._cli._child import child_command
+from megacache._cli._here import need_torch
+from megacache._cli._options import chosen_url, json_option, optional_url, refuse_if_read_only
 from megacache._cli._output import emit, print_table, say
+from megacache._settings import child_environment, default_url
 from megacache.errors import CompilerError
 
 Answer = dict[str, Any]
@@ -24,13 +25,16 @@ def demo_command(*, url: str | None, as_json: bool) -> None:
     """Show what a warm start is worth: compile a small model, publish it, start warm in a second process.
 
     Each process begins with an empty cache folder, and the second one must compute the same bits as the first. Needs
-    PyTorch, and on a CPU a C++ compiler; takes half a minute. The default store takes what is published.
+    PyTorch, and on a CPU a C++ compiler; takes half a minute. What is published goes to URL, by default to the store in
+    your cache folder, and never to that of MEGACACHE_URL: a demonstration has no business in a cache that others use.
 
     \b
     Example:
       megacache demo
     """  # noqa: D301 - as click wants it
-    place = chosen_url(url)
+    need_torch()
+    refuse_if_read_only()
+    place = default_url() if url is None else chosen_url(url)
     say("compiling cold: this takes a while")
     cold = _run("cold", place)
     say("starting warm")
@@ -51,8 +55,8 @@ def demo_command(*, url: str | None, as_json: bool) -> None:
 def _run(mode: str, url: str) -> Answer:
     with tempfile.TemporaryDirectory(prefix="megacache-demo-") as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "megacache._demo", mode],
-            env={**os.environ, "MEGACACHE_URL": url, "TORCHINDUCTOR_CACHE_DIR": folder},
+            child_command("megacache._demo", mode),
+            env=child_environment({"MEGACACHE_URL": url, "TORCHINDUCTOR_CACHE_DIR": folder}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -61,7 +65,7 @@ def _run(mode: str, url: str) -> Answer:
     if done.returncode:
         raise CompilerError(
             f"the {mode} process ended with {done.returncode}",
-            hint="on a CPU, torch.compile needs a C++ compiler such as g++",
+            hint="what it said stands above; on a CPU, torch.compile needs a C++ compiler such as g++",
         )
     answer: Answer = json.loads(done.stdout.splitlines()[-1])
     return answer

@@ -3,7 +3,7 @@
 import click
 
 from megacache import _compiler
-from megacache._cli._here import Here
+from megacache._cli._here import Here, need_torch
 from megacache._cli._options import json_option
 from megacache._cli._output import emit, print_table
 
@@ -17,6 +17,7 @@ def env_command(*, as_json: bool) -> None:
     Example:
       megacache env --json > here.json
     """  # noqa: D301 - as click wants it
+    need_torch()
     found = Here(environment=_compiler.current_environment(), guard=_compiler.toolchain())
     if as_json:
         emit(found.to_json(), command="env")

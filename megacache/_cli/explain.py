@@ -1,6 +1,7 @@
 """`megacache explain`."""
 
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
@@ -9,11 +10,13 @@ from megacache._cli._app import EXIT_NO
 from megacache._cli._here import Here, here_from
 from megacache._cli._options import json_option, with_store
 from megacache._cli._output import emit, print_table, say
+from megacache._cli._selection import nothing_under, stock_of
 from megacache._cli._views import View
 from megacache._environment import Mismatch
 from megacache._explanation import counted
 from megacache._guard import mismatches
-from megacache._inventory import Inventory, nearest_other
+from megacache._inventory import Holding, nearest_other
+from megacache._manifest import Manifest
 from megacache._store import Store
 
 
@@ -22,12 +25,12 @@ from megacache._store import Store
 @click.option(
     "--here",
     "here_file",
-    type=click.Path(),
+    type=click.File("r", encoding="utf-8"),
     metavar="FILE",
-    help="Another machine, as its `megacache env --json` tells.",
+    help="Another machine, as its `megacache env --json` tells; - reads stdin.",
 )
 @json_option
-def explain_command(*, store: Store, here_file: str | None, as_json: bool) -> None:
+def explain_command(*, store: Store, here_file: TextIO | None, as_json: bool) -> None:
     """Say whether this machine would find anything in a cache, and if not, why.
 
     Exits with 1 if it would miss. Which graphs of a program miss only the program itself can tell:
@@ -38,7 +41,12 @@ def explain_command(*, store: Store, here_file: str | None, as_json: bool) -> No
       megacache explain s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
     found = here_from(here_file).of_epoch(store.epoch)
-    view = _view(store, found)
+    holdings = {one.prefix: one for one in stock_of(store).holdings}
+    own = holdings.pop(found.prefix, Holding(prefix=found.prefix))
+    view = {**_own_view(store, found, own), "others": sum(bool(one.visible) for one in holdings.values())}
+    if not own.visible:
+        nearest, _ = nearest_other(store, found.environment)
+        view["mismatches"] = _plain(found.environment.mismatches(nearest) if nearest else ())
     if as_json:
         emit({"url": store.url, "here": found.prefix.path, **view}, command="explain")
     else:
@@ -47,23 +55,21 @@ def explain_command(*, store: Store, here_file: str | None, as_json: bool) -> No
         click.get_current_context().exit(EXIT_NO)
 
 
-def _view(store: Store, found: Here) -> View:
-    holdings = {one.prefix: one for one in Inventory.of(store).holdings}
-    own = holdings.get(found.prefix)
-    if own is not None and own.visible:
-        manifests = [done.value for done in Catalog(store, own.prefix).read(own.visible)]
-        differing = {
-            one.bundle: mismatches(found.guard, one.files.guard) for one in manifests if one and one.files.index
-        }
-        return {
-            "bundles": len([one for one in manifests if one is not None]),
-            "mismatches": [],
-            "files_left_out": {bundle: _plain(facts) for bundle, facts in sorted(differing.items()) if facts},
-            "others": len(holdings) - 1,
-        }
-    nearest, others = nearest_other(store, found.environment)
-    differing_facts = found.environment.mismatches(nearest) if nearest else ()
-    return {"bundles": 0, "mismatches": _plain(differing_facts), "files_left_out": {}, "others": others}
+def _own_view(store: Store, found: Here, own: Holding) -> View:
+    done = list(Catalog(store, own.prefix).read(own.visible))
+    manifests = [one.value for one in done if one.value is not None]
+    return {
+        "bundles": len(manifests),
+        "withdrawn": len(own.manifests) - len(own.visible),
+        "failed": [{"bundle": one.item, "message": str(one.fault)} for one in done if one.fault is not None],
+        "mismatches": [],
+        "files_left_out": {one.bundle: _plain(facts) for one in manifests if (facts := _left_out(found, one))},
+    }
+
+
+def _left_out(found: Here, manifest: Manifest) -> Sequence[Mismatch]:
+    """Name the facts for which a warm start would leave out the compiled files of a bundle."""
+    return mismatches(found.guard, manifest.files.guard) if manifest.files.index else ()
 
 
 def _plain(differing: Sequence[Mismatch]) -> list[View]:
@@ -71,15 +77,24 @@ def _plain(differing: Sequence[Mismatch]) -> list[View]:
 
 
 def _print(url: str, found: Here, view: View) -> None:
-    others = counted(view["others"], "environment")
+    for failed in view["failed"]:
+        say("[bold yellow]cannot be read:[/] {}: {}", failed["bundle"], failed["message"])
     if view["bundles"]:
         say("{} under {} for {}", counted(view["bundles"], "bundle"), url, found.prefix.path)
+    elif view["failed"]:
+        say("all of {} under {} for {} are useless", counted(len(view["failed"]), "bundle"), url, found.prefix.path)
     elif not view["others"]:
-        say("nothing is published under {}", url)
+        say("{}", nothing_under(url))
     else:
-        say("nothing under {} fits {}; the nearest of {} differs:", url, found.prefix.path, others)
-    rows = [("", one["fact"], one["here"], one["there"]) for one in view["mismatches"]]
+        told = "nothing under {} fits {}; of {} the nearest differs in:"
+        told = told if view["mismatches"] else "nothing under {} fits {}, nor can be compared, of {}"
+        say(told, url, found.prefix.path, counted(view["others"], "environment"))
+    if view["withdrawn"]:
+        say("{} for this machine withdrawn", counted(view["withdrawn"], "bundle"))
+    if view["files_left_out"]:
+        say("compiled files of {} would be left out:", counted(len(view["files_left_out"]), "bundle"))
+    rows = [(one["fact"], one["here"], one["there"]) for one in view["mismatches"]]
     for bundle, facts in view["files_left_out"].items():
-        rows += [(f"files of {bundle}", one["fact"], one["here"], one["there"]) for one in facts]
+        rows += [(f"{one['fact']} of {bundle}", one["here"], one["there"]) for one in facts]
     if rows:
-        print_table(("", "FACT", "HERE", "THERE"), rows)
+        print_table(("FACT", "HERE", "THERE"), rows)

@@ -5,33 +5,35 @@ import click
 from megacache._catalog import Catalog
 from megacache._cli._options import json_option, with_store
 from megacache._cli._output import age_text, emit, print_table, size_text
-from megacache._cli._selection import bundle_of
+from megacache._cli._selection import bundle_of, only_bundle, stock_of
 from megacache._cli._views import View, counts_text, full_view, labels_text
 from megacache._envelope import open_envelope
-from megacache._inventory import Holding, Inventory
+from megacache._inventory import Holding
 from megacache._manifest import unseal
 from megacache._store import Store
 
 
 @click.command("inspect")
 @with_store(timeout=60)
-@click.argument("bundle", metavar="BUNDLE")
+@click.argument("bundle", metavar="[BUNDLE]", required=False)
 @json_option
-def inspect_command(*, store: Store, bundle: str, as_json: bool) -> None:
+def inspect_command(*, store: Store, bundle: str | None, as_json: bool) -> None:
     """Show what is in a bundle: environment, artifacts, files, parents, labels, signatures.
 
-    BUNDLE is its id, or the beginning of it. Only the manifest is read; `megacache verify` reads the rest.
+    BUNDLE is its id, or the beginning of it; it may be left out if there is only one. Only the manifest is read;
+    `megacache verify` reads the rest. What is said of signatures is not verified.
 
     \b
     Example:
       megacache inspect s3://bucket/flux/v1 3f9c2b7a
     """  # noqa: D301 - as click wants it
-    holding, found = bundle_of(Inventory.of(store).holdings, bundle, store.url)
+    holdings = stock_of(store).holdings
+    holding, found = only_bundle(holdings, store.url) if bundle is None else bundle_of(holdings, bundle, store.url)
     sealed = Catalog(store, holding.prefix).read_sealed(found, holding.manifests[found])
     view = full_view(unseal(sealed), _signers(sealed, holding, found))
     view["marks"] = sorted(holding.marks.get(found, ()))
     if as_json:
-        emit({"url": store.url, **view}, command="inspect")
+        emit({"url": store.url, "place": holding.prefix.path, **view}, command="inspect")
         return
     print_table(("BUNDLE", found), _summary(view, holding.prefix.path))
     _print_index(view)
@@ -47,7 +49,9 @@ def _summary(view: View, place: str) -> list[tuple[str, str]]:
     facts, recorded = view["environment"]["facts"], view["environment"]["recorded"]
     rows = [
         ("place", place),
-        ("created", f"{view['created']} ({age_text(view['created'])} ago) by {view['producer']}"),
+        ("created", view["created"]),
+        ("age", age_text(view["created"])),
+        ("producer", view["producer"]),
         ("artifacts", counts_text(view["artifacts"])),
         ("files", str(view["files"])),
         ("size", f"{size_text(view['bytes_stored'])} stored, {size_text(view['bytes_raw'])} raw"),
@@ -65,4 +69,5 @@ def _print_index(view: View) -> None:
     rows = [("artifact", one["kind"], one["key"], size_text(one["size"])) for one in view["artifact_index"]]
     rows += [("file", one["root"], one["path"], size_text(one["size"])) for one in view["file_index"]]
     rows += [("chunk", one["part"], one["digest"], size_text(one["stored_size"])) for one in view["chunks"]]
-    print_table(("", "KIND", "NAME", "SIZE"), rows, numbers=("SIZE",))
+    if rows:
+        print_table(("", "KIND", "NAME", "SIZE"), rows, numbers=("SIZE",))

@@ -6,12 +6,12 @@ import click
 
 from megacache import _trust
 from megacache._catalog import Catalog
-from megacache._cli._options import json_option, with_selection, with_store
+from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli._output import emit, progress_bar, say
-from megacache._cli._selection import Selection, bundle_of
+from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
 from megacache._envelope import open_envelope, pack_signatures
 from megacache._explanation import counted
-from megacache._inventory import Holding, Inventory
+from megacache._inventory import Holding
 from megacache._results import Progress
 from megacache._settings import Settings
 from megacache._store import Store
@@ -57,15 +57,16 @@ def sign_command(
     Example:
       megacache sign s3://production/flux/v1 --key release.pem
     """  # noqa: D301 - as click wants it
+    refuse_if_read_only()
     key = key or Settings.read().signing_key
     if key is None:
         raise SettingsError("no key is named", hint="give --key, or set MEGACACHE_SIGNING_KEY")
     signer = _trust.load_signer(key)
-    chosen = selection.of(Inventory.of(store), store.url)
+    chosen = selection.of(stock_of(store), store)
     wanted = [bundle_of(chosen, name, store.url) for name in bundles]
     wanted = wanted or [(holding, bundle) for holding in chosen for bundle in sorted(holding.visible)]
     if not wanted:
-        raise SettingsError(f"nothing is published under {store.url}", hint="check the URL")
+        raise SettingsError(nothing_under(store.url), hint="check the URL")
     signed = []
     with progress_bar("signing") as progress:
         for done, (holding, bundle) in enumerate(wanted, 1):

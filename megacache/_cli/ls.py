@@ -1,15 +1,16 @@
 """`megacache ls`."""
 
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 
-from megacache._cli._here import Asking
+from megacache._cli._here import Asking, has_torch
 from megacache._cli._options import json_option, with_selection, with_store
-from megacache._cli._output import age_text, emit, print_table, say, size_text
-from megacache._cli._selection import Selection
+from megacache._cli._output import age_text, emit, print_table, say, size_text, span_text
+from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View, counts_text, environment_view, labels_text
-from megacache._inventory import Inventory
+from megacache._explanation import counted
 from megacache._store import Store
 from megacache.errors import MegacacheError
 
@@ -34,45 +35,45 @@ def ls_command(*, store: Store, selection: Selection, bundles: bool, tell_here: 
     Example:
       megacache ls s3://bucket/flux/v1 --bundles
     """  # noqa: D301 - as click wants it
-    asking = Asking() if tell_here else None
-    with closing(_Ended(asking)):
-        inventory = Inventory.of(store)
-        chosen = selection.of(inventory, store.url)
+    with _place_of_machine(store.epoch, asked=tell_here and not selection.mine) as place_of_machine:
+        inventory = stock_of(store)
+        chosen = selection.of(inventory, store)
         views = [environment_view(store, holding) for holding in chosen]
-        own = _own(asking) if chosen or as_json else None
+        own = place_of_machine() if chosen else None
     for view in views:
-        view["here"] = None if own is None else own == f"{view['device']}/{view['fingerprint']}"
+        path = f"{view['device']}/{view['fingerprint']}"
+        view["here"] = True if selection.mine else None if own is None else own == path
     if as_json:
         emit({"url": store.url, "environments": views, "strangers": list(inventory.strangers)}, command="ls")
         return
     if not views:
-        say("nothing is published under {}", store.url)
+        say("{}", nothing_under(store.url))
     elif bundles:
         _print_bundles(views)
     else:
         _print_environments(views)
     if inventory.strangers:
-        say("{} objects there are not megacache's, such as {}", len(inventory.strangers), inventory.strangers[0])
+        count = counted(len(inventory.strangers), "object")
+        say("{} there not written by megacache, such as {}", count, inventory.strangers[0])
 
 
-class _Ended:
-    """Leaves no child behind."""
+@contextmanager
+def _place_of_machine(epoch: str, *, asked: bool) -> Iterator[Callable[[], str | None]]:
+    """Ask PyTorch while the store answers; it gives None if that is not wanted or cannot be known."""
+    asking = Asking() if asked and has_torch() else None
 
-    def __init__(self, asking: Asking | None) -> None:
-        self._asking = asking
+    def answer() -> str | None:
+        try:
+            return None if asking is None else asking.answer().of_epoch(epoch).prefix.path
+        except MegacacheError as error:
+            say("which environment is this machine's is not known: {}", error)
+            return None
 
-    def close(self) -> None:
-        if self._asking is not None:
-            self._asking.give_up()
-
-
-def _own(asking: Asking | None) -> str | None:
-    """Tell where this machine's bundles would lie; None if that cannot be known."""
-    if asking is None:
-        return None
-    with suppress(MegacacheError):
-        return asking.answer().prefix.path
-    return None
+    try:
+        yield answer
+    finally:
+        if asking is not None:
+            asking.give_up()
 
 
 def _print_environments(views: list[View]) -> None:
@@ -87,12 +88,17 @@ def _print_environments(views: list[View]) -> None:
                 sum(sum(one["artifacts"].values()) for one in usable),
                 sum(one["files"] for one in usable),
                 size_text(view["bytes"]),
-                age_text(usable[0]["created"]) if usable else "",
+                _newest(usable),
                 "this machine" if view["here"] else "",
             )
         )
     headers = ("DEVICE", "ENVIRONMENT", "BUNDLES", "ARTIFACTS", "FILES", "SIZE", "NEWEST", "")
     print_table(headers, rows, numbers=headers[2:6])
+
+
+def _newest(bundles: list[View]) -> str:
+    ages = [one["age_seconds"] for one in bundles if one["age_seconds"] is not None]
+    return span_text(min(ages)) if ages else ""
 
 
 def _print_bundles(views: list[View]) -> None:

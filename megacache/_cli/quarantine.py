@@ -2,10 +2,9 @@
 
 import click
 
-from megacache._cli._options import json_option, with_store
+from megacache._cli._options import json_option, refuse_if_read_only, with_store
 from megacache._cli._output import emit, say
-from megacache._cli._selection import bundle_of
-from megacache._inventory import Inventory
+from megacache._cli._selection import bundle_of, stock_of
 from megacache._store import Store
 
 _MARK = "quarantined"
@@ -26,7 +25,8 @@ def quarantine_command(*, store: Store, bundle: str, lift: bool, as_json: bool) 
     Example:
       megacache quarantine s3://bucket/flux/v1 3f9c2b7a
     """  # noqa: D301 - as click wants it
-    holding, found = bundle_of(Inventory.of(store).holdings, bundle, store.url)
+    refuse_if_read_only()
+    holding, found = bundle_of(stock_of(store).holdings, bundle, store.url)
     mark = holding.prefix.mark(found, _MARK)
     if lift:
         changed = _MARK in holding.marks.get(found, ())

@@ -1,13 +1,16 @@
 """`megacache rm`."""
 
+import sys
 from typing import Any
 
 import click
 
-from megacache._cli._options import json_option, with_selection, with_store
+from megacache._cli._app import EXIT_NO
+from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
-from megacache._cli._selection import Selection, bundle_of
-from megacache._inventory import Holding, Inventory
+from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
+from megacache._explanation import counted
+from megacache._inventory import Holding
 from megacache._removal import RemovalPlan, plan_removal
 from megacache._store import Store
 from megacache.errors import SettingsError
@@ -41,17 +44,16 @@ def rm_command(
     Example:
       megacache rm s3://bucket/flux/v1 --environment 3f9c2b7a10d4e6f8 --dry-run
     """  # noqa: D301 - as click wants it
-    if not (bundles or selection.narrows or everything):
-        raise SettingsError("nothing says what to remove", hint="name bundles, --environment, --device or --all")
-    chosen = selection.of(Inventory.of(store), store.url)
-    wanted = _wanted(chosen, bundles, store.url)
-    plans = [plan_removal(store, holding, names) for holding, names in wanted]
+    _check_request(bundles, selection, everything=everything)
+    chosen = selection.of(stock_of(store), store)
+    plans = [plan_removal(store, holding, names) for holding, names in _wanted(chosen, bundles, store.url)]
     if not as_json:
-        _print(plans)
-    if not dry_run:
-        if plans and not yes:
-            click.confirm(f"Remove this from {store.url} for good?", abort=True, err=True)
-        with progress_bar("removing") as progress:
+        _print(plans, store.url)
+    if plans and not dry_run:
+        refuse_if_read_only()
+        if not yes:
+            _ask(plans, store.url)
+        with progress_bar("removing", objects=True) as progress:
             for plan in plans:
                 plan.apply(store, progress)
         say("removed from {}", store.url)
@@ -59,11 +61,32 @@ def rm_command(
         emit({"url": store.url, "dry_run": dry_run, "removed": list(map(_view, plans))}, command="rm")
 
 
+def _check_request(bundles: tuple[str, ...], selection: Selection, *, everything: bool) -> None:
+    named = bool(bundles) or selection.narrows
+    if everything and named:
+        raise SettingsError("--all contradicts what else is named", hint="leave one of them out")
+    if not everything and not named:
+        raise SettingsError("nothing says what to remove", hint="name bundles, --environment, --device or --all")
+
+
 def _wanted(chosen: tuple[Holding, ...], names: tuple[str, ...], url: str) -> list[tuple[Holding, list[str]]]:
+    """Give what is to go of each environment; nothing goes if one name is wrong."""
     if not names:
         return [(holding, list(holding.manifests)) for holding in chosen]
     found = [bundle_of(chosen, name, url) for name in names]
-    return [(one, [bundle for holding, bundle in found if holding is one]) for one in chosen if one in dict(found)]
+    wanted = [(one, [bundle for holding, bundle in found if holding is one]) for one in chosen]
+    return [(holding, bundles) for holding, bundles in wanted if bundles]
+
+
+def _ask(plans: list[RemovalPlan], url: str) -> None:
+    if not sys.stdin.isatty():
+        raise SettingsError("nothing was removed, for there is nobody to ask", hint="give --yes")
+    bundles = counted(sum(len(plan.bundles) for plan in plans), "bundle")
+    if not click.confirm(
+        f"Remove {bundles}, {size_text(sum(plan.size for plan in plans))}, from {url} for good?", err=True
+    ):
+        say("nothing was removed")
+        click.get_current_context().exit(EXIT_NO)
 
 
 def _view(plan: RemovalPlan) -> dict[str, Any]:
@@ -76,7 +99,10 @@ def _view(plan: RemovalPlan) -> dict[str, Any]:
     }
 
 
-def _print(plans: list[RemovalPlan]) -> None:
+def _print(plans: list[RemovalPlan], url: str) -> None:
+    if not plans:
+        say("{}", nothing_under(url))
+        return
     rows = [
         (plan.prefix.path, len(plan.bundles), len(plan.chunks), size_text(plan.size), _note(plan)) for plan in plans
     ]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import click
 
-from megacache._cli._child import become, end_like, named, program_argument, wait_for
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
+from megacache._cli._program import become, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache.integrations._launch import attended_environment
 from megacache.integrations._receipts import HitRate, collect

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
-from megacache._cli._child import end_like, named, program_argument, wait_for
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
+from megacache._cli._program import end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache.integrations._launch import attended_environment
 

@@ -2,17 +2,17 @@
 
 import click
 
-from megacache._cli._app import EXIT_NO
+from megacache._cli._app import EXIT_NO, exit_code_of
 from megacache._cli._options import json_option, with_policy, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
-from megacache._cli._selection import Selection
+from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View
 from megacache._explanation import counted
-from megacache._inventory import Holding, Inventory
-from megacache._results import ProgressCallback
+from megacache._inventory import Holding
 from megacache._store import Store
 from megacache._trust import TrustPolicy
-from megacache._verification import verify
+from megacache._verification import Verified, verify
+from megacache.errors import BundleError, MissingError, StoreError
 
 
 @click.command("verify")
@@ -23,32 +23,36 @@ from megacache._verification import verify
 def verify_command(*, store: Store, selection: Selection, policy: TrustPolicy | None, as_json: bool) -> None:
     """Read everything in a cache and compare it with its digests and manifests, and with trusted keys.
 
-    Exits with 1 if a bundle is damaged or not signed as it should be, or if there is none.
+    Exits with 1 if a bundle is damaged or not signed as it should be, or if there is none; with 3 if the store would
+    not give all of them.
 
     \b
     Example:
       megacache verify s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
-    chosen = selection.of(Inventory.of(store), store.url)
+    chosen = selection.of(stock_of(store), store)
     with progress_bar("verifying") as progress:
-        views = [_view(store, holding, progress, policy) for holding in chosen]
-    bundles = [bundle for view in views for bundle in view["bundles"]]
-    damaged = [bundle for bundle in bundles if bundle["faults"]]
+        found = [(holding, verify(store, holding, progress, policy)) for holding in chosen]
+    views = [_view(holding, verified) for holding, verified in found]
+    code = _exit_code([verified for _, verified in found])
     if as_json:
-        emit({"url": store.url, "sound": not damaged, "environments": views}, command="verify")
+        emit({"url": store.url, "sound": code == 0, "environments": views}, command="verify")
     else:
-        _print(views)
-        size = size_text(sum(bundle["bytes_stored"] for bundle in bundles))
-        say("{} of {} sound, {} read", len(bundles) - len(damaged), counted(len(bundles), "bundle"), size)
-        if orphans := sum(len(view["orphans"]) for view in views):
-            told = "{} in no bundle: an interrupted publication leaves such, and no reader sees them"
-            say(told, counted(orphans, "chunk"))
-    if damaged or not bundles:
-        click.get_current_context().exit(EXIT_NO)
+        _print(views, store.url)
+    if code:
+        click.get_current_context().exit(code)
 
 
-def _view(store: Store, holding: Holding, progress: ProgressCallback, policy: TrustPolicy | None) -> View:
-    found = verify(store, holding, progress, policy)
+def _exit_code(found: list[Verified]) -> int:
+    """Tell damage from a store that did not answer; a bundle that is not whole is damaged."""
+    verdicts = [verdict for verified in found for verdict in verified.verdicts]
+    faults = [fault for verdict in verdicts for fault in verdict.faults]
+    if not verdicts or any(isinstance(fault, BundleError | MissingError) for fault in faults):
+        return EXIT_NO
+    return next((exit_code_of(fault) for fault in faults if isinstance(fault, StoreError)), 0)
+
+
+def _view(holding: Holding, found: Verified) -> View:
     return {
         "device": holding.prefix.device,
         "fingerprint": holding.prefix.fingerprint,
@@ -65,11 +69,20 @@ def _view(store: Store, holding: Holding, progress: ProgressCallback, policy: Tr
     }
 
 
-def _print(views: list[View]) -> None:
+def _print(views: list[View], url: str) -> None:
+    bundles = [(view, one) for view in views for one in view["bundles"]]
+    if not bundles:
+        say("{}", nothing_under(url))
+        return
     rows = []
-    for view in views:
-        for one in view["bundles"]:
-            told = "; ".join(fault["message"] for fault in one["faults"]) or "sound"
-            rows.append((view["device"], view["fingerprint"], one["bundle"], size_text(one["bytes_stored"]), told))
-    if rows:
-        print_table(("DEVICE", "ENVIRONMENT", "BUNDLE", "SIZE", "VERDICT"), rows, numbers=("SIZE",))
+    for view, one in bundles:
+        told = "; ".join(fault["message"] for fault in one["faults"]) or "sound"
+        note = " ".join([*one["marks"], told])
+        rows.append((view["device"], view["fingerprint"], one["bundle"], size_text(one["bytes_stored"]), note))
+    print_table(("DEVICE", "ENVIRONMENT", "BUNDLE", "SIZE", "VERDICT"), rows, numbers=("SIZE",))
+    size = size_text(sum(one["bytes_stored"] for _, one in bundles))
+    sound = sum(not one["faults"] for _, one in bundles)
+    say("{} of {} sound, of {} stored", sound, counted(len(bundles), "bundle"), size)
+    if orphans := sum(len(view["orphans"]) for view in views):
+        told = "{} in no bundle: an interrupted publication leaves such, and no reader sees them"
+        say(told, counted(orphans, "chunk"))
