@@ -1,6 +1,7 @@
 """What this process has recorded, and what it is given to load."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,16 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
         msg = "PyTorch refused a blob"
         raise CompilerError(msg, hint="its log tells why, under torch.compiler._cache")
     return Loaded(info=info)
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Keep out of torch's record what it loads meanwhile: it records a hit as if it had compiled it."""
+    from torch.compiler import _cache
+
+    fresh = getattr(getattr(_cache, "CacheArtifactManager", None), "with_fresh_cache", nullcontext)
+    with fresh():
+        yield
 
 
 def _without(artifacts: Iterable[Artifact], kind: str) -> bytes:

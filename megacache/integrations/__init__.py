@@ -1,0 +1,1 @@
+"""What ties megacache to programs that compile: each module serves one of them, and is loaded by it."""
