@@ -32,6 +32,11 @@ def bundles(store: Path, root: str = "vllm") -> list[Manifest]:
     return [one for one in found if any(file.root == root for file in one.files.index)]
 
 
+def sources(started: Answer) -> list[str]:
+    """Name what was given to a C++ compiler."""
+    return [str(word) for command in started["commands"] for word in command if str(word).endswith((".cpp", ".h"))]
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Name a store that the tests of this module share."""
@@ -90,7 +95,7 @@ def test_rank_starts_warm_on_another_host(
     assert served["restored"] == [*paths_of(0), *paths_of(1)]
     assert served["loaded"]
     assert served["digest"] == published[rank][0]["digest"]
-    assert not [command for command in started["commands"] if any(str(word).endswith(".cpp") for word in command)]
+    assert sources(started) == []
     assert (again["status"], again["warnings"]) == ("unchanged", [])
 
 
@@ -206,8 +211,14 @@ def test_vllm_itself_starts_warm(mode: str, tmp_path: Path, processes: Processes
         assert cold[rank]["counted"]["num_inductor_compiles"] == 1
         assert (answer["status"], answer["warnings"]) == ("published", [])
     assert len(bundles(tmp_path / "store")) == 2
-    steps = step("vllm_itself", rank=1), step("publish")
-    warm, again = processes.run(*steps, environment={**variables, "VLLM_CACHE_ROOT": str(tmp_path / "warm")})
+    _, warm, started, again = processes.run(
+        step("watch_processes"),
+        step("vllm_itself", rank=1),
+        step("started_processes"),
+        step("publish"),
+        environment={**variables, "VLLM_CACHE_ROOT": str(tmp_path / "warm")},
+    )
+    assert sources(started) == []
     assert warm["counted"]["num_inductor_compiles"] == 0
     assert warm["counted"]["num_compiled_artifacts_loaded"] == 1
     assert warm["digest"] == cold[1]["digest"] != cold[0]["digest"]
