@@ -128,6 +128,20 @@ def test_other_version_compiles_for_itself(
 
 
 @pytest.mark.usefixtures("published")
+def test_miss_of_vllm_alone_is_explained(
+    store: Path, tmp_path: Path, processes: Processes, empty: dict[str, str | None]
+) -> None:
+    """Where a store holds nothing but another version's files, the reason of the miss is that version."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    for bundle in bundles(copy, "inductor"):
+        (path,) = copy.rglob(f"{bundle.bundle}.msgpack")
+        path.unlink()
+    (served,) = processes.run(step("vllm_like", rank=0, version="0.34.0", url=f"file://{copy}"), environment=empty)
+    assert served["reason"].count("vllm is 0.34.0 here, 0.33.0 there") == 2
+
+
+@pytest.mark.usefixtures("published")
 def test_process_without_vllm_passes_by_in_silence(store: Path, processes: Processes) -> None:
     """Who does not run vLLM downloads none of its files, hears nothing of them, and gets the ordinary ones."""
     (warmed,) = processes.run(step("warm", url=f"file://{store}"))
