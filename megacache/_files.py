@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megacache import _roots
 from megacache.errors import UntrustedError
 
 _MAPS = Path("/proc/self/maps")
@@ -45,13 +46,13 @@ class Located:
 
     def read(self) -> CompiledFile | None:
         """Read the file; None if it is gone, is a link, or is none that a reader would accept."""
-        if not is_portable(self.path):
+        if not is_portable(self.path, self.root):
             return None
         try:
             descriptor = os.open(self.folder / self.path, os.O_RDONLY | os.O_NOFOLLOW)
             with os.fdopen(descriptor, "rb") as file:
                 mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-                content = _moved(self.path, file.read(), _bytes(self.folder), _ROOT)
+                content = _moved(self, file.read(), _bytes(self.folder), _ROOT)
                 return CompiledFile(root=self.root, path=self.path, mode=_plain(mode), content=content)
         except OSError:
             return None
@@ -66,9 +67,13 @@ def mapped_files() -> Iterator[Path]:
     yield from map(Path, dict.fromkeys(_MAPPED.findall(maps)))
 
 
-def is_portable(path: str) -> bool:
-    """Tell whether a path stays under its root and names what a compiler leaves: never a source, never hidden."""
-    return _PATH.fullmatch(path) is not None and Path(path).suffix in _SUFFIXES
+def is_portable(path: str, root: str) -> bool:
+    """Tell whether a path stays under its root and names what a compiler leaves there: nothing hidden.
+
+    A source is none of it, but under the root of a program that keeps such.
+    """
+    suffixes = _SUFFIXES | _roots.SUFFIXES.get(root, frozenset())
+    return _PATH.fullmatch(path) is not None and Path(path).suffix in suffixes
 
 
 def restore(file: CompiledFile, folder: Path) -> bool:
@@ -78,7 +83,7 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     `OSError`.
     """
     target = folder / file.path
-    if not is_portable(file.path):
+    if not is_portable(file.path, file.root):
         raise UntrustedError(f"compiled file {file.path[:80]!r} is not one that a compiler writes", hint=_HINT)
     if target.parent.resolve() != folder.resolve() / Path(file.path).parent:
         raise UntrustedError(f"the way to {file.path[:80]!r} goes through a symbolic link", hint=_HINT)
@@ -87,7 +92,7 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(_moved(file.path, file.content, _ROOT, _bytes(folder)))
+        temporary.write_bytes(_moved(file, file.content, _ROOT, _bytes(folder)))
         temporary.chmod(_plain(file.mode))
         return _settle(temporary, target)
     finally:
@@ -107,9 +112,11 @@ def _settle(temporary: Path, target: Path) -> bool:
     return True
 
 
-def _moved(path: str, content: bytes, before: bytes, after: bytes) -> bytes:
-    """Change the folder in the one kind of file that names it: Triton's list of the files of a kernel."""
-    return content.replace(before, after) if Path(path).name.startswith(_GROUP) else content
+def _moved(file: "CompiledFile | Located", content: bytes, before: bytes, after: bytes) -> bytes:
+    """Change the folder in files that name it: Triton's list of the files of a kernel, and what a root tells of."""
+    name, root = Path(file.path).name, _roots.find(file.root)
+    tells = name.startswith(_GROUP) or (root is not None and name in root.telling)
+    return content.replace(before, after) if tells else content
 
 
 def _bytes(folder: Path) -> bytes:

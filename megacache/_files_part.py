@@ -52,7 +52,7 @@ def _build(files: Sequence[CompiledFile]) -> bytes:
 def _checked(items: Sequence[Node], promised: Mapping[tuple[str, str], FileRef]) -> CompiledFile:
     root, path, mode, content = items
     file = CompiledFile(root=root.text(), path=path.text(), mode=mode.integer(most=0o777), content=content.data())
-    if not is_portable(file.path):
+    if not is_portable(file.path, file.root):
         msg = f"compiled file {file.path[:80]!r} is not one that a compiler writes"
         raise UntrustedError(msg, hint="find out who wrote it")
     if promised.get((file.root, file.path)) != identify(file):

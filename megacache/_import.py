@@ -51,6 +51,7 @@ def import_blob(
     recorded = Recorded(
         found=Found(artifacts=portable),
         guard={},
+        known=False,
         probes=(),
         environment=_compiler.current_environment(),
         warnings=(f"artifacts that no reader would accept were left out: {', '.join(left_out)}",) if left_out else (),

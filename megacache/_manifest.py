@@ -35,7 +35,7 @@ class FileRef:
     """A compiled file as the manifest names it."""
 
     root: str
-    """Name of the folder that it lies under: `inductor` or `triton`."""
+    """Name of the folder that it lies under: `inductor`, `triton`, or one that an integration registers."""
     path: str
     """Under that folder, with `/` between names."""
     digest: Digest

@@ -3,6 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from megacache import _artifacts_part, _explain_part, _files_part
@@ -10,7 +12,6 @@ from megacache._blob import Artifact
 from megacache._bundle import bundle_id, describe
 from megacache._catalog import Catalog
 from megacache._chunk import Payload
-from megacache._guard import mismatches
 from megacache._manifest import ChunkRef
 from megacache._recording import Found, Recorded
 from megacache._results import Progress, ProgressCallback, PublishResult, PublishStatus
@@ -56,7 +57,7 @@ class Publication:
 
         The store is opened only if there is something new.
         """
-        if not self._recorded.found:
+        if not self._recorded.found and not self._recorded.known:
             return self._result(PublishStatus.EMPTY, reason="PyTorch has recorded no artifact in this process")
         new = self._recorded.news(self._session)
         if not new:
@@ -74,12 +75,12 @@ class Publication:
                 PublishStatus.COVERED, reason="other processes have published an artifact under every key"
             )
         try:
-            result = self._write(catalog, left, parents)
+            result = reduce(_both, [self._write(catalog, part, set(parents)) for part in left.bundles()])
         except AccessError as error:
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
         if result.status is PublishStatus.TOO_LARGE:
             return result
-        self._session.remember(new.artifacts, {*parents, *filter(None, [result.bundle])}, new.files)
+        self._session.remember(new.artifacts, parents, new.files)
         return result
 
     def _uncovered(self, new: Found, catalog: Catalog, parents: set[str]) -> Found:
@@ -97,9 +98,7 @@ class Publication:
                 self._session.unusable.add(done.item)
                 continue
             keys = {(ref.kind, ref.key) for ref in manifest.artifacts}
-            useless = mismatches(self._recorded.guard, manifest.files.guard)
-            paths = {(ref.root, ref.path) for ref in manifest.files.index if not useless}
-            remaining = left.without(keys, paths)
+            remaining = left.without(keys, self._recorded.covered_by(manifest.files))
             if len(remaining) < len(left):
                 parents.add(manifest.bundle)
             left = remaining
@@ -130,6 +129,7 @@ class Publication:
             created = catalog.announce(manifest, self._signer)
         if created:
             self._session.written.add(bundle)
+        self._session.remember(left.artifacts, {*parents, bundle}, left.files)
         carried = [chunk for chunk in chunks if chunk.part != _explain_part.PART]
         return self._result(
             PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
@@ -170,3 +170,23 @@ class Publication:
 
     def _result(self, status: PublishStatus, **known: Any) -> PublishResult:
         return PublishResult(url=self._url, status=status, warnings=tuple(self._warnings), **known)
+
+
+_TELLING = (PublishStatus.TOO_LARGE, PublishStatus.PUBLISHED)
+"""Statuses of one bundle that tell the status of several."""
+
+
+def _both(one: PublishResult, other: PublishResult) -> PublishResult:
+    """Add up what two bundles took; the first one gives its name."""
+    told = next((part for status in _TELLING for part in (one, other) if part.status is status), one)
+    return replace(
+        one,
+        status=told.status,
+        reason=told.reason,
+        warnings=other.warnings,
+        artifacts=Counter(one.artifacts) + Counter(other.artifacts),
+        files=one.files + other.files,
+        bytes_files=one.bytes_files + other.bytes_files,
+        bytes_stored=one.bytes_stored + other.bytes_stored,
+        bytes_raw=one.bytes_raw + other.bytes_raw,
+    )

@@ -3,12 +3,13 @@
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from megacache import _compiler, _files_part
+from megacache import _compiler, _files_part, _roots
 from megacache._artifacts_part import REPLACED_KINDS, identify, is_portable
 from megacache._blob import Artifact
 from megacache._deadline import Deadline
 from megacache._environment import Environment
 from megacache._files import CompiledFile
+from megacache._guard import mismatches
 from megacache._manifest import ArtifactRef, FileRef, FilesPart
 from megacache._session import Session
 from megacache.errors import CompilerError
@@ -31,6 +32,18 @@ class Found:
             files={ref: one for ref, one in self.files.items() if (ref.root, ref.path) not in paths},
         )
 
+    def bundles(self) -> Iterator["Found"]:
+        """Give what goes into each bundle: files of a registered root, which have a guard of their own, lie apart.
+
+        So they are neither fetched by a process that has no use for them nor do they take others from it.
+        """
+        apart = {root.name for root in _roots.registered()}
+        own = {ref: one for ref, one in self.files.items() if ref.root not in apart}
+        if self.artifacts or own:
+            yield Found(artifacts=self.artifacts, files=own)
+        for name in sorted({ref.root for ref in self.files} & apart):
+            yield Found(files={ref: one for ref, one in self.files.items() if ref.root == name})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
@@ -38,7 +51,9 @@ class Recorded:
 
     found: Found
     guard: Mapping[str, str]
-    """Facts that guard the compiled files."""
+    """Facts that guard all compiled files; empty without any."""
+    known: bool
+    """True if some of the compiled files that it uses are in the store already, and not among those found."""
     probes: tuple[str, ...]
     """Trials of the ISA picker that went well."""
     environment: Environment
@@ -55,7 +70,13 @@ class Recorded:
         if not files:
             return FilesPart()
         index = tuple(sorted(files, key=lambda ref: (ref.root, ref.path)))
-        return FilesPart(guard=self.guard, probes=self.probes, index=index)
+        guard = _roots.guard(self.guard, (ref.root for ref in index))
+        return FilesPart(guard=guard, probes=self.probes, index=index)
+
+    def covered_by(self, part: FilesPart) -> Container[tuple[str, str]]:
+        """Give roots and paths of the files of another bundle that serve here as well as this process's own."""
+        here = _roots.guard(self.guard, (ref.root for ref in part.index))
+        return {(ref.root, ref.path) for ref in part.index if not mismatches(here, part.guard)}
 
 
 def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
@@ -64,12 +85,13 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     With `files`, the compiled files that it uses are read, too, but for those that are known to be in the store.
     """
     recorded = _compiler.record(deadline)
-    warnings = list(_warnings(recorded, session))
+    warnings = list(_warnings(recorded, session, apart=files and _kept_apart()))
     compiled: Mapping[FileRef, CompiledFile] = {}
     guard: Mapping[str, str] = {}
+    known = False
     if files:
         try:
-            compiled = _compiled(session)
+            compiled, known = _compiled(session)
             guard = _compiler.toolchain() if compiled else {}
         except CompilerError as error:  # artifacts are of use on their own
             compiled = {}
@@ -78,18 +100,24 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     return Recorded(
         found=Found(artifacts=artifacts, files=compiled),
         guard=guard,
+        known=known,
         probes=_compiler.passed_probes() if compiled else (),
         environment=_compiler.current_environment(),
         warnings=tuple(warnings),
     )
 
 
-def _warnings(recorded: Sequence[Artifact], session: Session) -> Iterator[str]:
-    yield from _compiler.recording_warnings({artifact.kind for artifact in recorded})
+def _kept_apart() -> bool:
+    """Tell whether a program keeps what it compiled in a root of its own, where PyTorch's recorder need not see it."""
+    return any(any(True for _ in root.used()) for root in _roots.registered())
+
+
+def _warnings(recorded: Sequence[Artifact], session: Session, *, apart: bool) -> Iterator[str]:
+    yield from _compiler.recording_warnings({artifact.kind for artifact in recorded}, apart=apart)
     foreign = sorted({one.kind for one in recorded if not is_portable(one)} - {"precompile"})
     if foreign:
         yield f"artifacts that no reader would accept were left out: {', '.join(foreign)}"
-    if session.folder not in {None, _compiler.cache_folder()}:
+    if not apart and session.folder not in {None, _compiler.cache_folder()}:
         yield "PyTorch's cache folder has changed since the warm start: what was loaded did not hit"
 
 
@@ -100,7 +128,9 @@ def _latest(recorded: Sequence[Artifact]) -> Iterator[Artifact]:
     yield from last.values()
 
 
-def _compiled(session: Session) -> Mapping[FileRef, CompiledFile]:
-    located = [one for one in _compiler.used_files() if (one.root, one.path) not in session.files]
+def _compiled(session: Session) -> tuple[Mapping[FileRef, CompiledFile], bool]:
+    """Read the compiled files that are not known to be in the store; tell whether there are others that are."""
+    used = _compiler.used_files()
+    located = [one for one in used if (one.root, one.path) not in session.files]
     files = [file for one in located if (file := one.read()) is not None]
-    return {_files_part.identify(file): file for file in files}
+    return {_files_part.identify(file): file for file in files}, len(located) < len(used)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from megacache import _compiler, _files
+from megacache import _compiler, _files, _roots
 from megacache._environment import Mismatch
 from megacache._files import CompiledFile
 from megacache._guard import mismatches
@@ -34,11 +34,17 @@ class Restoration:
 
     def mismatches(self, manifest: Manifest) -> Sequence[Mismatch]:
         """Name the facts that make a bundle's compiled files useless here; none if it holds no such files."""
-        return mismatches(self._here, manifest.files.guard) if manifest.files.index else ()
+        if not manifest.files.index:
+            return ()
+        here = _roots.guard(self._here, (file.root for file in manifest.files.index))
+        return mismatches(here, manifest.files.guard)
 
     def wants(self, manifest: Manifest) -> bool:
-        """Tell whether a bundle's compiled files are to be fetched; warn if they cannot be used."""
-        if not self._wanted or not manifest.files.index:
+        """Tell whether a bundle's compiled files are to be fetched; warn if they cannot be used.
+
+        Those of a program that does not run in this process are none of its business.
+        """
+        if not self._wanted or not any(file.root in self._roots for file in manifest.files.index):
             return False
         if differing := self.mismatches(manifest):
             why = "; ".join(map(str, differing))
@@ -67,7 +73,7 @@ class Restoration:
         """Remove files that came from a bundle, given by root and path."""
         for root, path in files:
             folder = self._roots.get(root)
-            if folder is not None and _files.is_portable(path):
+            if folder is not None and _files.is_portable(path, root):
                 with suppress(OSError):
                     (folder / path).unlink()
 

@@ -129,7 +129,7 @@ class PublishResult(_Result):
 
     status: PublishStatus
     bundle: str | None = None
-    """Id of the bundle that now holds what was new, or None."""
+    """Id of the bundle that now holds what was new, or None; of the first, where files of another program lie apart."""
     receipt: Receipt | None = None
     """What the warm starts of this process were worth, as of the call."""
 

@@ -190,7 +190,8 @@ class Warming:
         if not tally.loaded and fault is not None:
             status, error, reason = status_of(fault), fault, str(fault)
         elif not tally.loaded:
-            status, reason = WarmStatus.MISS, "; ".join(tally.passed_by) or self._explain()
+            left_out = self._restoration.warnings if tally.seen else ()
+            status, reason = WarmStatus.MISS, "; ".join(tally.passed_by or left_out) or self._explain()
         return WarmResult(
             url=self._store.url,
             status=status,

@@ -15,7 +15,7 @@ from typing import Any
 
 import megacache
 from megacache import PublishResult, Receipt, WarmResult
-from tests import models
+from tests import engines, models
 
 Answer = dict[str, Any]
 
@@ -350,6 +350,8 @@ STEPS: dict[str, Callable[..., Answer]] = {
         snapshot,
         import_compiler,
         environment,
+        engines.vllm_like,
+        engines.vllm_itself,
     )
 }
 

@@ -159,7 +159,7 @@ def test_warm_start_does_not_fetch_it() -> None:
 def publish(store: Store, *artifacts: Artifact) -> tuple[PublishResult, Session]:
     """Publish artifacts as if PyTorch had recorded them."""
     found = Found(artifacts={identify(one): one for one in artifacts})
-    recorded = Recorded(found=found, guard={}, probes=(), environment=environment(), warnings=("before",))
+    recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=("before",))
     session = Session()
     publication = Publication(recorded, session, Stopwatch(), lambda _: None, url=store.url, labels={})
     return publication.run(lambda: store), session

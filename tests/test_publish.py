@@ -18,7 +18,7 @@ BIG = [artifact(f"f{n}", noise(10_000, n)) for n in range(3)]
 def publish(store: Store, *artifacts: Artifact, most: int | None, known: Session) -> PublishResult:
     """Publish artifacts as if PyTorch had recorded them, with a limit."""
     found = Found(artifacts={identify(one): one for one in artifacts})
-    recorded = Recorded(found=found, guard={}, probes=(), environment=environment(), warnings=())
+    recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=())
     publication = Publication(recorded, known, Stopwatch(), lambda _: None, url=store.url, labels={}, max_bytes=most)
     return publication.run(lambda: store)
 

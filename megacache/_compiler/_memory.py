@@ -1,7 +1,8 @@
 """What this process has recorded, and what it is given to load."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,16 @@ def forget(artifacts: Iterable[tuple[str, str]]) -> None:
         for kind, key in artifacts:
             if kind in owners and Path(key).name == key:
                 shutil.rmtree(owners[kind]._get_tmp_dir_for_key(key), ignore_errors=True)
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Keep out of torch's record what it loads meanwhile: it records a hit as if it had compiled it."""
+    from torch.compiler import _cache
+
+    fresh = getattr(getattr(_cache, "CacheArtifactManager", None), "with_fresh_cache", nullcontext)
+    with fresh():
+        yield
 
 
 def _without(artifacts: Iterable[Artifact], kind: str) -> bytes:

@@ -57,8 +57,8 @@ def loading_warnings() -> list[str]:
     return warnings
 
 
-def recording_warnings(kinds: Collection[str]) -> list[str]:
-    """Say what is missing from what torch recorded, given the kinds it recorded."""
+def recording_warnings(kinds: Collection[str], *, apart: bool) -> list[str]:
+    """Say what is missing from what torch recorded, given its kinds and whether the rest is carried apart from it."""
     with door("reading its counters"):
         import torch
         import torch._inductor.config
@@ -77,7 +77,7 @@ def recording_warnings(kinds: Collection[str]) -> list[str]:
             warnings.append(
                 "precompile artifacts were left out: they drop guards and can return another function's result"
             )
-        if not kinds and (inductor["fxgraph_cache_miss"] or inductor["fxgraph_cache_hit"]):
+        if not kinds and not apart and (inductor["fxgraph_cache_miss"] or inductor["fxgraph_cache_hit"]):
             warnings.append(
                 "graphs were compiled where PyTorch's recorder does not see them, as standalone_compile (vLLM) does"
             )

@@ -67,6 +67,10 @@ class Attendant:
     def begins(self) -> None:
         """Warm, before the first compilation of this process."""
         self._compiling = True
+        self.warm()
+
+    def warm(self) -> None:
+        """Warm now, if that has not been done."""
         if self._warmed:
             return
         self._warmed = True

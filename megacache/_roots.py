@@ -1,0 +1,51 @@
+"""Folders of compiled files beside PyTorch's own, as an integration registers them for its program."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """A folder in which a program keeps what it compiles."""
+
+    name: str
+    """As in `FileRef.root`."""
+    folder: Path
+    facts: Mapping[str, str]
+    """Facts that must agree, beside those of every compiled file; their names are used by no other root."""
+    telling: frozenset[str] = frozenset()
+    """Names of the files in which the folder is written."""
+    used: Callable[[], Iterable[Path]]
+    """Finds the files below the folder that this process has compiled or loaded."""
+
+
+SUFFIXES: Mapping[str, frozenset[str]] = {"vllm": frozenset({"", ".py", ".best_config"})}
+"""Suffixes of the files that travel under the root of a program, beside those of compiled files anywhere.
+
+The empty one is a name without. They are known where the program does not run, for its bundles are verified there, too.
+"""
+_registered: dict[str, Root] = {}
+
+
+def register(root: Root) -> None:
+    """Let warm starts and publications of this process carry a root; one of the same name is replaced."""
+    _registered[root.name] = root
+
+
+def registered() -> tuple[Root, ...]:
+    """Give the roots that are registered in this process."""
+    return tuple(_registered.values())
+
+
+def find(name: str) -> Root | None:
+    """Give the root of a name, or None if it is one of PyTorch's own or not known in this process."""
+    return _registered.get(name)
+
+
+def guard(common: Mapping[str, str], names: Iterable[str]) -> Mapping[str, str]:
+    """Add the facts of the roots that are named to those that guard every compiled file."""
+    facts = dict(common)
+    for root in filter(None, map(find, sorted(set(names)))):
+        facts.update(root.facts)
+    return facts
