@@ -93,6 +93,13 @@ def typing(session: nox.Session) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Ask the advisory database about every dependency, which needs the network."""
+    install_wheel(session, "megacache[all]", "pip-audit==2.10.1")
+    session.run("pip-audit", "--progress-spinner=off", *session.posargs)
+
+
+@nox.session
 def benchmark(session: nox.Session) -> None:
     """Measure warm starts of megacache, of the plain torch API and of every peer, in one run.
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_table_names_arguments_and_options(name: str) -> None:
     assert command is not None
     options = [one for one in command.params if isinstance(one, click.Option)]
     arguments, _, named = ROWS[name].replace("\\|", "|").partition("`")
-    assert arguments.split() == command.collect_usage_pieces(click.Context(command))[1:]
+    assert arguments.split() == " ".join(command.collect_usage_pieces(click.Context(command))[1:]).split()
     assert sorted(re.findall(r"`(--[a-z-]+)`", named.rpartition(" | ")[2])) == sorted(
         opt for one in options for opt in [*one.opts, *one.secondary_opts]
     )
@@ -114,7 +115,7 @@ def test_every_command_line_is_accepted(line: str, tmp_path: Path, monkeypatch: 
     """Each command line of the README has the arguments and options that its command takes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flux.bin").touch()
-    name, *words = line.split()
+    name, *words = shlex.split(line, comments=True)
     command = app.get_command(CONTEXT, name)
     assert command is not None
     assert command.make_context(name, words, parent=CONTEXT).args == []

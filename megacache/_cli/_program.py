@@ -19,6 +19,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _NOT_FOUND, _NOT_STARTED = 127, 126
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
+
+class ProgramCommand(click.Command):
+    """Takes a program with options of its own: all that comes after `--`, or else after the URL."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Tell the command's own options from those of the program."""
+        ctx.allow_interspersed_args = "--" in args
+        return super().parse_args(ctx, args)
+
+
 program_argument = click.argument(
     "program", metavar="-- PROGRAM [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED
 )

@@ -7,7 +7,7 @@ import click
 
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
-from megacache._cli._program import become, end_like, named, program_argument, wait_for
+from megacache._cli._program import ProgramCommand, become, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache.integrations._launch import attended_environment
 from megacache.integrations._receipts import HitRate, collect
@@ -15,13 +15,13 @@ from megacache.integrations._receipts import HitRate, collect
 _TOO_FEW_HITS = 5
 
 
-@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.command("run", cls=ProgramCommand)
 @click.option("--min-hit-rate", type=click.FloatRange(0, 1), metavar="SHARE", help="Fail if fewer lookups hit.")
 @click.option("--warm-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for the store.")
 @click.option("--publish-after", type=click.FloatRange(0), metavar="SECONDS", help="Publish after so long a quiet.")
 @click.option("--exit-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Delay the end by at most so long.")
 @click.option("--read-only", is_flag=True, help="Publish nothing.")
-@click.option("--quiet", "-q", is_flag=True, help="Tell only what goes wrong.")
+@click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
 @click.argument("url", metavar="URL")
 @program_argument
 def run_command(

@@ -14,7 +14,7 @@ import click
 
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
-from megacache._cli._program import end_like, named, program_argument, wait_for
+from megacache._cli._program import ProgramCommand, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache.integrations._launch import attended_environment
 
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.5
 _REQUEST_SECONDS = 5.0
 
 
-@click.command("sidecar", context_settings={"allow_interspersed_args": False})
+@click.command("sidecar", cls=ProgramCommand)
 @click.option("--ready-url", required=True, metavar="URL", help="Answers 2xx once the server is ready.")
 @click.option(
     "--deadline",
@@ -34,7 +34,7 @@ _REQUEST_SECONDS = 5.0
 )
 @click.option("--warm-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for the store.")
 @click.option("--exit-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Delay the end by at most so long.")
-@click.option("--quiet", "-q", is_flag=True, help="Tell only what goes wrong.")
+@click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
 @click.argument("url", metavar="URL")
 @program_argument
 def sidecar_command(
