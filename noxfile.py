@@ -42,6 +42,8 @@ FOR_VLLM = (
     *("uvloop", "xgrammar==0.2.8"),
 )
 DRAWING = "matplotlib==3.11.2"
+FASTAPI = "fastapi==0.165.0"
+EXAMPLES = (FASTAPI, "uvicorn==0.54.0", "diffusers==0.42.1", "transformers==5.23.0", "pyyaml==6.0.3")
 TESTED_FILES = ("tests", "examples", "pyproject.toml", "README.md", "noxfile.py")
 
 nox.options.sessions = ["lint", "typing", "tests"]
@@ -58,9 +60,8 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on the built wheel, away from the working tree."""
-    install_wheel(
-        session, "megacache[all]", "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "numpy", *SERVERS
-    )
+    pytest = ("pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis")
+    install_wheel(session, "megacache[all]", *pytest, "numpy", *SERVERS, *EXAMPLES)
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
 
@@ -88,7 +89,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types, strictly."""
-    install_wheel(session, "megacache[all]", "mypy==2.4.1", "nox", "pytest", "hypothesis", "numpy", *SERVERS)
+    install_wheel(session, "megacache[all]", "mypy==2.4.1", "nox", "pytest", "hypothesis", "numpy", FASTAPI, *SERVERS)
     session.run("mypy")
 
 

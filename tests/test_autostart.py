@@ -122,6 +122,17 @@ def test_handler_of_the_program_stays(start: Start, tmp_path: Path) -> None:
     assert bundles(tmp_path / "store") == 1
 
 
+def test_server_that_borrows_the_signal_publishes(start: Start, tmp_path: Path) -> None:
+    """A server that handles SIGTERM before it compiles, and raises it again at its end, loses nothing."""
+    popen = start(*RUN, str(tmp_path / "store"), *PROGRAM, "serve_late")
+    assert popen.stdout is not None
+    popen.stdout.readline()
+    popen.send_signal(signal.SIGTERM)
+    code, _, stderr = ended(popen)
+    assert code == -signal.SIGTERM, stderr
+    assert bundles(tmp_path / "store") == 1
+
+
 def test_quiet_program_publishes_while_it_runs(start: Start, tmp_path: Path) -> None:
     """Once nothing is compiled any more, what was compiled is published, so that a killed server loses nothing."""
     popen = start(*RUN, "--publish-after", "0.5", str(tmp_path / "store"), *PROGRAM, "serve")

@@ -3,8 +3,6 @@
 import atexit
 import concurrent.futures.thread  # noqa: F401 - its hook must be registered before ours
 import functools
-import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +10,8 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
+
+from megacache.integrations.site import megacache_on_compile
 
 _failed = threading.Event()
 
@@ -24,7 +24,8 @@ def failed() -> bool:
 def on_ending(finish: Callable[[], None]) -> None:
     """Call `finish` once the program has ended, while threads, executors and host names can still be used.
 
-    It is called in the main thread, also for `SIGTERM` if nobody else handles it; the process then dies of the signal.
+    It is called in the main thread. For `SIGTERM`, if nobody else handles it, the handler that is set here asks the one
+    who attends to this process; it then dies of the signal.
     What never returns to Python, such as `os._exit` or `SIGKILL`, is not heard.
     """
     _notice_failures()
@@ -32,7 +33,7 @@ def on_ending(finish: Callable[[], None]) -> None:
     # it, too.
     with suppress(RuntimeError):  # the program is ending already
         getattr(threading, "_register_atexit", atexit.register)(finish)
-    _handle_sigterm(finish)
+    megacache_on_compile.handle_sigterm()
 
 
 def _notice_failures() -> None:
@@ -61,18 +62,3 @@ def _worker_exit_code() -> Any:
             return frame.f_locals.get("exitcode")
         frame = frame.f_back
     return None
-
-
-def _handle_sigterm(finish: Callable[[], None]) -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        del frame
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait
-        finish()
-        os.kill(os.getpid(), number)
-
-    signal.signal(signal.SIGTERM, terminate)

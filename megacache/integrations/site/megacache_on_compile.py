@@ -9,14 +9,17 @@ if TYPE_CHECKING:  # importing them costs milliseconds at each start
     from types import ModuleType
     from typing import Any
 
-_COMPILER = "torch._dynamo"
+_LIBRARY, _COMPILER = "torch", "torch._dynamo"
 
 
 def watch() -> None:
     """Let megacache attend to this process from the moment at which it imports PyTorch's compiler."""
     if _COMPILER in sys.modules:
         _attend()
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        return
+    if _LIBRARY in sys.modules:
+        handle_sigterm()
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
@@ -28,6 +31,8 @@ class _Finder:
     ) -> "ModuleSpec | None":
         """Find nothing but the compiler, and that as others would."""
         del path, target
+        if name == _LIBRARY:
+            handle_sigterm()
         if name != _COMPILER:
             return None
         import importlib.util
@@ -45,6 +50,34 @@ class _Finder:
 
             loader.exec_module = exec_module
         return spec
+
+
+def handle_sigterm() -> None:
+    """Let a process that is told to terminate publish first.
+
+    This is done when PyTorch is imported, for when its compiler is, a server may have taken the signal over already: it
+    gives it back at its end, and raises it.
+    """
+    import os
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        del frame
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait
+        lifecycle = sys.modules.get("megacache.integrations._lifecycle")
+        try:
+            if lifecycle is not None:
+                lifecycle.attend().finish()
+        finally:
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def _attend() -> None:
