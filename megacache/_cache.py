@@ -196,7 +196,15 @@ class Cache:
         starts = _starts.beside(known.folder)
         _starts.hear()
         result = Warming(
-            store, environment, known, clock, self._progress, files=self._files, starts=starts, policy=policy
+            store,
+            environment,
+            known,
+            clock,
+            self._progress,
+            files=self._files,
+            starts=starts,
+            quarantine=settings.quarantine and not settings.read_only,
+            policy=policy,
         ).run()
         return replace(result, warnings=warnings + result.warnings)
 

@@ -12,6 +12,7 @@ from megacache._delivery import Delivery, Order, deliver
 from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, parse_signatures
 from megacache._environment import Environment
 from megacache._layout import (
+    QUARANTINED,
     EnvironmentPrefix,
     environment_prefix,
     manifest_name,
@@ -143,6 +144,14 @@ class Catalog:
     def announce_sealed(self, bundle: str, sealed: bytes) -> bool:
         """Write a manifest in the envelope it came in."""
         return self._store.create(self._prefix.manifest(bundle), sealed)
+
+    def quarantine(self, bundle: str) -> bool:
+        """Hide a bundle from all readers; return False if it is hidden already."""
+        return self._store.create(self._prefix.mark(bundle, QUARANTINED), b"\n")  # several stores have no empty objects
+
+    def lift(self, bundle: str) -> None:
+        """Give a bundle back to readers."""
+        self._store.delete(self._prefix.mark(bundle, QUARANTINED))
 
     def _each(
         self, work: Callable[[Payload], ChunkRef], payloads: Sequence[Payload], doing: str

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from megacache._digest import Digest
 
-WITHDRAWING_MARKS = frozenset({"quarantined", "superseded"})
+QUARANTINED = "quarantined"
+WITHDRAWING_MARKS = frozenset({QUARANTINED, "superseded"})
 """Marks that make readers pass a bundle by."""
 
 _MANIFEST = "msgpack"

@@ -31,6 +31,8 @@ class Settings:
     """`MEGACACHE_DISABLE`: do nothing, report `disabled`."""
     read_only: bool
     """`MEGACACHE_READ_ONLY`: warm, but publish nothing."""
+    quarantine: bool = False
+    """`MEGACACHE_QUARANTINE`: take a bundle from everyone once a process here has died of it."""
     trusted_keys: tuple[str, ...] | None = None
     """`MEGACACHE_TRUSTED_KEYS`: files of public keys, with `:` between them; None if anyone is trusted."""
     trust_threshold: int = 1
@@ -45,6 +47,7 @@ class Settings:
             url=os.environ.get("MEGACACHE_URL") or None,
             disabled=_switch("MEGACACHE_DISABLE"),
             read_only=_switch("MEGACACHE_READ_ONLY"),
+            quarantine=_switch("MEGACACHE_QUARANTINE"),
             trusted_keys=tuple(filter(None, os.environ.get("MEGACACHE_TRUSTED_KEYS", "").split(os.pathsep))) or None,
             trust_threshold=_count("MEGACACHE_TRUST_THRESHOLD", default=1),
             signing_key=os.environ.get("MEGACACHE_SIGNING_KEY") or None,

@@ -22,6 +22,7 @@ from megacache.errors import (
     CompilerError,
     MegacacheError,
     MissingError,
+    StoreError,
     UnsupportedFormatError,
     UntrustedError,
 )
@@ -62,6 +63,7 @@ class Warming:
         *,
         files: bool,
         starts: Starts,
+        quarantine: bool = False,
         policy: TrustPolicy | None = None,
     ) -> None:
         self._store = store
@@ -73,6 +75,7 @@ class Warming:
         self._restoration = Restoration(wanted=files)
         self._starts = starts
         self._suspects = starts.suspects()
+        self._quarantine = quarantine
         self._tally = _Tally()
 
     def run(self) -> WarmResult:
@@ -128,6 +131,7 @@ class Warming:
             elif done.item in self._suspects:
                 self._pass_by(done.item, _SUSPECTED)
                 self._session.unusable.add(done.item)
+                self._withdraw(done.item)
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
                 self._session.unusable.add(done.item)
@@ -135,6 +139,15 @@ class Warming:
                 self._pass_by(done.item, "it holds nothing that this megacache reads")
             else:
                 yield manifest
+
+    def _withdraw(self, bundle: str) -> None:
+        """Take a bundle that killed a process from everyone, if that is wanted."""
+        if not self._quarantine:
+            return
+        try:
+            self._catalog.quarantine(bundle)
+        except StoreError as error:
+            self._pass_by(bundle, f"it is not quarantined: {error}")
 
     def _accept(self, delivery: Delivery) -> None:
         bundle = delivery.manifest.bundle

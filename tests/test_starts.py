@@ -165,7 +165,10 @@ def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: 
     folder = processes.new_folder()
     steps = step("warm", url=str(store)), step("run", model="doubling")
     assert processes.start(*steps, folder=folder).exit_status() == -number
-    warmed, ran, published = processes.run(*steps, step("publish", url=str(store)), folder=folder)
+    warmed, ran, published = processes.run(
+        *steps, step("publish", url=str(store)), folder=folder, environment={"MEGACACHE_QUARANTINE": "1"}
+    )
+    assert len(list(store.glob(f"*/*/bundles/{deadly}.quarantined"))) == 1
     assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
     assert f"bundle {deadly} was passed by: a process that had loaded it died" in warmed["reason"]
     assert published["status"] == "published"

@@ -2,12 +2,12 @@
 
 import click
 
+from megacache._catalog import Catalog
 from megacache._cli._options import json_option, refuse_if_read_only, with_store
 from megacache._cli._output import emit, say
 from megacache._cli._selection import bundle_of, stock_of
+from megacache._layout import QUARANTINED
 from megacache._store import Store
-
-_MARK = "quarantined"
 
 
 @click.command("quarantine")
@@ -27,12 +27,12 @@ def quarantine_command(*, store: Store, bundle: str, lift: bool, as_json: bool) 
     """  # noqa: D301 - as click wants it
     refuse_if_read_only()
     holding, found = bundle_of(stock_of(store).holdings, bundle, store.url)
-    mark = holding.prefix.mark(found, _MARK)
+    catalog = Catalog(store, holding.prefix)
     if lift:
-        changed = _MARK in holding.marks.get(found, ())
-        store.delete(mark)
+        changed = QUARANTINED in holding.marks.get(found, ())
+        catalog.lift(found)
     else:
-        changed = store.create(mark, b"\n")  # several stores have no empty objects
+        changed = catalog.quarantine(found)
     if as_json:
         emit({"url": store.url, "bundle": found, "quarantined": not lift, "changed": changed}, command="quarantine")
     else:
