@@ -17,6 +17,7 @@ from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache.errors import (
+    BundleError,
     CompilerError,
     MegacacheError,
     MissingError,
@@ -41,6 +42,12 @@ class _Tally:
     bytes_wanted: int = 0
     bytes_stored: int = 0
     bytes_raw: int = 0
+
+    def told(self, fault: MegacacheError) -> str:
+        """Say what went wrong, and with which bundle if it went wrong with one."""
+        if not isinstance(fault, BundleError):
+            return str(fault)
+        return next((told for told in self.passed_by if told.endswith(str(fault))), str(fault))
 
 
 class Warming:
@@ -166,7 +173,7 @@ class Warming:
         status, error = WarmStatus.LOADED, None
         reason = ""
         if not tally.loaded and fault is not None:
-            status, error, reason = status_of(fault), fault, str(fault)
+            status, error, reason = status_of(fault), fault, tally.told(fault)
         elif not tally.loaded:
             status, reason = WarmStatus.MISS, "; ".join(tally.passed_by) or self._explain()
         return WarmResult(
