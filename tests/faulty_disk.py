@@ -56,7 +56,7 @@ def _do(verb: str, path: str, proceed: Proceed) -> Any:
     line = f"{verb} {path}"
     action: Action | None = RULES.take(line)
     if action is stale:
-        return FaultyFileSystem.earlier.get(line) or proceed()
+        return FaultyFileSystem.earlier[line] if line in FaultyFileSystem.earlier else proceed()
     if action is not None:
         return action(proceed)
     answer = proceed()

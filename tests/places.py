@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiobotocore.session import AioSession
+from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from megacache._deadline import Deadline
 from megacache._inventory import Inventory

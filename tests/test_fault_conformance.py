@@ -18,74 +18,41 @@ Of a fault that is over before the last of these nothing is seen. What no client
 a LIST or a PUT of S3 with a page of his own and a good status, which TLS excludes.
 """
 
-import asyncio
-import logging
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
-import botocore.retryhandler  # type: ignore[import-untyped]
-import gcsfs.retry
 import pytest
 
 from megacache._inventory import Inventory
 from megacache._store import Store
 from megacache._transfer import Selected, Transfer, Transferred
 from megacache.errors import MegacacheError
-from tests import torchless
 from tests.builders import artifacts, bundle, compiled_file, noise, open_store, upload
 from tests.faults import FAULTS, HURRIED, PATIENT, Fault
-from tests.places import STEPS, Place, cases, check_told, places, timed, verdicts
-from tests.servers import Server
+from tests.places import STEPS, Place, cases, check_told, timed, verdicts
 from tests.torchless import Compiler
 
+pytestmark = pytest.mark.usefixtures("hurried")
 OBJECTS = {"list": 3, "manifest": 1, "chunk": 2, "upload": 2, "announce": 1}
 """How many each step asks for, at most: an empty folder of GCS is listed twice, and a miss lists once more."""
 COMPILED = artifacts(3, size=20_000)
 LIBRARY = compiled_file(content=noise(20_000))
 
 
-@pytest.fixture(scope="module")
-def stores(
-    moto_s3: Server, gcs_server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[str, Place]]:
-    """Make the stores fit to fail, with one cache in each that all warm starts read."""
-    with places(moto_s3, gcs_server, tmp_path_factory.mktemp("disk")) as found:
-        for place in found.values():
-            upload(place.under("published").open(), bundle(COMPILED, files=[LIBRARY]))
-        yield found
-
-
-@pytest.fixture
-def place(request: pytest.FixtureRequest, stores: Mapping[str, Place], name: str) -> Iterator[Place]:
-    """Choose an empty cache in one of the stores."""
-    found = stores[request.param].under(name)
-    yield found
-    found.heal()
-
-
-@pytest.fixture
-def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
-    """Stand in for torch."""
-    return torchless.install(monkeypatch, tmp_path / "cache")
+@pytest.fixture(scope="module", autouse=True)
+def _published(stores: Mapping[str, Place]) -> None:
+    """Put a cache into each store that all warm starts read."""
+    for place in stores.values():
+        upload(place.under("published").open(), bundle(COMPILED, files=[LIBRARY]))
 
 
 @pytest.fixture(autouse=True)
-def healthy() -> Iterator[None]:
+def _healthy() -> Iterator[None]:
     """Check that no test leaves a thread that would keep the process from ending."""
     before = set(threading.enumerate())
     yield
     assert [thread for thread in set(threading.enumerate()) - before if not thread.daemon] == []
-
-
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Let the clients wait a hundredth of what they would between two tries."""
-    hurry = SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 100))
-    monkeypatch.setattr(gcsfs.retry, "asyncio", hurry)
-    monkeypatch.setattr(botocore.retryhandler, "random", SimpleNamespace(random=lambda: 0.01))
-    caplog.set_level(logging.CRITICAL, "gcsfs")
 
 
 def check_cost(place: Place, fault: Fault, step: str) -> None:
@@ -95,7 +62,6 @@ def check_cost(place: Place, fault: Fault, step: str) -> None:
     assert asked or fault.seconds == HURRIED  # a machine that is busy may not have come so far
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(("place", "told", "step"), cases("list", "manifest", "chunk"), indirect=["place"])
 def test_warm(place: Place, told: str, step: str, stores: Mapping[str, Place], compiler: Compiler) -> None:
     """A warm start tells the fault and loads nothing, or overcomes it; afterwards the same process loads all."""
@@ -112,7 +78,6 @@ def test_warm(place: Place, told: str, step: str, stores: Mapping[str, Place], c
     assert (again.status, again.files, again.warnings) == ("loaded", 1, ())
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(("place", "told", "step"), cases("list", "upload", "announce"), indirect=["place"])
 def test_publish(place: Place, told: str, step: str, compiler: Compiler) -> None:
     """A publication tells the fault, or overcomes it; nothing incomplete is visible, and the next try succeeds."""
@@ -141,7 +106,6 @@ def copy(source: Store, target: Store) -> Transferred | MegacacheError:
         return error
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(("place", "told", "step"), cases("list", "manifest", "chunk", copied=True), indirect=["place"])
 def test_copy_from(place: Place, told: str, step: str, stores: Mapping[str, Place], tmp_path: Path) -> None:
     """A copy from a store that fails tells it and leaves nothing incomplete; running it again takes it up."""
@@ -154,7 +118,6 @@ def test_copy_from(place: Place, told: str, step: str, stores: Mapping[str, Plac
     check_taken_up(place.open(), target)
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(
     ("place", "told", "step"), cases("list", "upload", "announce", copied=True), indirect=["place"]
 )
