@@ -18,18 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import fsspec.implementations.local  # noqa: F401 - before the fork
+import gcsfs  # noqa: F401
+import s3fs  # noqa: F401
 
 from megacache import _chunk, _compiler
+from megacache._deadline import Deadline
 from megacache._inventory import Inventory
 from megacache._publish import Publication
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
+from megacache._store import Store
 from megacache._transfer import Selected, Transfer
 from megacache._warm import Warming
-from tests.builders import artifact, compiled_file, environment, noise, open_store
+from tests.builders import artifact, compiled_file, environment, noise
 from tests.torchless import recorded
 
 Job = dict[str, Any]
+Address = dict[str, Any]
+"""A URL and its options."""
 
 CHUNK_SIZE = 20_000
 """Bytes of a chunk here, so that a bundle has several."""
@@ -38,15 +44,22 @@ STEPS = frozenset({"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.r
 _LONGEST = 60.0
 
 
-def publish(store: str, *, seed: int, worker: int) -> str:
+def open_store(address: Address) -> Store:
+    """Open a store."""
+    return Store.open(**address, deadline=Deadline.after(_LONGEST))
+
+
+def publish(store: Address, *, seed: int, worker: int) -> str:
     """Publish what workers of one seed have compiled each for itself: the same keys, other contents."""
     artifacts = [artifact(f"f{seed}x{n}", noise(9_000, seed * 1000 + n * 10 + worker)) for n in range(4)]
     files = [compiled_file(f"s{seed % 7}/lib{seed}x{n}.so", noise(15_000, seed * 1000 + n)) for n in range(3)]
-    publication = Publication(recorded(artifacts, files), Session(), Stopwatch(), lambda _: None, url=store, labels={})
+    publication = Publication(
+        recorded(artifacts, files), Session(), Stopwatch(), lambda _: None, url=store["url"], labels={}
+    )
     return publication.run(lambda: open_store(store)).bundle or ""
 
 
-def warm(store: str, *, folder: str) -> str:
+def warm(store: Address, *, folder: str) -> str:
     """Load what is published, and restore its files into a folder."""
     answers: dict[str, Any] = {"toolchain": {}, "file_roots": {"inductor": Path(folder)}, "adopt": None}
     for name, answer in answers.items():
@@ -57,7 +70,7 @@ def warm(store: str, *, folder: str) -> str:
     return str(result.status)
 
 
-def copy(store: str, *, target: str) -> str:
+def copy(store: Address, *, target: Address) -> str:
     """Copy all that is published."""
     source = open_store(store)
     selected = [Selected(holding=one, bundles=tuple(one.visible)) for one in Inventory.of(source).holdings]

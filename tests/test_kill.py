@@ -5,7 +5,7 @@ killed at random points of their run; then all is verified: no visible bundle is
 published is gone, and no file in the cache folder is half there. What a killed worker may leave is a hidden temporary
 file, which a later one removes when it is a day old, and chunks that no bundle names.
 
-`MEGACACHE_KILLS` says how many workers are killed at random (600 if unset; thousands before a release), and
+`MEGACACHE_KILLS` says how many workers are killed at random on disk (600 if unset; thousands before a release), and
 `MEGACACHE_KILL_SEED` repeats the choices of a run that failed; when exactly a signal arrives cannot be repeated.
 """
 
@@ -25,12 +25,16 @@ import pytest
 
 from megacache._inventory import Inventory
 from megacache._verification import verify
-from tests.builders import noise, open_store
-from tests.kill_worker import Job
+from tests.builders import noise
+from tests.kill_worker import Address, Job, open_store
 from tests.processes import REPOSITORY, TIMEOUT, Processes, step
+from tests.servers import Server
 
+SERVERS = {"s3": "moto_s3", "gs": "gcs_server"}
 WORKERS = 8
 KILLS = int(os.environ.get("MEGACACHE_KILLS", "600"))
+FEWER = 12
+"""Times fewer on servers, where a worker takes longer to connect than to do its work."""
 ROUNDS_OF_A_LIFE = 8
 """A store is given up after so many rounds, since to verify it takes longer as it grows."""
 KILLED = -9
@@ -66,8 +70,11 @@ def fleet() -> Iterator[Fleet]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    yield Fleet(popen)
-    popen.communicate(timeout=60)
+    try:
+        yield Fleet(popen)
+        popen.communicate(timeout=TIMEOUT)
+    finally:
+        popen.kill()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,27 +82,35 @@ class Life:
     """A store from its first bundle on, the store it is copied to, and the folders that warm starts fill."""
 
     home: Path
+    url: str = ""
+    """Where the stores are; empty if that is at home."""
+    storage_options: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, set[str]] = field(default_factory=lambda: {"store": set(), "target": set()})
     """Bundles that were visible once."""
     left: int = 0
-    """Temporary files that killed workers left."""
+    """Temporary files that killed workers have left, as of the last check."""
+
+    def address(self, name: str) -> Address:
+        """Say where a store is."""
+        return {"url": f"{self.url or self.home}/{name}", "storage_options": self.storage_options}
 
     def job(self, verb: str, **options: Any) -> Job:
         """Describe a worker."""
-        return {"verb": verb, "store": str(self.home / "store"), "options": options}
+        return {"verb": verb, "store": self.address("store"), "options": options}
 
     def jobs(self, choose: random.Random, number: int) -> list[Job]:
         """Choose what the workers of a round do: several of each verb, and more than one that compiled the same."""
         chosen = [
             *(self.job("publish", seed=10 * number + choose.randrange(3), worker=n) for n in range(4)),
             *(self.job("warm", folder=str(self.home / f"cache-{number}")) for _ in range(2)),
-            *(self.job("copy", target=str(self.home / "target")) for _ in range(2)),
+            *(self.job("copy", target=self.address("target")) for _ in range(2)),
         ]
         choose.shuffle(chosen)
         return chosen
 
     def check(self, told: Sequence[str]) -> None:
         """Verify both stores, given the bundles that workers told they had published, and the cache folders."""
+        self.left = 0
         for name in self.seen:
             visible = self._verify(name)
             assert self.seen[name] <= visible, "a bundle is gone"
@@ -106,7 +121,7 @@ class Life:
             self._check_file(path)
 
     def _verify(self, name: str) -> set[str]:
-        store = open_store(str(self.home / name))
+        store = open_store(self.address(name))
         inventory = Inventory.of(store)
         for stranger in inventory.strangers:
             self._check_leftover(stranger.rpartition("/")[2])
@@ -139,7 +154,7 @@ def finish(life: Life, fleet: Fleet) -> None:
     folder = life.home / "cache-last"
     fleet.round([life.job("publish", seed=9, worker=0)])
     warmed, copied = fleet.round(
-        [life.job("warm", folder=str(folder)), life.job("copy", target=str(life.home / "target"))]
+        [life.job("warm", folder=str(folder)), life.job("copy", target=life.address("target"))]
     )
     assert (warmed["told"], copied["told"]) == ("loaded", "copied")
     life.check([])
@@ -147,25 +162,45 @@ def finish(life: Life, fleet: Fleet) -> None:
     assert [path for path in folder.rglob("lib*.so") if path.is_file()]
 
 
-def test_killed_at_random(fleet: Fleet, tmp_path: Path) -> None:
+@pytest.fixture(params=["disk", *SERVERS])
+def birth(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> Callable[[int], Life]:
+    """Give what makes stores of one kind, each empty."""
+    if request.param == "disk":
+        return lambda number: Life(home=tmp_path / f"life-{number}")
+    server: Server = request.getfixturevalue(SERVERS[request.param])
+    return lambda number: Life(
+        home=tmp_path / f"life-{number}",
+        url=f"{server.url}/{name}/{number}",
+        storage_options=dict(server.storage_options),
+    )
+
+
+def test_killed_at_random(birth: Callable[[int], Life], fleet: Fleet) -> None:
     """Hundreds of workers are killed at random points, eight at once, and after each round all is sound."""
     seed = os.environ.get("MEGACACHE_KILL_SEED") or str(random.SystemRandom().randrange(10**6))
     print(f"MEGACACHE_KILL_SEED={seed}")  # noqa: T201 - shown if the test fails
     choose, killed, left, lives = random.Random(seed), 0, 0, 0
-    while killed < KILLS:
-        assert lives < KILLS, "workers end before they are killed"
-        life, lives = Life(home=tmp_path / f"life-{lives}"), lives + 1
-        usual = max(one["seconds"] for one in fleet.round(life.jobs(choose, 0)))
-        for number in range(1, ROUNDS_OF_A_LIFE):
-            jobs = [{**job, "seconds": choose.uniform(0, usual)} for job in life.jobs(choose, number)]
-            answers = fleet.round(jobs)
-            killed += sum(answer["status"] == KILLED for answer in answers)
-            life.check(
-                [answer["told"] or "" for job, answer in zip(jobs, answers, strict=True) if job["verb"] == "publish"]
-            )
-        finish(life, fleet)
+    wanted = KILLS if birth(0).url == "" else KILLS // FEWER
+    while killed < wanted:
+        assert lives <= wanted / WORKERS, "workers end before they are killed"
+        life, lives = birth(lives), lives + 1
+        killed += live(life, fleet, choose)
         left += life.left
     print(f"{killed} killed, {left} temporary files left")  # noqa: T201
+
+
+def live(life: Life, fleet: Fleet, choose: random.Random) -> int:
+    """Run the rounds of a life, and count the workers that were killed."""
+    killed = 0
+    usual = max(one["seconds"] for one in fleet.round(life.jobs(choose, 0)))
+    for number in range(1, ROUNDS_OF_A_LIFE):
+        jobs = [{**job, "seconds": choose.uniform(0, usual)} for job in life.jobs(choose, number)]
+        answers = fleet.round(jobs)
+        killed += sum(answer["status"] == KILLED for answer in answers)
+        published = [answer for job, answer in zip(jobs, answers, strict=True) if job["verb"] == "publish"]
+        life.check([answer["told"] or "" for answer in published])
+    finish(life, fleet)
+    return killed
 
 
 @pytest.mark.parametrize("verb", ["publish", "warm", "copy"])
