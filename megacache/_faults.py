@@ -21,7 +21,9 @@ _ACCESS_ERRORS = frozenset(
         "UnauthorizedSSOTokenError",
     }
 )
+_BROKEN_BODIES = frozenset({"ClientPayloadError", "IncompleteReadError", "ResponseStreamingError"})
 _REFUSED = frozenset({401, 403})
+_WRONG_TIME = "RequestTimeTooSkewed"
 _MAX_MESSAGE = 300
 
 
@@ -49,6 +51,11 @@ def http_status(error: BaseException) -> int | None:
     return None
 
 
+def broke_off(error: BaseException) -> bool:
+    """Tell whether an answer that had begun ended too early."""
+    return any(type(cause).__name__ in _BROKEN_BODIES for cause in _causes(error))
+
+
 def redacted(url: str) -> str:
     """Take user, password and query out of the URLs in a text, so that it can be shown."""
     return re.sub(r"(?<=://)[^/\s]*@|\?\S*?(?=::|\s|$)", "", url)
@@ -62,13 +69,24 @@ def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
         return SettingsError(told, hint="use a URL that fsspec knows, such as s3://, gs:// or file://")
     if isinstance(error, FileNotFoundError):
         return MissingError(told, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
+    if _error_code(error) == _WRONG_TIME:
+        return AccessError(told, hint="set the clock of this machine")
     if _is_refusal(error):
         return AccessError(told, hint="check the credentials and what they may do")
     return UnavailableError(told, hint="the store or the way to it is at fault; it is safe to try again")
 
 
 def _message(error: Exception) -> str:
-    return redacted(f"{type(error).__name__} {error}").strip().replace("\n", " ")[:_MAX_MESSAGE]
+    """Repeat what a client says, with the status and the code of S3's answer, which s3fs leaves out."""
+    code = _error_code(error)
+    answer = f" (HTTP {http_status(error)} {code})" if code else ""
+    return redacted(f"{type(error).__name__} {error}").strip().replace("\n", " ")[:_MAX_MESSAGE] + answer
+
+
+def _error_code(error: Exception) -> str:
+    """Find the code that S3 gives its errors."""
+    answers = (getattr(cause, "response", None) for cause in _causes(error))
+    return next((str(answer.get("Error", {}).get("Code", "")) for answer in answers if isinstance(answer, dict)), "")
 
 
 def _install_hint(error: ImportError) -> str:

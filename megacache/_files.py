@@ -4,12 +4,12 @@ import json
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache import _roots
+from megacache._temporary import temporary_beside
 from megacache.errors import UntrustedError
 
 _MAPS = Path("/proc/self/maps")
@@ -90,13 +90,10 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     if os.path.lexists(target):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
+    with temporary_beside(target) as temporary:
         temporary.write_bytes(_moved(file, file.content, _ROOT, _bytes(folder)))
         temporary.chmod(_plain(file.mode))
         return _settle(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 _HINT = "find out who wrote it"

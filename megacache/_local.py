@@ -2,8 +2,9 @@
 
 import errno
 import os
-import uuid
 from pathlib import Path
+
+from megacache._temporary import temporary_beside
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -17,15 +18,12 @@ def create_file(path: Path, data: bytes) -> None:
     if path.exists():
         raise FileExistsError(path)
     _make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
+    with temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         _publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 

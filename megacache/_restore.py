@@ -54,7 +54,7 @@ class Restoration:
     def accept(self, files: Iterable[CompiledFile], probes: Iterable[str]) -> None:
         """Put files in place; warn of those for which that fails."""
         self._probes.update(probes)
-        failed: list[str] = []
+        failed: list[tuple[Path, Exception]] = []
         for file in files:
             folder = self._roots.get(file.root)
             if folder is None:
@@ -62,12 +62,13 @@ class Restoration:
             try:
                 _files.restore(file, folder)
             except (OSError, UntrustedError) as error:
-                failed.append(str(error))
+                failed.append((folder, error))
                 continue
             self._in_place.append(folder / file.path)
             self.size += len(file.content)
         if failed:
-            self.warnings.append(f"{len(failed)} compiled files were not restored: {failed[0]}")
+            where, why = failed[0]
+            self.warnings.append(f"{len(failed)} compiled files were not restored to {where}: {why}")
 
     def remove(self, files: Iterable[tuple[str, str]]) -> None:
         """Remove files that came from a bundle, given by root and path."""

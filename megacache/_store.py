@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from megacache._deadline import Deadline
-from megacache._faults import faults, http_status, redacted
+from megacache._faults import broke_off, faults, http_status, redacted
 from megacache._local import create_file
 from megacache._parallel import call
 from megacache._settings import split_epoch
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SINGLE_PUT = 1 << 40
 _CREATE_ATTEMPTS = 5
+_READ_ATTEMPTS = 3
+_PAUSE_SECONDS = 0.1
 _EXISTS, _CONFLICT = 412, 409
 
 _S3 = frozenset({"s3", "s3a"})
@@ -39,7 +41,8 @@ _S3_OPTIONS: Mapping[str, Any] = {
     "config_kwargs": {
         "connect_timeout": 3,
         "read_timeout": 10,
-        "retries": {"mode": "standard", "total_max_attempts": 2},
+        # Of botocore's modes, this one knows that a 429 is to be tried again, whatever code comes with it.
+        "retries": {"mode": "legacy", "total_max_attempts": 3},
         "max_pool_connections": 64,
     },
 }
@@ -82,7 +85,9 @@ class Store:
         def connect() -> "tuple[AbstractFileSystem, str]":
             from fsspec.core import url_to_fs
 
-            return url_to_fs(url, **_with_defaults(url, storage_options or {}))  # type: ignore[no-any-return]
+            fs, root = url_to_fs(url, **_with_defaults(url, storage_options or {}))
+            _retry_in_one_place(fs)
+            return fs, root
 
         with faults(shown, "opening it"):
             fs, root = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
@@ -117,8 +122,15 @@ class Store:
         if not size:
             return b""
         with faults(self.url, f"reading {key}"):
-            data: bytes = self._ask("cat_file", f"{self._root}/{key}", start=0, end=size)
-            return data
+            for attempt in range(1, _READ_ATTEMPTS):
+                try:
+                    return self._read(key, size)
+                except Exception as error:
+                    # botocore leaves the body of an answer to its caller; gcsfs has tried again by itself.
+                    if not broke_off(error) or self._protocols & _GCS:
+                        raise
+                    self._pause(attempt)
+            return self._read(key, size)
 
     def create(self, key: str, data: bytes) -> bool:
         """Create an object whole or not at all; return False if it was there already, and leave that one alone."""
@@ -134,7 +146,7 @@ class Store:
                         return False
                     if status != _CONFLICT:
                         raise
-                    time.sleep(min(0.1 * 2**attempt, self.deadline.remaining()))
+                    self._pause(attempt)
                 else:
                     return True
         msg = f"{self.url}: others keep creating {key}"
@@ -167,6 +179,12 @@ class Store:
             self._ask("makedirs", path.rpartition("/")[0], exist_ok=True)
             self._ask("pipe_file", path, data, mode="create")
 
+    def _read(self, key: str, size: int) -> bytes:
+        return self._ask("cat_file", f"{self._root}/{key}", start=0, end=size)  # type: ignore[no-any-return]
+
+    def _pause(self, attempt: int) -> None:
+        time.sleep(min(_PAUSE_SECONDS * 2**attempt, self.deadline.remaining()))
+
     def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
         doing = f"asking {self.url} to {method}"
         self.deadline.check(doing)
@@ -180,6 +198,14 @@ class Store:
             return sync(self._fs.loop, coroutine, *args, timeout=max(self.deadline.remaining(), 0.001), **kwargs)
         except FSTimeoutError as error:
             raise self.deadline.missed(doing) from error
+
+
+def _retry_in_one_place(fs: "AbstractFileSystem | None") -> None:
+    """Leave trying again to botocore: s3fs does so around it, twice for a read, which makes 100 requests of one."""
+    while fs is not None:
+        if set([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol) & _S3:
+            fs.retries = 1
+        fs = getattr(fs, "fs", None)
 
 
 def _with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import (
+    BundleError,
     CompilerError,
     MegacacheError,
     MissingError,
@@ -48,6 +49,12 @@ class _Tally:
     bytes_wanted: int = 0
     bytes_stored: int = 0
     bytes_raw: int = 0
+
+    def told(self, fault: MegacacheError) -> str:
+        """Say what went wrong, and with which bundle if it went wrong with one."""
+        if not isinstance(fault, BundleError):
+            return str(fault)
+        return next((told for told in self.passed_by if told.endswith(str(fault))), str(fault))
 
 
 class Warming:
@@ -201,7 +208,7 @@ class Warming:
         status, error = WarmStatus.LOADED, None
         reason = ""
         if not tally.loaded and fault is not None:
-            status, error, reason = status_of(fault), fault, str(fault)
+            status, error, reason = status_of(fault), fault, tally.told(fault)
         elif not tally.loaded:
             left_out = self._restoration.warnings if tally.seen else ()
             status, reason = WarmStatus.MISS, "; ".join(tally.passed_by or left_out) or self._explain()

@@ -1,15 +1,21 @@
 """Servers, stores and processes that the tests share."""
 
+import asyncio
+import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import megacache
+from tests import torchless
+from tests.places import Place, places
 from tests.processes import Processes, keep_probes, step
 from tests.servers import Server, fake_gcs, moto, radosgw
+from tests.torchless import Compiler
 
 os.environ.update(fake_gcs.ENVIRONMENT)
 
@@ -78,6 +84,37 @@ def radosgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
         pytest.skip(f"radosgw: {missing}")
     with radosgw.serve(tmp_path_factory.mktemp("radosgw")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def stores(
+    moto_s3: Server, gcs_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, Place]]:
+    """Give stores that can be made to fail, by kind."""
+    with places(moto_s3, gcs_server, tmp_path_factory.mktemp("disk")) as found:
+        yield found
+
+
+@pytest.fixture(params=["disk", "s3", "gs"])
+def place(request: pytest.FixtureRequest, stores: Mapping[str, Place], name: str) -> Iterator[Place]:
+    """Choose an empty cache in a store that can be made to fail."""
+    found = stores[request.param].under(name)
+    yield found
+    found.heal()
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
+    """Stand in for torch."""
+    return torchless.install(monkeypatch, tmp_path / "cache")
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Let the clients of S3 and GCS wait a hundredth of what they would between two tries."""
+    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 100)))
+    monkeypatch.setattr("botocore.retryhandler.random", SimpleNamespace(random=lambda: 0.01))
+    caplog.set_level(logging.CRITICAL, "gcsfs")
 
 
 @pytest.fixture

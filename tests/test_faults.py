@@ -139,6 +139,20 @@ def test_missing_bucket_is_told_from_a_missing_object() -> None:
     assert "bucket" not in translated(FileNotFoundError("my-bucket/model/x"), url="s3://my-bucket/model").hint
 
 
+def test_answer_of_s3_is_named() -> None:
+    """Status and code of S3's answer are told, of which s3fs leaves only a number of its own or nothing."""
+    assert "(HTTP 503 SlowDown)" in str(translated(translate_boto_error(aws(503, "SlowDown"))))
+    assert "(HTTP 403 AccessDenied)" in str(translated(translate_boto_error(aws(403, "AccessDenied"))))
+    assert "HTTP" not in str(translated(OSError(errno.EIO, "no")))
+
+
+def test_wrong_clock_is_named() -> None:
+    """A request that was refused for its date needs another clock, not other credentials."""
+    found = translated(translate_boto_error(aws(403, "RequestTimeTooSkewed")))
+    assert type(found) is AccessError
+    assert found.hint == "set the clock of this machine"
+
+
 def test_long_answer_is_cut() -> None:
     """A page of HTML in an answer does not fill the log, nor break its line."""
     told = str(translated(OSError("<html>\n" * 1000)))
