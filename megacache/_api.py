@@ -67,6 +67,8 @@ def publish(
     wait: Literal[True] = ...,
     labels: Mapping[str, str] | None = ...,
     progress: ProgressCallback | None = ...,
+    trusted_keys: Iterable[KeySource] | None = ...,
+    trust_threshold: int | None = ...,
     sign_with: Any = ...,
 ) -> PublishResult: ...
 @overload
@@ -80,6 +82,8 @@ def publish(
     wait: Literal[False],
     labels: Mapping[str, str] | None = ...,
     progress: ProgressCallback | None = ...,
+    trusted_keys: Iterable[KeySource] | None = ...,
+    trust_threshold: int | None = ...,
     sign_with: Any = ...,
 ) -> Future[PublishResult]: ...
 def publish(
@@ -92,6 +96,8 @@ def publish(
     wait: bool = True,
     labels: Mapping[str, str] | None = None,
     progress: ProgressCallback | None = None,
+    trusted_keys: Iterable[KeySource] | None = None,
+    trust_threshold: int | None = None,
     sign_with: Any = None,
 ) -> PublishResult | Future[PublishResult]:
     """Upload what this process compiled and the store does not hold; call it after the model has run.
@@ -100,7 +106,14 @@ def publish(
     one if not `wait`, and raises a `MegacacheError` only if `strict`.
     """
     cache = Cache(
-        url, storage_options=storage_options, files=files, strict=strict, progress=progress, sign_with=sign_with
+        url,
+        storage_options=storage_options,
+        files=files,
+        strict=strict,
+        progress=progress,
+        trusted_keys=trusted_keys,
+        trust_threshold=trust_threshold,
+        sign_with=sign_with,
     )
     if wait:
         return cache.publish(timeout=timeout, labels=labels)
@@ -172,13 +185,22 @@ def explain(
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = EXPLAIN_TIMEOUT,
     strict: bool = False,
+    trusted_keys: Iterable[KeySource] | None = None,
+    trust_threshold: int | None = None,
 ) -> Explanation:
     """Say why what this process compiled was not found in the store; call it after the model has run.
 
     The arguments are those of `Cache` and `Cache.explain`; `timeout` is in seconds. Returns an explanation whatever
     happens, and raises a `MegacacheError` only if `strict`.
     """
-    return Cache(url, storage_options=storage_options, strict=strict).explain(timeout=timeout)
+    cache = Cache(
+        url,
+        storage_options=storage_options,
+        strict=strict,
+        trusted_keys=trusted_keys,
+        trust_threshold=trust_threshold,
+    )
+    return cache.explain(timeout=timeout)
 
 
 def environment() -> Environment:

@@ -219,6 +219,7 @@ class Cache:
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
             recorded = take(known, deadline, files=self._files)
+        signer = self._keys.signer(settings)
         publication = Publication(
             recorded,
             known,
@@ -227,8 +228,8 @@ class Cache:
             url=redacted(url),
             labels=checked_labels(labels),
             max_bytes=self._max_bytes,
-            policy=self._keys.policy(settings),
-            signer=self._keys.signer(settings),
+            policy=self._keys.publishers_policy(settings, signer),
+            signer=signer,
         )
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 

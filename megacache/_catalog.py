@@ -38,6 +38,8 @@ class Listing:
     """Size of the manifest in bytes, by bundle id."""
     withdrawn: frozenset[str]
     """Ids that have a mark which hides them from readers."""
+    quarantined: Mapping[str, int]
+    """Size of the manifest of each bundle that is out of service."""
     signatures: Mapping[tuple[str, str], int]
     """Size of each signature that was added later, by bundle id and tag of the key."""
 
@@ -75,6 +77,11 @@ class Catalog:
         return Listing(
             visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
             withdrawn=withdrawn,
+            quarantined={
+                bundle: sizes[manifest_name(bundle)]
+                for bundle in sorted(withdrawn)
+                if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
+            },
             signatures=self._signatures,
         )
 
@@ -201,7 +208,7 @@ class Catalog:
 
     def _with_added(self, bundle: str, envelope: Envelope) -> Envelope:
         """Add the signatures that lie beside a manifest, of the keys that count."""
-        tags = self._policy.tags if self._policy else frozenset()
+        tags = self._policy.tags(self._store.scope) if self._policy else frozenset()
         found = list(envelope.signatures)
         for (signed, tag), size in self._signatures.items():
             if signed == bundle and tag in tags and size <= MAX_SIGNATURE_SIZE:

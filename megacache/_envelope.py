@@ -32,8 +32,8 @@ class Signature:
 
     @property
     def tag(self) -> str:
-        """Name the key in the names of objects: 16 hex digits."""
-        return tag_of(self.keyid)
+        """Name the key and the cache in the names of objects: 16 hex digits."""
+        return tag_of(self.keyid, self.scope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,9 @@ def parse_signatures(data: bytes) -> tuple[Signature, ...]:
     return tuple(map(_parse, Node.unpack(data, "signatures").items()))
 
 
-def tag_of(keyid: str) -> str:
-    """Name a key in the names of objects."""
-    return Digest.of(keyid.encode(errors="replace")).hex[:16]
+def tag_of(keyid: str, scope: str) -> str:
+    """Name a key, and the cache that it signs for, in the names of objects: a copy elsewhere is in nobody's way."""
+    return Digest.of(f"{keyid}\n{scope}".encode(errors="replace")).hex[:16]
 
 
 def _document(signature: Signature) -> dict[str, object]:

@@ -12,6 +12,7 @@ from megacache._delivery import Order
 from megacache._inventory import Holding
 from megacache._results import Progress, ProgressCallback
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError
 
 
@@ -30,9 +31,11 @@ class Exported:
     """Compiled files in those bundles: a blob cannot hold them."""
 
 
-def export_blob(store: Store, holding: Holding, progress: ProgressCallback) -> Exported:
+def export_blob(
+    store: Store, holding: Holding, progress: ProgressCallback, policy: TrustPolicy | None = None
+) -> Exported:
     """Collect the artifacts of all visible bundles; each variant once, and of some kinds only the last one of a key."""
-    catalog = Catalog(store, holding.prefix)
+    catalog = Catalog(store, holding.prefix, policy, holding.signatures)
     failed: list[tuple[str, MegacacheError]] = []
     manifests = []
     for done in catalog.read(holding.visible):

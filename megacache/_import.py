@@ -56,6 +56,7 @@ def import_blob(
         environment=_compiler.current_environment(),
         warnings=(f"artifacts that no reader would accept were left out: {', '.join(left_out)}",) if left_out else (),
     )
+    signer = Keys().signer(settings)
     publication = Publication(
         recorded,
         Session(),
@@ -63,8 +64,8 @@ def import_blob(
         quiet(progress),
         url=redacted(url),
         labels=checked_labels(labels),
-        policy=Keys().policy(settings),
-        signer=Keys().signer(settings),
+        policy=Keys().publishers_policy(settings, signer),
+        signer=signer,
     )
     result = publication.run(lambda: Store.open(url, storage_options=storage_options, deadline=deadline))
     return replace(result, seconds=clock.seconds())

@@ -35,8 +35,8 @@ class Settings:
     """`MEGACACHE_QUARANTINE`: take a bundle from everyone once a process here has died of it."""
     trusted_keys: tuple[str, ...] | None = None
     """`MEGACACHE_TRUSTED_KEYS`: files of public keys, with `:` between them; None if anyone is trusted."""
-    trust_threshold: int = 1
-    """`MEGACACHE_TRUST_THRESHOLD`: how many of them must have signed."""
+    trust_threshold: int | None = None
+    """`MEGACACHE_TRUST_THRESHOLD`: how many of them must have signed; None is one."""
     signing_key: str | None = None
     """`MEGACACHE_SIGNING_KEY`: a file or a URI of the key to sign with."""
 
@@ -48,8 +48,8 @@ class Settings:
             disabled=_switch("MEGACACHE_DISABLE"),
             read_only=_switch("MEGACACHE_READ_ONLY"),
             quarantine=_switch("MEGACACHE_QUARANTINE"),
-            trusted_keys=tuple(filter(None, os.environ.get("MEGACACHE_TRUSTED_KEYS", "").split(os.pathsep))) or None,
-            trust_threshold=_count("MEGACACHE_TRUST_THRESHOLD", default=1),
+            trusted_keys=_files("MEGACACHE_TRUSTED_KEYS"),
+            trust_threshold=_count("MEGACACHE_TRUST_THRESHOLD"),
             signing_key=os.environ.get("MEGACACHE_SIGNING_KEY") or None,
         )
 
@@ -176,10 +176,16 @@ def _seconds(name: str, default: float) -> float:
     return seconds
 
 
-def _count(name: str, *, default: int) -> int:
+def _files(name: str) -> tuple[str, ...] | None:
+    """Read a list of files; one that is empty is no list that is missing."""
+    value = os.environ.get(name)
+    return None if value is None else tuple(filter(None, value.split(os.pathsep)))
+
+
+def _count(name: str) -> int | None:
     value = os.environ.get(name, "").strip()
     if value.isdecimal() or not value:
-        return int(value or default)
+        return int(value) if value else None
     msg = f"{name}={value!r} is no number"
     raise SettingsError(msg, hint="use a whole number")
 

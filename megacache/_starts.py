@@ -1,11 +1,14 @@
 """Remember what this process has loaded while it may still die of it, so that the next start leaves that out.
 
 A marker lies beside PyTorch's cache while artifacts are handed over, and from the beginning of a compilation, in which
-they are used, until some seconds after its end. Its file is locked by the process, so that the system itself tells
-whether a process is gone that left one.
+they are unpickled, until some seconds after its end, when what they hold has been called. Its file is locked by the
+process, so that the system itself tells whether a process is gone that left one. Python's faulthandler writes into it
+if the process dies of a fault of its own: one that was killed from outside accuses nobody. Where the program uses the
+faulthandler itself, every death counts.
 """
 
 import atexit
+import faulthandler
 import fcntl
 import functools
 import json
@@ -14,9 +17,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from megacache import _compiler
 from megacache._manifest import Manifest
@@ -47,31 +51,41 @@ class Starts:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come to it in the same thread
         self._loads: dict[str, Suspect] = {}
         self._descriptor: int | None = None
         self._path: Path | None = None
         self._timer: threading.Timer | None = None
+        self._listening: _Listening | None = None
+        self._impossible = False
 
     def suspects(self) -> Mapping[str, Suspect]:
         """Give the bundles that processes had loaded which are gone, by bundle id; old markers are cleared away."""
         return {suspect.bundle: suspect for path in self._abandoned() for suspect in _parsed(path)}
 
+    def to_clear(self) -> Iterator[Suspect]:
+        """Give, once for all processes, the suspects whose artifacts and files still lie in PyTorch's folders."""
+        for path in self._abandoned():
+            if not path.name.endswith(_CLEARED):
+                suspects = tuple(_parsed(path))
+                with suppress(OSError):  # another process has taken it on
+                    path.rename(path.with_suffix(_CLEARED))
+                    yield from suspects
+
     def add(self, manifests: Iterable[Manifest]) -> None:
-        """Note what is being loaded, and put the marker up."""
+        """Note what is being loaded."""
         for manifest in manifests:
             self._loads[manifest.bundle] = Suspect(
                 bundle=manifest.bundle,
                 artifacts=tuple((one.kind, one.key) for one in manifest.artifacts),
                 files=tuple((one.root, one.path) for one in manifest.files.index),
             )
-        self.arm()
 
     def arm(self) -> None:
         """Put the marker up, if anything was loaded: from now on a death counts."""
         with self._lock:
             self._forget_timer()
-            if self._loads and self._descriptor is None:
+            if self._loads and self._descriptor is None and not self._impossible:
                 self._write()
 
     def disarm(self) -> None:
@@ -79,9 +93,19 @@ class Starts:
         with self._lock:
             self._forget_timer()
             if self._descriptor is not None and self._path is not None:
-                self._path.unlink(missing_ok=True)
-                os.close(self._descriptor)
+                with suppress(OSError):
+                    self._path.unlink()
+                self._let_go(self._descriptor)
             self._descriptor = self._path = None
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        """Let a death count for the length of a block."""
+        self.arm()
+        try:
+            yield
+        finally:
+            self.disarm()
 
     def disarm_later(self) -> None:
         """Take the marker down after some seconds."""
@@ -94,9 +118,11 @@ class Starts:
 
     def after_fork(self) -> None:
         """Leave the marker to the parent: a child keeps no lock alive."""
+        loads = self._loads
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            self._let_go(self._descriptor)
         self._reset()
+        self._loads = loads
 
     def _forget_timer(self) -> None:
         if self._timer is not None:
@@ -105,26 +131,59 @@ class Starts:
 
     def _write(self) -> None:
         """Write the marker under a name that nobody looks at before it is locked."""
+        path = self._folder / f"{uuid.uuid4().hex}.json"
+        temporary = path.with_suffix(".tmp")
+        blind = faulthandler.is_enabled()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"{uuid.uuid4().hex}.json"
-            temporary = path.with_suffix(".tmp")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with os.fdopen(os.dup(descriptor), "w") as file:
-                json.dump([asdict(load) for load in self._loads.values()], file)
+            self._descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._path = path
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            text = json.dumps({"blind": blind, "loads": [asdict(one) for one in self._loads.values()]})
+            os.write(self._descriptor, f"{text}\n".encode())
             temporary.replace(path)
         except OSError:  # a start without a marker is better than none
-            return
-        self._descriptor, self._path = descriptor, path
+            self._impossible = True
+            with suppress(OSError):
+                temporary.unlink()
+            self.disarm()
+        else:
+            self._listening = None if blind else _Listening(self._descriptor)
+
+    def _let_go(self, descriptor: int) -> None:
+        if self._listening is not None:
+            self._listening.end()
+            self._listening = None
+        os.close(descriptor)
 
     def _abandoned(self) -> Iterator[Path]:
         for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else ():
-            if path != self._path and not _is_locked(path):
-                if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
-                    yield path
-                else:
-                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process may have cleared it away
+                if path != self._path and not _is_locked(path):
+                    if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
+                        yield path
+                    else:
+                        path.unlink()
+
+
+class _Listening:
+    """Lets Python write into a file if the process dies of a fault, until the program wants that for itself."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._enable = faulthandler.enable
+        self._taken = False
+        self._enable(file=descriptor, all_threads=False)
+        faulthandler.enable = self._give
+
+    def end(self) -> None:
+        """Leave everything as it was, or as the program has set it meanwhile."""
+        faulthandler.enable = self._enable
+        if not self._taken:
+            faulthandler.disable()
+
+    def _give(self, *args: Any, **options: Any) -> None:
+        self._taken = True
+        self._enable(*args, **options)
 
 
 def _is_locked(path: Path) -> bool:
@@ -145,7 +204,9 @@ def _is_locked(path: Path) -> bool:
 
 def _parsed(path: Path) -> Iterator[Suspect]:
     try:
-        for one in json.loads(path.read_text()):
+        first, _, told = path.read_text().partition("\n")
+        marker = json.loads(first)
+        for one in marker["loads"] if told or marker["blind"] else ():
             pairs = {part: tuple((str(first), str(second)) for first, second in one[part]) for part in _PARTS}
             yield Suspect(bundle=str(one["bundle"]), artifacts=pairs["artifacts"], files=pairs["files"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -153,6 +214,7 @@ def _parsed(path: Path) -> Iterator[Suspect]:
 
 
 _PARTS = ("artifacts", "files")
+_CLEARED = ".cleared.json"
 _starts: dict[Path, Starts] = {}
 
 
@@ -165,7 +227,9 @@ def beside(folder: str) -> Starts:
 @functools.cache
 def hear() -> None:
     """Put the markers of this process up and down as it compiles; a normal end takes them down, too."""
-    atexit.register(disarm_all)
+    with suppress(RuntimeError):  # the program is ending already
+        # Children of multiprocessing end without what `atexit` registers.
+        getattr(threading, "_register_atexit", atexit.register)(disarm_all)
     with suppress(CompilerError):
         _compiler.on_compilations(
             lambda: _each(Starts.arm),

@@ -30,9 +30,17 @@ class Keys:
     def policy(self, settings: Settings) -> "TrustPolicy | None":
         """Give the policy of readers; None if nothing is said of whom to trust."""
         trusted = self.trusted if self.trusted is not None else settings.trusted_keys
-        if trusted is None:
+        threshold = settings.trust_threshold if self.threshold is None else self.threshold
+        if trusted is None and threshold is None:
             return None
-        return TrustPolicy.read(trusted, settings.trust_threshold if self.threshold is None else self.threshold)
+        return TrustPolicy.read(trusted or (), 1 if threshold is None else threshold)
+
+    def publishers_policy(self, settings: Settings, signer: Any) -> "TrustPolicy | None":
+        """Give the policy by which a writer tells what covers its own: who signs relies on what is signed."""
+        policy = self.policy(settings)
+        if policy is None and signer is not None:
+            return TrustPolicy(keys=(signer.public_key,), threshold=1)
+        return policy
 
     def signer(self, settings: Settings) -> Any:
         """Give the signer of writers; None if there is no key to sign with."""
@@ -58,10 +66,9 @@ class TrustPolicy:
             raise SettingsError(msg, hint="name at least one key, and a threshold from 1 to their number")
         return cls(keys=tuple(keys.values()), threshold=threshold)
 
-    @property
-    def tags(self) -> frozenset[str]:
-        """Give the tags of the keys."""
-        return frozenset(tag_of(key.keyid) for key in self.keys)
+    def tags(self, scope: str) -> frozenset[str]:
+        """Give the tags under which signatures of the keys for a cache lie."""
+        return frozenset(tag_of(key.keyid, scope) for key in self.keys)
 
     def check(self, envelope: Envelope, scope: str) -> None:
         """Raise `UntrustedError` unless enough of the keys have signed the payload for this cache."""
@@ -98,6 +105,8 @@ def load_signer(key: Any) -> Any:
         if isinstance(key, library.Signer):
             return key
         name = os.fspath(key)
+        if "-----BEGIN" in name:
+            raise SettingsError("the signing key is given by its content", hint="give the path of its file")
         scheme, colon, rest = name.partition(":")
         if not colon or scheme == _FILE or scheme not in library.SIGNER_FOR_URI_SCHEME:
             path = rest if scheme == _FILE else name
@@ -127,8 +136,10 @@ def generate_key(path: Path) -> str:
     with _translated("making a key"):
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-        signer = _library().CryptoSigner.generate_ed25519()
         public = path.with_name(f"{path.name}.pub")
+        if taken := [one for one in (path, public) if one.exists()]:
+            raise SettingsError(f"{taken[0]} exists", hint="choose another name; a key is never overwritten")
+        signer = _library().CryptoSigner.generate_ed25519()
         for target, mode, content in (
             (path, 0o600, signer.private_bytes),
             (
@@ -183,5 +194,6 @@ def _translated(doing: str) -> Iterator[None]:
     except ImportError as error:
         raise SettingsError(f"{doing} failed: {error}", hint='pip install "megacache[signing]"') from error
     except Exception as error:
-        msg = f"{doing} failed: {type(error).__name__}: {str(error)[:200]}"
+        told = error.strerror if isinstance(error, OSError) else str(error)[:200]
+        msg = f"{doing} failed: {type(error).__name__}: {told}"
         raise SettingsError(msg, hint="check the key and what it is named by") from error

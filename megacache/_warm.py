@@ -99,7 +99,6 @@ class Warming:
             finally:
                 with self._clock.stage("files"):
                     self._restoration.finish()
-                self._starts.disarm()
         except MegacacheError as error:
             self._tally.faults.append(error)
             self._tally.passed_by.append(f"not everything was loaded: {error}")
@@ -108,6 +107,7 @@ class Warming:
     def _round(self) -> None:
         with self._clock.stage("list"):
             listing = self._catalog.list()
+            self._clear_quarantined(listing)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
             orders = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
@@ -123,9 +123,16 @@ class Warming:
 
     def _clear_suspects(self) -> None:
         """Take out of PyTorch's cache what a process had loaded from bundles when it died."""
-        for suspect in self._suspects.values():
+        for suspect in self._starts.to_clear():
             _compiler.forget(suspect.artifacts)
             self._restoration.remove(suspect.files)
+
+    def _clear_quarantined(self, listing: Listing) -> None:
+        """Take out of PyTorch's cache what an earlier start may have loaded from bundles that are withdrawn now."""
+        for done in self._catalog.read(listing.quarantined):
+            if done.value is not None:
+                _compiler.forget((one.kind, one.key) for one in done.value.artifacts)
+                self._restoration.remove((one.root, one.path) for one in done.value.files.index)
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.unusable.update(listing.withdrawn)
@@ -181,7 +188,7 @@ class Warming:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
         if unpacked.blob:
-            with self._clock.stage("load"):
+            with self._clock.stage("load"), self._starts.armed():
                 tally.artifacts = tally.artifacts.plus(_compiler.load(unpacked.blob, self._store.deadline))
         else:
             with self._clock.stage("files"):

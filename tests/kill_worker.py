@@ -66,7 +66,7 @@ def warm(store: Address, *, folder: str) -> str:
     for name, answer in answers.items():
         setattr(_compiler, name, lambda *_, answer=answer: answer)
     _compiler.load = lambda *_: _compiler.Loaded()
-    starts = Starts(Path(f"{folder}-starts") / str(os.getpid()))
+    starts = Starts(Path(folder).with_name("starts") / str(os.getpid()))
     warming = Warming(
         open_store(store), environment(), Session(), Stopwatch(), lambda _: None, files=True, starts=starts
     )

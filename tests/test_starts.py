@@ -27,6 +27,7 @@ from megacache import _starts
 from tests.builders import artifact, bundle
 starts = _starts._starts.setdefault(Path(sys.argv[1]), _starts.Starts(Path(sys.argv[1])))
 starts.add([bundle([artifact("a")]).manifest])
+starts.arm()
 print("armed", flush=True)
 {then}
 """
@@ -49,10 +50,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "starts"
 
 
-def hold(folder: Path, then: str) -> "subprocess.Popen[str]":
+def hold(folder: Path, then: str, *options: str) -> "subprocess.Popen[str]":
     """Start a process that puts a marker up, and goes on as it is told."""
     popen = subprocess.Popen(
-        [sys.executable, "-c", HOLDER.format(then=then), str(folder)],
+        [sys.executable, *options, "-c", HOLDER.format(then=then), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -63,16 +64,32 @@ def hold(folder: Path, then: str) -> "subprocess.Popen[str]":
 
 
 def test_living_process_is_no_suspect(folder: Path) -> None:
-    """While the process lives its bundles are fine; once it was killed they are suspects, with all that they held."""
+    """While the process lives its bundles are fine; once it has crashed they are suspects, with all that they held."""
     popen = hold(folder, "input()")
     assert Starts(folder).suspects() == {}
-    popen.kill()
+    popen.send_signal(signal.SIGABRT)
     popen.communicate()
     (suspect,) = Starts(folder).suspects().values()
     assert (suspect.bundle, suspect.artifacts, suspect.files) == (ONE.bundle, (("inductor", "a"),), ())
 
 
-@pytest.mark.parametrize("then", ["starts.disarm()", "starts.disarm(); os.kill(os.getpid(), 9)"])
+def test_killed_process_accuses_nobody(folder: Path) -> None:
+    """What is killed from outside, for want of memory or to be moved, did not die of what it loaded."""
+    popen = hold(folder, "input()")
+    popen.kill()
+    popen.communicate()
+    assert Starts(folder).suspects() == {}
+
+
+def test_program_that_handles_its_faults_keeps_doing_so(folder: Path) -> None:
+    """Where the faulthandler is in use it is left alone, and every death counts."""
+    popen = hold(folder, "input()", "-X", "faulthandler")
+    popen.kill()
+    popen.communicate()
+    assert Starts(folder).suspects().keys() == {ONE.bundle}
+
+
+@pytest.mark.parametrize("then", ["starts.disarm()", "starts.disarm(); os.abort()"])
 def test_process_that_survived_leaves_nothing(folder: Path, then: str) -> None:
     """After the marker is down no death counts any more."""
     hold(folder, then).communicate()
@@ -82,8 +99,8 @@ def test_process_that_survived_leaves_nothing(folder: Path, then: str) -> None:
 
 def test_child_does_not_keep_its_parents_marker(folder: Path) -> None:
     """A forked child that lives on does not hide the death of its parent."""
-    popen = hold(folder, "os.fork() and os.kill(os.getpid(), 9); input()")
-    assert popen.wait(60) == -signal.SIGKILL
+    popen = hold(folder, "os.fork() and os.abort(); input()")
+    assert popen.wait(60) == -signal.SIGABRT
     deadline = time.monotonic() + 30
     while Starts(folder).suspects().keys() != {ONE.bundle}:  # the child may not have come to its first step yet
         assert time.monotonic() < deadline
@@ -94,7 +111,7 @@ def test_child_does_not_keep_its_parents_marker(folder: Path) -> None:
 def test_suspicion_ends(folder: Path) -> None:
     """After an hour a bundle gets another chance, and the old marker is cleared away."""
     popen = hold(folder, "input()")
-    popen.kill()
+    popen.send_signal(signal.SIGABRT)
     popen.communicate()
     (path,) = folder.glob("*.json")
     then = time.time() - SUSPICION_SECONDS - 1
@@ -108,6 +125,8 @@ def test_marker_comes_down_some_time_after_a_compilation(folder: Path, monkeypat
     monkeypatch.setattr(_starts, "SURVIVAL_SECONDS", 0.05)
     starts = Starts(folder)
     starts.add([ONE])
+    assert list(folder.glob("*.json")) == []
+    starts.arm()
     starts.disarm_later()
     starts.arm()
     time.sleep(0.2)
@@ -119,7 +138,9 @@ def test_marker_comes_down_some_time_after_a_compilation(folder: Path, monkeypat
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"bundle": "x"}', b'[{"bundle": "x"}]', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b'{"loads": 1}', b'{"blind": true, "loads": [{"bundle": "x"}]}', b"\xff"]
+)
 def test_marker_that_is_none_is_passed_over(folder: Path, content: bytes) -> None:
     """What cannot be read accuses nobody."""
     folder.mkdir()
@@ -132,6 +153,7 @@ def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     starts = Starts(tmp_path / "file" / "starts")
     starts.add([ONE])
+    starts.arm()
     starts.disarm()
     assert starts.suspects() == {}
 

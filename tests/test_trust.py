@@ -162,7 +162,7 @@ def test_forged_signature_object_is_passed_over(store: Store, keys: list[Path]) 
     """Garbage at the place of a later signature neither helps nor harms."""
     one = bundle([artifact()])
     publish(store, one, keys[0])
-    tag = tag_of(_trust.read_public_key(public(keys[0])).keyid)
+    tag = tag_of(_trust.read_public_key(public(keys[0])).keyid, store.scope)
     store.create(PLACE.signature(one.manifest.bundle, tag), b"\xc1garbage")
     assert read(store, keys[0]) == [one.manifest]
 

@@ -48,6 +48,8 @@ def named(program: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def become(path: str, command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Give this process to the program."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and a program inherits
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(path, list(command), environment)  # noqa: S606 - a program of the user's own
     except OSError as error:
@@ -89,7 +91,7 @@ def _signals_forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
         del frame
         # A terminal has told the child already: both are in its foreground.
-        if number not in {signal.SIGINT, signal.SIGQUIT} or not sys.stdin.isatty():
+        if number not in {signal.SIGINT, signal.SIGQUIT} or sys.stdin is None or not sys.stdin.isatty():
             child.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}

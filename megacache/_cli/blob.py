@@ -27,7 +27,9 @@ from megacache._explanation import counted
 from megacache._export import Exported, export_blob
 from megacache._import import import_blob
 from megacache._results import PublishResult
+from megacache._settings import Settings
 from megacache._store import Store
+from megacache._trust import Keys
 from megacache.errors import BundleError, SettingsError
 
 
@@ -50,7 +52,7 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
         raise SettingsError(f"{file} cannot be written", hint="there is no such folder")
     holding = the_only(selection.of(stock_of(store), store), store.url)
     with progress_bar("downloading") as progress:
-        done = export_blob(store, holding, progress)
+        done = export_blob(store, holding, progress, Keys().policy(Settings.read()))
     for bundle, fault in done.failed:
         say("[bold yellow]left out:[/] {}: {}", bundle, fault)
     if not done.artifacts:

@@ -29,8 +29,6 @@ def keygen_command(*, file: str, as_json: bool) -> None:
       megacache keygen ~/.megacache/release.pem
     """  # noqa: D301 - as click wants it
     path = Path(file)
-    if path.exists():
-        raise SettingsError(f"{path} exists", hint="choose another name; a key is never overwritten")
     keyid = _trust.generate_key(path)
     if as_json:
         emit({"private_key": str(path), "public_key": f"{path}.pub", "keyid": keyid}, command="keygen")

@@ -48,7 +48,8 @@ def run_command(
     """  # noqa: D301 - as click wants it
     path, command = named(program)
     given = {name: value for name, value in seconds.items() if value is not None}
-    settings = AutostartSettings.read().changed(**given, log="warning" if quiet else "info")
+    settings = AutostartSettings.read()
+    settings = settings.changed(**given, log="warning" if quiet else settings.log or "info")
     changes = {"MEGACACHE_URL": chosen_url(url), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
     if min_hit_rate is None:
         become(path, command, attended_environment(settings, changes))

@@ -55,7 +55,8 @@ def sidecar_command(
     given = {name: value for name, value in seconds.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="megacache-sidecar-") as folder:
         sign = Path(folder) / "ready"
-        settings = AutostartSettings.read().changed(**given, log="warning" if quiet else "info", publish_when=str(sign))
+        settings = AutostartSettings.read()
+        settings = settings.changed(**given, log="warning" if quiet else settings.log or "info", publish_when=str(sign))
         environment = attended_environment(settings, {"MEGACACHE_URL": chosen_url(url)})
 
         def look(child: "subprocess.Popen[bytes]") -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from megacache.integrations.site import megacache_on_compile
@@ -17,8 +17,18 @@ _failed = threading.Event()
 
 
 def failed() -> bool:
-    """Tell whether the program has ended, or is ending, by an exception or with an exit code other than 0."""
-    return _failed.is_set() or bool(_worker_exit_code())
+    """Tell whether the program has ended, or is ending, by an exception or with an exit code other than 0.
+
+    An exit code that is raised as `SystemExit`, and not by `sys.exit`, is not noticed.
+    """
+    last = getattr(sys, "last_value", None)  # what ended the main thread, whatever hook prints it
+    crashed = last is not None and not isinstance(last, KeyboardInterrupt)
+    return crashed or _failed.is_set() or bool(_worker_exit_code())
+
+
+def goes_on() -> None:
+    """Note that the program is not ending after all: it has caught its own exit."""
+    _failed.clear()
 
 
 def on_ending(finish: Callable[[], None]) -> None:
@@ -37,13 +47,7 @@ def on_ending(finish: Callable[[], None]) -> None:
 
 
 def _notice_failures() -> None:
-    hook, leave = sys.excepthook, sys.exit
-
-    @functools.wraps(hook)
-    def note_exception(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
-            _failed.set()
-        hook(kind, error, traceback)
+    leave = sys.exit
 
     @functools.wraps(leave)
     def note_code(code: Any = None, /) -> Any:
@@ -51,7 +55,7 @@ def _notice_failures() -> None:
             _failed.set()
         leave(code)
 
-    sys.excepthook, sys.exit = note_exception, note_code
+    sys.exit = note_code
 
 
 def _worker_exit_code() -> Any:

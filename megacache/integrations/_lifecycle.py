@@ -36,6 +36,7 @@ def attend() -> "Attendant":
     if settings.log is not None:
         _speak(settings.log)
     if not Settings.read().disabled:
+        _starts.hear()  # before: what warms at a compilation's beginning has to be within what marks it
         _compiler.on_compilations(attendant.begins, attendant.ends)
         os.register_at_fork(after_in_child=attendant.after_fork)
         _ending.on_ending(attendant.finish)
@@ -67,6 +68,7 @@ class Attendant:
     def begins(self) -> None:
         """Warm, before the first compilation of this process."""
         self._compiling = True
+        _ending.goes_on()
         self.warm()
 
     def warm(self) -> None:

@@ -47,7 +47,7 @@ def register() -> None:
     if settings.url is None or settings.disabled:
         return
     for name in _HOOKS.keys() & sys.modules.keys():
-        _HOOKS[name](sys.modules[name])
+        _hook(name, sys.modules[name])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -91,8 +91,7 @@ class _Finder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find a module as usual, and see to what follows its execution."""
-        hook = _HOOKS.get(fullname)
-        if hook is None:
+        if fullname not in _HOOKS:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -100,10 +99,17 @@ class _Finder(MetaPathFinder):
 
             def execute_and_hook(module: ModuleType) -> None:
                 execute(module)
-                hook(module)
+                _hook(fullname, module)
 
             spec.loader.exec_module = execute_and_hook  # type: ignore[method-assign]
         return spec
+
+
+def _hook(name: str, module: ModuleType) -> None:
+    try:
+        _HOOKS[name](module)
+    except Exception as error:  # noqa: BLE001 - vLLM goes on without a cache
+        _log.warning("vLLM is not served: module=%s error=%s: %s", name, type(error).__name__, error)
 
 
 def _hook_models(module: Any) -> None:
@@ -132,10 +138,10 @@ def _hooked(function: Callable[..., Any]) -> bool:
 
 
 def _before_loading(load: Callable[..., Any]) -> Callable[..., Any]:
-    def load_after_warming(model: Any, aot_compilation_path: str) -> Any:
+    def load_after_warming(model: Any, aot_compilation_path: str, *args: Any, **kwargs: Any) -> Any:
         _begin(model.vllm_config)
         note(Path(aot_compilation_path).parent)
-        return load(model, aot_compilation_path)
+        return load(model, aot_compilation_path, *args, **kwargs)
 
     return load_after_warming
 

@@ -26,6 +26,8 @@ def watch() -> None:
 class _Finder:
     """Sees one import pass by, and goes."""
 
+    _looking = False
+
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None, /
     ) -> "ModuleSpec | None":
@@ -33,18 +35,23 @@ class _Finder:
         del path, target
         if name == _LIBRARY:
             handle_sigterm()
-        if name != _COMPILER:
+        if name != _COMPILER or self._looking:
             return None
         import importlib.util
 
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._looking = False
         loader: Any = spec and spec.loader
         if loader is not None:
             load = loader.exec_module
 
             def exec_module(module: "ModuleType") -> None:
                 del loader.exec_module
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 load(module)
                 _attend()
 
