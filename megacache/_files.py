@@ -15,6 +15,7 @@ _MAPS = Path("/proc/self/maps")
 _MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
 _SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,254}"
+_MAX_PATH = 1_000
 _PATH = re.compile(rf"(?:{_NAME}/){{0,7}}{_NAME}")
 _GROUP = "__grp__"
 _ROOT = b"[root]"
@@ -68,7 +69,7 @@ def mapped_files() -> Iterator[Path]:
 
 def is_portable(path: str) -> bool:
     """Tell whether a path stays under its root and names what a compiler leaves: never a source, never hidden."""
-    return _PATH.fullmatch(path) is not None and Path(path).suffix in _SUFFIXES
+    return len(path) <= _MAX_PATH and _PATH.fullmatch(path) is not None and Path(path).suffix in _SUFFIXES
 
 
 def restore(file: CompiledFile, folder: Path) -> bool:
@@ -77,11 +78,7 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well, and
     `OSError`.
     """
-    target = folder / file.path
-    if not is_portable(file.path):
-        raise UntrustedError(f"compiled file {file.path[:80]!r} is not one that a compiler writes", hint=_HINT)
-    if target.parent.resolve() != folder.resolve() / Path(file.path).parent:
-        raise UntrustedError(f"the way to {file.path[:80]!r} goes through a symbolic link", hint=_HINT)
+    target = _place(file.path, folder)
     if os.path.lexists(target):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +91,24 @@ def restore(file: CompiledFile, folder: Path) -> bool:
         temporary.unlink(missing_ok=True)
 
 
+def remove(path: str, folder: Path) -> None:
+    """Remove a file under its root; raise as `restore` does."""
+    _place(path, folder).unlink()
+
+
 _HINT = "find out who wrote it"
+
+
+def _place(path: str, folder: Path) -> Path:
+    """Say where a file belongs, once it is known that this is under its root; the root itself may be a link."""
+    if not is_portable(path):
+        raise UntrustedError(f"compiled file {path[:80]!r} is not one that a compiler writes", hint=_HINT)
+    way = folder
+    for name in path.split("/")[:-1]:
+        way /= name
+        if way.is_symlink():
+            raise UntrustedError(f"the way to {path[:80]!r} goes through a symbolic link", hint=_HINT)
+    return folder / path
 
 
 def _settle(temporary: Path, target: Path) -> bool:

@@ -10,15 +10,18 @@ import fcntl
 import functools
 import json
 import os
+import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from megacache import _compiler
+from megacache import _artifacts_part, _compiler
+from megacache._files import is_portable
 from megacache._manifest import Manifest
 from megacache.errors import CompilerError
 
@@ -120,39 +123,57 @@ class Starts:
 
     def _abandoned(self) -> Iterator[Path]:
         for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else ():
-            if path != self._path and not _is_locked(path):
-                if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
-                    yield path
-                else:
-                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process may clear the same away
+                if path != self._path and not _is_locked(path):
+                    if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
+                        yield path
+                    else:
+                        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open what may be a marker; a link is not followed, and nobody waits for a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _is_locked(path: Path) -> bool:
     """Tell whether the process that left a marker lives; what cannot be told is taken for life."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with _opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not stat.S_ISREG(os.fstat(descriptor).st_mode)
     except OSError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(descriptor)
 
 
-def _parsed(path: Path) -> Iterator[Suspect]:
+def _parsed(path: Path) -> Sequence[Suspect]:
+    """Read a marker; one that is not whole accuses nobody."""
     try:
-        for one in json.loads(path.read_text()):
-            pairs = {part: tuple((str(first), str(second)) for first, second in one[part]) for part in _PARTS}
-            yield Suspect(bundle=str(one["bundle"]), artifacts=pairs["artifacts"], files=pairs["files"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return
+        with _opened(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+            if os.fstat(descriptor).st_size > _MAX_SIZE:
+                return ()
+            return [_suspect(one) for one in json.loads(file.read(_MAX_SIZE))]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ()
+
+
+def _suspect(one: Mapping[str, Any]) -> Suspect:
+    """Read one bundle of a marker; it can only accuse what a warm start could have put in place."""
+    artifacts, files = (tuple((str(first), str(second)) for first, second in one[part]) for part in _PARTS)
+    return Suspect(
+        bundle=str(one["bundle"]),
+        artifacts=tuple(pair for pair in artifacts if _artifacts_part.is_known(*pair)),
+        files=tuple((root, path) for root, path in files if is_portable(path)),
+    )
 
 
 _PARTS = ("artifacts", "files")
+_MAX_SIZE = 64 << 20
 _starts: dict[Path, Starts] = {}
 
 

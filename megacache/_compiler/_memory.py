@@ -1,15 +1,18 @@
 """What this process has recorded, and what it is given to load."""
 
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from megacache._blob import Artifact, build_blob, parse_blob
 from megacache._compiler._door import compile_lock, door
 from megacache._deadline import Deadline
 from megacache.errors import CompilerError
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""A key that is the name of a folder; `..` is none, nor is the empty one, which would be the folder of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ def forget(artifacts: Iterable[tuple[str, str]]) -> None:
 
         owners: dict[str, Any] = {"inductor": FxGraphCache, "aot_autograd": AOTAutogradCache}
         for kind, key in artifacts:
-            if kind in owners and Path(key).name == key:
+            if kind in owners and _NAME.fullmatch(key):
                 shutil.rmtree(owners[kind]._get_tmp_dir_for_key(key), ignore_errors=True)
 
 
