@@ -40,6 +40,8 @@ def check_extent(data: bytes, *, values: int = MAX_VALUES, depth: int = MAX_DEPT
                 raise ValueError(f"values are nested more than {depth} deep")
             outer.append(left)
             left = inner * count
+    if at > len(data):
+        raise ValueError("it ends too soon")
 
 
 def _forms() -> Iterator[_Form]:

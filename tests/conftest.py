@@ -10,6 +10,7 @@ import pytest
 import megacache
 from tests.processes import Processes, keep_probes, step
 from tests.servers import Server, fake_gcs, moto, radosgw
+from tests.without_torch import Place, watched
 
 os.environ.update(fake_gcs.ENVIRONMENT)
 
@@ -78,6 +79,13 @@ def radosgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
         pytest.skip(f"radosgw: {missing}")
     with radosgw.serve(tmp_path_factory.mktemp("radosgw")) as server:
         yield server
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Let warm starts in this process bring nothing to PyTorch."""
+    with watched(tmp_path / "place") as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,26 +1,20 @@
 """Every bad bundle of the corpus is refused, for its own reason, before anything of it is used."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from megacache import _compiler
 from megacache._blob import parse_blob
 from megacache._cli._app import app
-from megacache._deadline import Deadline
 from megacache._results import WarmResult
-from megacache._session import Session
-from megacache._starts import Starts
-from megacache._stopwatch import Stopwatch
 from megacache._trust import TrustPolicy
-from megacache._warm import Warming
 from tests.builders import open_store
 from tests.corpus.make import FOLDER, MEMBERS, read
-from tests.corpus.stores import CACHES, HERE, signer
+from tests.corpus.stores import CACHES, signer
+from tests.without_torch import Place, warm
 
 FORMAT, INTEGRITY, UNTRUSTED = "FormatError", "IntegrityError", "UntrustedError"
 NOT_PYTORCH, NOT_COMPILER = "is not one that PyTorch writes", "is not one that a compiler writes"
@@ -110,40 +104,6 @@ LEFT_OUT: dict[str, str] = {
 SIGNED = {name for name in REFUSED if name.startswith(("signed", "unsigned", "tampered"))}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a warm start would bring something, and what it has brought."""
-
-    folder: Path
-    loaded: list[bytes] = field(default_factory=list)
-
-    @property
-    def written(self) -> list[Path]:
-        """Give what is in the folder and was not put there by the test."""
-        planted = {self.folder / name for name in ("key.pub", "root", "root/linked", "outside")}
-        return [path for path in self.folder.rglob("*") if path not in planted]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Let compiled files go below one folder, which has a link that leads out of it, and artifacts into a list."""
-    found, root = Place(folder=tmp_path), tmp_path / "root"
-    root.mkdir()
-    (tmp_path / "outside").mkdir()
-    (root / "linked").symlink_to(tmp_path / "outside")
-
-    def load(raw: bytes, deadline: Deadline) -> _compiler.Loaded:
-        deadline.check("loading")
-        found.loaded.append(raw)
-        return _compiler.Loaded()
-
-    monkeypatch.setattr(_compiler, "load", load)
-    monkeypatch.setattr(_compiler, "toolchain", dict)
-    monkeypatch.setattr(_compiler, "file_roots", lambda: {"inductor": root})
-    monkeypatch.setattr(_compiler, "adopt", lambda files, _: pytest.fail(f"{files} were adopted"))
-    return found
-
-
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     """Write the public key with which some members are signed."""
@@ -163,15 +123,9 @@ def unpacked(name: str) -> str:
 
 
 def warmed(name: str, place: Place, key: Path) -> WarmResult:
-    """Make a warm start from a member, as it is made with PyTorch."""
+    """Make a warm start from a member."""
     policy = TrustPolicy.read([key]) if name in SIGNED else None
-    starts, store = Starts(place.folder / "starts"), open_store(unpacked(name))
-    warming = Warming(store, HERE, Session(), Stopwatch(), lambda _: None, files=True, starts=starts, policy=policy)
-    result = warming.run()
-    starts.disarm()
-    if (place.folder / "starts").is_dir():
-        (place.folder / "starts").rmdir()
-    return result
+    return warm(open_store(unpacked(name)), place, policy=policy)
 
 
 def faults(name: str, key: Path, code: int) -> list[tuple[str, str]]:
