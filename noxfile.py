@@ -1,4 +1,4 @@
-"""What is run here and in CI: `nox -s demo`, and likewise `tests`, `lint`, `typing`, `vllm` and `benchmark`.
+"""What is run here and in CI: `nox -s demo`, and likewise `tests`, `lint`, `typing`, `audit`, `fuzz`, `vllm`, `benchmark`.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
@@ -41,6 +41,7 @@ FOR_VLLM = (
     *("pyyaml", "pyzmq", "regex", "requests", "sentencepiece", "setproctitle", "tqdm", "transformers>=5.16.1,<5.21.0"),
     *("uvloop", "xgrammar==0.2.8"),
 )
+ATHERIS = "atheris==3.0.0"
 DRAWING = "matplotlib==3.11.2"
 FASTAPI = "fastapi==0.165.0"
 EXAMPLES = (FASTAPI, "uvicorn==0.54.0", "diffusers==0.42.1", "transformers==5.23.0", "pyyaml==6.0.3")
@@ -73,6 +74,14 @@ def vllm(session: nox.Session) -> None:
     session.install("--no-deps", VLLM)
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "tests/test_vllm.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed the readers of what a store holds with a million inputs; `-- --inputs 20000` shows that it works."""
+    session.install("--no-deps", ".")
+    session.install(ATHERIS, "msgpack", "zstandard", "platformdirs", "fsspec", "hypothesis", "securesystemslib[crypto]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 @nox.session

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, overload
 
 from megacache import _compiler, _ledger
+from megacache._budget import WARM_MAX_BYTES
 from megacache._cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
 from megacache._environment import Environment
 from megacache._explanation import Explanation
@@ -36,12 +37,14 @@ def warm(
     files: bool = True,
     strict: bool = False,
     progress: ProgressCallback | None = None,
+    max_bytes: int = WARM_MAX_BYTES,
     trusted_keys: Iterable[KeySource] | None = None,
     trust_threshold: int | None = None,
 ) -> WarmResult:
     """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
-    The arguments are those of `Cache` and `Cache.warm`; `timeout` is in seconds. Returns a result whatever happens, and
+    The arguments are those of `Cache` and, with `timeout` in seconds and `max_bytes` of content, of `Cache.warm`, which
+    passes by what is more than 16 GiB unless told otherwise. Returns a result whatever happens, and
     raises a `MegacacheError` only if `strict`.
     """
     cache = Cache(
@@ -53,7 +56,7 @@ def warm(
         trusted_keys=trusted_keys,
         trust_threshold=trust_threshold,
     )
-    return cache.warm(timeout=timeout)
+    return cache.warm(timeout=timeout, max_bytes=max_bytes)
 
 
 @overload

@@ -17,7 +17,7 @@ _KEYS: Mapping[str, re.Pattern[str]] = {
     "inductor": re.compile(_SAFE_NAME),
     "aot_autograd": re.compile(_SAFE_NAME),
     "autotune": re.compile(rf"{_SAFE_NAME}/{_SAFE_NAME}\.best_config"),
-    "pgo": re.compile(r"[\x20-\x7e]{1,512}"),
+    "pgo": re.compile(r"[\x20-\x7e]{1,240}"),  # it becomes part of the name of one file, without its slashes
 }
 
 KINDS = frozenset(_KEYS)
@@ -35,8 +35,18 @@ def identify(artifact: Artifact) -> ArtifactRef:
 
 def is_portable(artifact: Artifact) -> bool:
     """Tell whether an artifact is of a kind, a key and a size that a reader will accept."""
-    pattern = _KEYS.get(artifact.kind)
-    return pattern is not None and pattern.fullmatch(artifact.key) is not None and artifact.weight < MAX_CHUNK_SIZE
+    return is_known(artifact.kind, artifact.key) and artifact.weight < MAX_CHUNK_SIZE
+
+
+def is_known(kind: str, key: str) -> bool:
+    """Tell whether PyTorch writes artifacts of this kind under keys of this form, which stay in its cache folder."""
+    pattern = _KEYS.get(kind)
+    return pattern is not None and pattern.fullmatch(key) is not None
+
+
+def strangers(manifest: Manifest) -> Iterator[str]:
+    """Describe the artifacts that a manifest names and no PyTorch writes."""
+    return (_described(ref.kind, ref.key) for ref in manifest.artifacts if not is_known(ref.kind, ref.key))
 
 
 def payloads(artifacts: Iterable[Artifact]) -> Iterator[Payload]:
@@ -57,16 +67,27 @@ def unpack(manifest: Manifest, ref: ChunkRef, stored: bytes) -> tuple[bytes, fro
     Raises `IntegrityError`, `FormatError` or `UntrustedError`.
     """
     blob = open_chunk(ref, stored)
-    promised = declared(manifest)
-    return blob, frozenset(_checked_name(artifact, promised) for artifact in parse_blob(blob))
+    return blob, frozenset(_checked_names(blob, manifest))
+
+
+def _checked_names(blob: bytes, manifest: Manifest) -> Iterator[Name]:
+    promised, left = declared(manifest), len(manifest.artifacts)
+    for artifact in parse_blob(blob):
+        left -= 1
+        if left < 0:
+            raise FormatError(f"a chunk holds more than the {len(manifest.artifacts)} artifacts of the manifest")
+        yield _checked_name(artifact, promised)
 
 
 def _checked_name(artifact: Artifact, promised: frozenset[Name]) -> Name:
     if not is_portable(artifact):
-        msg = f"artifact of kind {artifact.kind[:40]!r} with key {artifact.key[:80]!r} is not one that PyTorch writes"
-        raise UntrustedError(msg, hint="find out who wrote it")
+        raise UntrustedError(_described(artifact.kind, artifact.key), hint="find out who wrote it")
     name = (PART, artifact.kind, artifact.key, len(artifact.content))
     if name not in promised:
         msg = f"{artifact.kind} artifact {artifact.key[:80]!r} of {len(artifact.content)} bytes is not in the manifest"
         raise FormatError(msg)
     return name
+
+
+def _described(kind: str, key: str) -> str:
+    return f"artifact of kind {kind[:40]!r} with key {key[:80]!r} is not one that PyTorch writes"

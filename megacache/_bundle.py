@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 
 from megacache import _artifacts_part, _files_part
 from megacache._chunk import Name
@@ -13,6 +14,7 @@ from megacache._environment import Environment
 from megacache._files import CompiledFile
 from megacache._manifest import ArtifactRef, ChunkRef, FilesPart, Manifest
 from megacache._version import __version__
+from megacache.errors import UntrustedError
 
 NO_FILES = FilesPart()
 
@@ -87,6 +89,12 @@ def chunks_of(manifest: Manifest, *, files: bool) -> tuple[ChunkRef, ...]:
 def declared_names(manifest: Manifest, *, files: bool) -> frozenset[Name]:
     """Give the names of all that a manifest promises to be in those chunks."""
     return _artifacts_part.declared(manifest) | (_files_part.declared(manifest) if files else frozenset())
+
+
+def suspicion(manifest: Manifest) -> UntrustedError | None:
+    """Give the fault of a manifest that names what no PyTorch and no compiler writes: of it nothing is fetched."""
+    found = next(chain(_artifacts_part.strangers(manifest), _files_part.strangers(manifest)), None)
+    return None if found is None else UntrustedError(found, hint="find out who wrote it")
 
 
 def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> Unpacked:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler, _ledger, _starts
 from megacache._background import in_background
+from megacache._budget import WARM_MAX_BYTES
 from megacache._deadline import Deadline
 from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
@@ -83,7 +84,7 @@ class Cache:
         trusted = None if trusted_keys is None else tuple(trusted_keys)
         self._keys = Keys(trusted=trusted, threshold=trust_threshold, sign_with=sign_with)
 
-    def warm(self, *, timeout: float = WARM_TIMEOUT) -> WarmResult:
+    def warm(self, *, timeout: float = WARM_TIMEOUT, max_bytes: int = WARM_MAX_BYTES) -> WarmResult:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
         On a GPU this initialises the device, as the first compilation would: a server that forks its workers must call
@@ -92,6 +93,10 @@ class Cache:
         Args:
             timeout: Seconds that the store is given, from the moment at which PyTorch's compiler is imported. What
                 PyTorch takes to load is counted, but a load that has begun is not cut short.
+            max_bytes: How much content, before compression, is loaded at most; it comes to lie in PyTorch's cache
+                folder. The newest bundles that fit are loaded, each whole; a warning names the others. The default,
+                16 GiB, is far above what models need, and keeps a store that went wrong from filling disk and memory.
+                It has nothing to do with the `max_bytes` of the `Cache`, which is for publications.
 
         Returns:
             A `WarmResult`; in every case but `loaded` the process goes on as it would have without this call.
@@ -101,7 +106,7 @@ class Cache:
         """
         clock = Stopwatch()
         try:
-            result = self._warm(Deadline.after(timeout), clock)
+            result = self._warm(Deadline.after(timeout), clock, max_bytes)
         except MegacacheError as error:
             result = WarmResult(url=_shown(self._url), status=status_of(error), reason=str(error), error=error)
         result = replace(result, seconds=clock.seconds())
@@ -178,7 +183,7 @@ class Cache:
             return Explanation(url=redacted(url), status=ExplainStatus.DISABLED, reason=off)
         return explain(url, self._storage_options, deadline, self._keys.policy(settings))
 
-    def _warm(self, deadline: Deadline, clock: Stopwatch) -> WarmResult:
+    def _warm(self, deadline: Deadline, clock: Stopwatch, max_bytes: int) -> WarmResult:
         settings = Settings.read()
         url = settings.url_or_default(self._url)
         with clock.stage("torch"):
@@ -205,6 +210,7 @@ class Cache:
             starts=starts,
             quarantine=settings.quarantine and not settings.read_only,
             policy=policy,
+            max_bytes=max_bytes,
         ).run()
         return replace(result, warnings=warnings + result.warnings)
 

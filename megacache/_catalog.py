@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from megacache import _trust
 from megacache._chunk import Payload, open_chunk, pack_chunk
-from megacache._delivery import Delivery, Order, deliver
+from megacache._delivery import WINDOW, Delivery, Order, deliver
 from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, parse_signatures
 from megacache._environment import Environment
 from megacache._layout import (
@@ -108,14 +108,23 @@ class Catalog:
         """Fetch what is in bundles."""
         return deliver(self._store, orders, locate=lambda ref: self._prefix.chunk(ref.digest))
 
-    def fetch(self, chunks: Sequence[ChunkRef]) -> Iterator[Done[ChunkRef, bytes]]:
+    def fetch(self, chunks: Sequence[ChunkRef]) -> Generator[Done[ChunkRef, bytes]]:
         """Fetch chunks of any part in parallel, and give their raw content once it is proved."""
-        return unordered(
+        window = Window(WINDOW)
+        arrivals = unordered(
             lambda ref: open_chunk(ref, self._store.read(self._prefix.chunk(ref.digest), size=ref.stored_size)),
             chunks,
             deadline=self._store.deadline,
             doing=f"downloading from {self._store.url}",
+            admit=lambda ref: window.acquire(ref.stored_size + ref.raw_size),
         )
+        try:
+            for done in arrivals:
+                yield done
+                window.release(done.item.stored_size + done.item.raw_size)
+        finally:
+            arrivals.close()
+            window.close()
 
     def write(self, payloads: Sequence[Payload], uploaded: Callable[[ChunkRef], None]) -> tuple[ChunkRef, ...]:
         """Compress and upload chunks; `uploaded` is told of each."""

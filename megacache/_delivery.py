@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from megacache._bundle import Unpacked, chunks_of, declared_names, unpack_chunk
+from megacache._bundle import Unpacked, chunks_of, declared_names, suspicion, unpack_chunk
 from megacache._manifest import ChunkRef, Manifest
 from megacache._parallel import Window, unordered
 from megacache._store import Store
@@ -50,7 +50,7 @@ class _Assembly:
         self._piecemeal = sum(map(_weight, self.refs)) > window.size
         self._held: list[Unpacked] = []
         self._absent = set(declared_names(order.manifest, files=order.files))
-        self.fault = self._check()
+        self.fault = suspicion(order.manifest) or self._check()
 
     @property
     def complete(self) -> bool:

@@ -6,9 +6,15 @@ from typing import Any, Self
 
 import msgpack
 
+from megacache._msgpack import MAX_VALUES, check_extent
 from megacache.errors import FormatError
 
+MAX_ITEMS = 1 << 16
+"""Items of one array, unless less is asked for."""
+_MAX_FIELDS = 4_096
+_MAX_NAME = 1_000
 _MAX_TEXT = 16_384
+_MAX_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +25,14 @@ class Node:
     path: str
 
     @classmethod
-    def unpack(cls, data: bytes, what: str) -> Self:
-        """Read one msgpack value; only plain types, no extension is ever looked at."""
+    def unpack(cls, data: bytes, what: str, *, values: int = MAX_VALUES) -> Self:
+        """Read one msgpack value, of so many values in all; only plain types, no extension is ever looked at."""
         try:
-            return cls(msgpack.unpackb(data, strict_map_key=True, ext_hook=_refuse_extension), what)
+            check_extent(data, values=values)
+            found = msgpack.unpackb(
+                data, strict_map_key=True, object_pairs_hook=_refuse_repetition, ext_hook=_refuse_extension
+            )
+            return cls(found, what)
         except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
             msg = f"not msgpack: {error}"
             raise FormatError(msg, path=what) from error
@@ -31,7 +41,8 @@ class Node:
         """Make the error that says what should stand here."""
         found = type(self.value).__name__
         if isinstance(self.value, str | bytes | int | float | None):
-            found += f" {self.value!r:.60}"
+            short = self.value[:_MAX_SHOWN] if isinstance(self.value, str | bytes) else self.value
+            found += f" {short!r:.{_MAX_SHOWN}}"
         return FormatError(f"expected {expected}, found {found}", path=self.path)
 
     def field(self, name: str) -> "Node":
@@ -48,10 +59,10 @@ class Node:
             raise self.wrong("a map")
         return Node(self.value[name], f"{self.path}.{name}") if name in self.value else None
 
-    def items(self) -> "list[Node]":
+    def items(self, *, most: int = MAX_ITEMS) -> "list[Node]":
         """Give the items of an array."""
-        if not isinstance(self.value, list):
-            raise self.wrong("an array")
+        if not isinstance(self.value, list) or len(self.value) > most:
+            raise self.wrong(f"an array of at most {most}")
         return [Node(value, f"{self.path}[{n}]") for n, value in enumerate(self.value)]
 
     def leading(self, count: int) -> "list[Node]":
@@ -67,10 +78,12 @@ class Node:
             raise self.wrong("a string")
         return self.value
 
-    def data(self) -> bytes:
-        """Give bytes."""
+    def data(self, *, most: int | None = None) -> bytes:
+        """Give bytes, not more than `most` if that is said."""
         if not isinstance(self.value, bytes):
             raise self.wrong("bytes")
+        if most is not None and len(self.value) > most:
+            raise self.wrong(f"at most {most} bytes")
         return self.value
 
     def integer(self, *, most: int) -> int:
@@ -79,21 +92,31 @@ class Node:
             raise self.wrong(f"an integer from 0 to {most}")
         return self.value
 
-    def fields(self) -> "Mapping[str, Node]":
-        """Give all fields of a map of strings."""
-        if not isinstance(self.value, dict) or not all(isinstance(key, str) for key in self.value):
-            raise self.wrong("a map of strings")
+    def fields(self, *, most: int = _MAX_FIELDS) -> "Mapping[str, Node]":
+        """Give all fields of a map of strings, whose names are short."""
+        if not isinstance(self.value, dict) or len(self.value) > most:
+            raise self.wrong(f"a map of at most {most} strings")
+        if not all(isinstance(key, str) and len(key) <= _MAX_NAME for key in self.value):
+            raise self.wrong(f"a map of strings of at most {_MAX_NAME} characters")
         return {key: Node(value, f"{self.path}.{key}") for key, value in self.value.items()}
 
-    def texts(self) -> Mapping[str, str]:
+    def texts(self, *, most: int = _MAX_FIELDS) -> Mapping[str, str]:
         """Give a map of strings to strings."""
-        return {key: field.text() for key, field in self.fields().items()}
+        return {key: field.text() for key, field in self.fields(most=most).items()}
 
 
 def pack(value: object) -> bytes:
     """Write one msgpack value."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed
+
+
+def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a map, of which two readers cannot take two different values for the same field."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field stands twice in one map")
+    return found
 
 
 def _refuse_extension(code: int, data: bytes) -> object:

@@ -16,6 +16,12 @@ from megacache.errors import FormatError, UnsupportedFormatError
 PAYLOAD_TYPE = "application/vnd.megacache.manifest.v1+msgpack"
 MAX_SIGNATURE_SIZE = 1 << 20
 """Bytes; a larger object at a signature's name is not read."""
+MAX_SIGNATURES = 64
+"""In one envelope, or in one object of signatures."""
+
+_MAX_SIG = 16 << 10
+_MAX_DETAILS = 256 << 10
+_MAX_VALUES = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +57,13 @@ class Envelope:
 
 def open_envelope(data: bytes) -> Envelope:
     """Read an envelope, and nothing of what is in it; raise `FormatError` where it is not what it should be."""
-    envelope = Node.unpack(data, "envelope")
+    envelope = Node.unpack(data, "envelope", values=_MAX_VALUES)
     payload_type = envelope.field("payloadType")
     if payload_type.text() != PAYLOAD_TYPE:
         raise _refusal(payload_type)
     return Envelope(
         payload=envelope.field("payload").data(),
-        signatures=tuple(map(_parse, envelope.field("signatures").items())),
+        signatures=tuple(map(_parse, envelope.field("signatures").items(most=MAX_SIGNATURES))),
     )
 
 
@@ -73,7 +79,7 @@ def pack_signatures(signatures: Iterable[Signature]) -> bytes:
 
 def parse_signatures(data: bytes) -> tuple[Signature, ...]:
     """Read such an object."""
-    return tuple(map(_parse, Node.unpack(data, "signatures").items()))
+    return tuple(map(_parse, Node.unpack(data, "signatures", values=_MAX_VALUES).items(most=MAX_SIGNATURES)))
 
 
 def tag_of(keyid: str, scope: str) -> str:
@@ -95,8 +101,8 @@ def _parse(node: Node) -> Signature:
     return Signature(
         keyid=node.field("keyid").text(),
         scope=scope.text() if scope else "",
-        sig=node.field("sig").data(),
-        details=details.data() if details else b"",
+        sig=node.field("sig").data(most=_MAX_SIG),
+        details=details.data(most=_MAX_DETAILS) if details else b"",
     )
 
 

@@ -1,6 +1,7 @@
 """Say why graphs missed: what differs between this process and the nearest that was published."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from megacache import _compiler
 from megacache._artifacts_part import identify
 from megacache._blob import Artifact
+from megacache._budget import affordable_manifests
 from megacache._catalog import Catalog
 from megacache._deadline import Deadline
 from megacache._environment import Environment
@@ -26,6 +28,7 @@ Names = frozenset[tuple[str, str]]
 """Kind and key of what is published."""
 
 _MAX_BYTES = 64 << 20
+_MAX_COMPONENTS = 1 << 22
 _AUTOGRAD_ONLY = (
     "its Inductor graphs are in the store, so only AOTAutograd's part was compiled; an argument or a module may have "
     "another name, or AOTAutograd another configuration (PyTorch keeps no components of this key; it logs them under "
@@ -87,7 +90,7 @@ class Explaining:
         visible = self._catalog.list().visible
         others = {bundle: size for bundle, size in visible.items() if bundle not in self._session.written}
         manifests = []
-        for done in self._catalog.read(others):
+        for done in self._catalog.read(affordable_manifests(others)):
             if done.value is None:
                 self._warnings.append(f"bundle {done.item} was passed by: {done.fault}")
             elif done.item in self._session.unusable or self._environment.mismatches(done.value.environment):
@@ -135,11 +138,19 @@ class Explaining:
         if len(wanted) < len(refs):
             self._warnings.append(f"explain data of the oldest {len(refs) - len(wanted)} bundles was left out")
         found: list[GraphKey] = []
-        for done in self._catalog.fetch(wanted):
-            try:
-                found += parse_keys(done.result())
-            except MegacacheError as error:
-                self._warnings.append(f"explain data could not be read: {error}")
+        left = _MAX_COMPONENTS
+        with closing(self._catalog.fetch(wanted)) as arrivals:
+            for done in arrivals:
+                try:
+                    keys = parse_keys(done.result())
+                except MegacacheError as error:
+                    self._warnings.append(f"explain data could not be read: {error}")
+                    continue
+                left -= sum(len(key.components) for key in keys)
+                if left < 0:
+                    self._warnings.append("explain data was left out, for there is too much of it")
+                    break
+                found += keys
         return found
 
     def _covered(self) -> str:

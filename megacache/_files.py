@@ -16,6 +16,7 @@ _MAPS = Path("/proc/self/maps")
 _MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
 _SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,254}"
+_MAX_PATH = 1_000
 _PATH = re.compile(rf"(?:{_NAME}/){{0,7}}{_NAME}")
 _GROUP = "__grp__"
 _ROOT = b"[root]"
@@ -73,7 +74,7 @@ def is_portable(path: str, root: str) -> bool:
     A source is none of it, but under the root of a program that keeps such.
     """
     suffixes = _SUFFIXES | _roots.SUFFIXES.get(root, frozenset())
-    return _PATH.fullmatch(path) is not None and Path(path).suffix in suffixes
+    return len(path) <= _MAX_PATH and _PATH.fullmatch(path) is not None and Path(path).suffix in suffixes
 
 
 def restore(file: CompiledFile, folder: Path) -> bool:
@@ -82,11 +83,7 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well, and
     `OSError`.
     """
-    target = folder / file.path
-    if not is_portable(file.path, file.root):
-        raise UntrustedError(f"compiled file {file.path[:80]!r} is not one that a compiler writes", hint=_HINT)
-    if target.parent.resolve() != folder.resolve() / Path(file.path).parent:
-        raise UntrustedError(f"the way to {file.path[:80]!r} goes through a symbolic link", hint=_HINT)
+    target = _place(file.root, file.path, folder)
     if os.path.lexists(target):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +93,24 @@ def restore(file: CompiledFile, folder: Path) -> bool:
         return _settle(temporary, target)
 
 
+def remove(root: str, path: str, folder: Path) -> None:
+    """Remove a file under its root; raise as `restore` does."""
+    _place(root, path, folder).unlink()
+
+
 _HINT = "find out who wrote it"
+
+
+def _place(root: str, path: str, folder: Path) -> Path:
+    """Say where a file belongs, once it is known that this is under its root; the root itself may be a link."""
+    if not is_portable(path, root):
+        raise UntrustedError(f"compiled file {path[:80]!r} is not one that a compiler writes", hint=_HINT)
+    way = folder
+    for name in path.split("/")[:-1]:
+        way /= name
+        if way.is_symlink():
+            raise UntrustedError(f"the way to {path[:80]!r} goes through a symbolic link", hint=_HINT)
+    return folder / path
 
 
 def _settle(temporary: Path, target: Path) -> bool:

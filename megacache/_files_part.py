@@ -30,13 +30,18 @@ def declared(manifest: Manifest) -> frozenset[Name]:
     return frozenset((PART, file.root, file.path, file.size) for file in manifest.files.index)
 
 
+def strangers(manifest: Manifest) -> Iterator[str]:
+    """Describe the files that a manifest names and no compiler writes."""
+    return (_described(file.path) for file in manifest.files.index if not is_portable(file.path, file.root))
+
+
 def unpack(manifest: Manifest, ref: ChunkRef, stored: bytes) -> tuple[CompiledFile, ...]:
     """Verify a chunk, and give the files in it.
 
     Raises `IntegrityError`, `FormatError` or `UntrustedError`.
     """
     promised = {(file.root, file.path): file for file in manifest.files.index}
-    items = Node.unpack(open_chunk(ref, stored), PART).items()
+    items = Node.unpack(open_chunk(ref, stored), PART).items(most=len(promised))
     return tuple(_checked(item.leading(4), promised) for item in items)
 
 
@@ -53,9 +58,12 @@ def _checked(items: Sequence[Node], promised: Mapping[tuple[str, str], FileRef])
     root, path, mode, content = items
     file = CompiledFile(root=root.text(), path=path.text(), mode=mode.integer(most=0o777), content=content.data())
     if not is_portable(file.path, file.root):
-        msg = f"compiled file {file.path[:80]!r} is not one that a compiler writes"
-        raise UntrustedError(msg, hint="find out who wrote it")
+        raise UntrustedError(_described(file.path), hint="find out who wrote it")
     if promised.get((file.root, file.path)) != identify(file):
         msg = f"compiled file {file.path[:80]!r} of {len(file.content)} bytes is not the one in the manifest"
         raise FormatError(msg, path=root.path)
     return file
+
+
+def _described(path: str) -> str:
+    return f"compiled file {path[:80]!r} is not one that a compiler writes"

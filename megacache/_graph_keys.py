@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from megacache._document import Node, pack
+from megacache._document import MAX_ITEMS, Node, pack
 from megacache.errors import FormatError, UnsupportedFormatError
 
 FORMAT = (1, 0)
@@ -19,7 +19,9 @@ MAX_SIZE = 16 << 20
 _BUDGET = MAX_SIZE // 2
 _PIECE = 16_000
 _OWN = ("gm", "example_inputs", "fx_kwargs", "user_defined_triton")
-_MAX_INDEX = 1 << 24
+_MAX_VALUES = 1 << 19
+_MAX_COMPONENTS = _BUDGET // 32
+"""Of all graphs together; a set of settings is stored once, and counts for each graph that refers to it."""
 
 Value = TypeVar("Value")
 
@@ -92,9 +94,9 @@ def parse_keys(data: bytes) -> tuple[GraphKey, ...]:
         raise FormatError(msg, path="explain")
     node = Node.unpack(data, "explain")
     _check_format(node.field("format"))
-    values = [_parse_value(item) for item in node.field("values").items()]
+    values = [_parse_value(item) for item in node.field("values").items(most=_MAX_VALUES)]
     settings = [_parse_components(item, values) for item in node.field("settings").items()]
-    return tuple(_parse_graph(item.leading(5), values, settings) for item in node.field("graphs").items())
+    return tuple(_parse_graphs(node.field("graphs"), values, settings))
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -115,14 +117,26 @@ def _parse_value(node: Node) -> Component:
 
 
 def _parse_components(node: Node, values: Sequence[Component]) -> Mapping[str, Component]:
-    return {name: _pick(index, values) for name, index in node.fields().items()}
+    return {name: _pick(index, values) for name, index in node.fields(most=MAX_ITEMS).items()}
 
 
 def _pick(node: Node, values: Sequence[Value]) -> Value:
-    index = node.integer(most=_MAX_INDEX)
+    index = node.integer(most=_MAX_VALUES)
     if index >= len(values):
         raise node.wrong(f"an integer below {len(values)}")
     return values[index]
+
+
+def _parse_graphs(
+    node: Node, values: Sequence[Component], settings: Sequence[Mapping[str, Component]]
+) -> Iterator[GraphKey]:
+    left = _MAX_COMPONENTS
+    for item in node.items():
+        graph = _parse_graph(item.leading(5), values, settings)
+        left -= len(graph.components)
+        if left < 0:
+            raise FormatError(f"more than {_MAX_COMPONENTS} components of keys", path=item.path)
+        yield graph
 
 
 def _parse_graph(

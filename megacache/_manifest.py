@@ -16,7 +16,13 @@ MAX_MANIFEST_SIZE = 64 << 20
 MAX_CHUNK_SIZE = 2 << 30
 """Bytes of one chunk, raw or stored; only an artifact that is large by itself makes one of more than 32 MiB."""
 
+MAX_CHUNKS = 1 << 14
+"""In one bundle."""
+
 _MAX_SIZE = 1 << 50
+_MAX_FACTS = 256
+_MAX_LABELS = 256
+_MAX_PROBES = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,9 @@ def seal(manifest: Manifest, sign: Callable[[bytes], Signature] | None = None) -
     except (ValueError, OverflowError) as error:
         msg = f"cannot be written: {error}"
         raise FormatError(msg, path="manifest") from error
+    if len(payload) > MAX_MANIFEST_SIZE // 2:  # the rest is left to signatures
+        msg = f"{len(payload)} bytes, at most {MAX_MANIFEST_SIZE // 2} are written"
+        raise FormatError(msg, path="manifest")
     parse_manifest(payload)
     return Envelope(payload=payload, signatures=(sign(payload),) if sign else ()).pack()
 
@@ -136,12 +145,14 @@ def _parse(node: Node) -> Manifest:
         bundle=node.field("bundle").text(),
         created=node.field("created").text(),
         producer=node.field("producer").text(),
-        environment=Environment(facts=node.field("environment").texts(), recorded=node.field("recorded").texts()),
+        environment=Environment(
+            facts=node.field("environment").texts(most=_MAX_FACTS), recorded=node.field("recorded").texts()
+        ),
         parents=tuple(parent.text() for parent in node.field("parents").items()),
         artifacts=tuple(_parse_artifact(item.leading(4)) for item in node.field("artifacts").items()),
-        chunks=tuple(_parse_chunk(item.leading(5)) for item in node.field("chunks").items()),
+        chunks=tuple(_parse_chunk(item.leading(5)) for item in node.field("chunks").items(most=MAX_CHUNKS)),
         files=_parse_files(node.optional("files")),
-        labels=node.field("labels").texts(),
+        labels=node.field("labels").texts(most=_MAX_LABELS),
     )
 
 
@@ -163,8 +174,8 @@ def _parse_files(node: Node | None) -> FilesPart:
     if node is None:  # minor version 0 has no such part
         return FilesPart()
     return FilesPart(
-        guard=node.field("guard").texts(),
-        probes=tuple(probe.text() for probe in node.field("probes").items()),
+        guard=node.field("guard").texts(most=_MAX_FACTS),
+        probes=tuple(probe.text() for probe in node.field("probes").items(most=_MAX_PROBES)),
         index=tuple(_parse_file(item.leading(5)) for item in node.field("index").items()),
     )
 

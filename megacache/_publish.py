@@ -9,6 +9,7 @@ from typing import Any
 
 from megacache import _artifacts_part, _explain_part, _files_part
 from megacache._blob import Artifact
+from megacache._budget import affordable_manifests
 from megacache._bundle import bundle_id, describe
 from megacache._catalog import Catalog
 from megacache._chunk import Payload
@@ -89,7 +90,8 @@ class Publication:
         self._session.unusable.update(listing.withdrawn)
         known = self._session.bundles | self._session.unusable
         left = new
-        for done in catalog.read({bundle: size for bundle, size in listing.visible.items() if bundle not in known}):
+        unknown = {bundle: size for bundle, size in listing.visible.items() if bundle not in known}
+        for done in catalog.read(affordable_manifests(unknown)):
             manifest = done.value
             if manifest is None:
                 self._session.give_up(done.item, done.fault)

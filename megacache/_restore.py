@@ -74,9 +74,9 @@ class Restoration:
         """Remove files that came from a bundle, given by root and path."""
         for root, path in files:
             folder = self._roots.get(root)
-            if folder is not None and _files.is_portable(path, root):
-                with suppress(OSError):
-                    (folder / path).unlink()
+            if folder is not None:
+                with suppress(OSError, UntrustedError):
+                    _files.remove(root, path, folder)
 
     def finish(self) -> None:
         """Let PyTorch find what is in place; nothing happens without any."""

@@ -13,16 +13,18 @@ import fcntl
 import functools
 import json
 import os
+import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from megacache import _compiler
+from megacache import _artifacts_part, _compiler
+from megacache._files import is_portable
 from megacache._manifest import Manifest
 from megacache.errors import CompilerError
 
@@ -186,34 +188,51 @@ class _Listening:
         self._enable(*args, **options)
 
 
-def _is_locked(path: Path) -> bool:
-    """Tell whether the process that left a marker lives; what cannot be told is taken for life."""
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open what may be a marker; a link is not followed, and nobody waits for a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _parsed(path: Path) -> Iterator[Suspect]:
+def _is_locked(path: Path) -> bool:
+    """Tell whether the process that left a marker lives; what cannot be told is taken for life."""
     try:
-        first, _, told = path.read_text().partition("\n")
-        marker = json.loads(first)
-        for one in marker["loads"] if told or marker["blind"] else ():
-            pairs = {part: tuple((str(first), str(second)) for first, second in one[part]) for part in _PARTS}
-            yield Suspect(bundle=str(one["bundle"]), artifacts=pairs["artifacts"], files=pairs["files"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return
+        with _opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return True
+
+
+def _parsed(path: Path) -> Sequence[Suspect]:
+    """Read a marker; one that is not whole accuses nobody."""
+    try:
+        with _opened(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+            if os.fstat(descriptor).st_size > _MAX_SIZE:
+                return ()
+            first, _, told = file.read(_MAX_SIZE).partition(b"\n")
+            marker = json.loads(first)
+            return [_suspect(one) for one in marker["loads"]] if told or marker["blind"] else ()
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ()
+
+
+def _suspect(one: Mapping[str, Any]) -> Suspect:
+    """Read one bundle of a marker; it can only accuse what a warm start could have put in place."""
+    artifacts, files = (tuple((str(first), str(second)) for first, second in one[part]) for part in _PARTS)
+    return Suspect(
+        bundle=str(one["bundle"]),
+        artifacts=tuple(pair for pair in artifacts if _artifacts_part.is_known(*pair)),
+        files=tuple((root, path) for root, path in files if is_portable(path, root)),
+    )
 
 
 _PARTS = ("artifacts", "files")
+_MAX_SIZE = 64 << 20
 _CLEARED = ".cleared.json"
 _starts: dict[Path, Starts] = {}
 

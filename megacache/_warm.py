@@ -5,7 +5,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from megacache import _compiler
-from megacache._bundle import Unpacked, parents_first
+from megacache._budget import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
+from megacache._bundle import Unpacked, parents_first, suspicion
 from megacache._catalog import Catalog, Listing
 from megacache._delivery import Delivery, Order
 from megacache._environment import Environment
@@ -72,6 +73,7 @@ class Warming:
         starts: Starts,
         quarantine: bool = False,
         policy: TrustPolicy | None = None,
+        max_bytes: int = WARM_MAX_BYTES,
     ) -> None:
         self._store = store
         self._environment = environment.of_epoch(store.epoch)
@@ -83,6 +85,7 @@ class Warming:
         self._starts = starts
         self._suspects = starts.suspects()
         self._quarantine = quarantine
+        self._left = max_bytes
         self._tally = _Tally()
 
     def run(self) -> WarmResult:
@@ -110,9 +113,10 @@ class Warming:
             self._clear_quarantined(listing)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
-            orders = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
+            wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
+            orders = list(self._affordable(wanted))
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
-        self._starts.add(manifests)
+        self._starts.add([order.manifest for order in orders])
         with closing(self._catalog.deliver(orders)) as deliveries:
             while True:
                 with self._clock.stage("download"):
@@ -120,6 +124,17 @@ class Warming:
                 if delivery is None:
                     return
                 self._accept(delivery)
+
+    def _affordable(self, orders: Sequence[Order]) -> Iterator[Order]:
+        """Leave out bundles that are too much, and say so; they are not damaged, and cover what they hold."""
+        chosen = affordable(orders, self._left)
+        for order in orders:
+            size = weight(order.chunks)
+            if order.manifest.bundle in chosen:
+                self._left -= size
+                yield order
+            else:
+                self._pass_by(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
 
     def _clear_suspects(self) -> None:
         """Take out of PyTorch's cache what a process had loaded from bundles when it died."""
@@ -138,7 +153,10 @@ class Warming:
         self._session.unusable.update(listing.withdrawn)
         unseen = {bundle: size for bundle, size in listing.visible.items() if bundle not in self._tally.seen}
         self._tally.seen.update(unseen)
-        for done in self._catalog.read(unseen):
+        readable = affordable_manifests(unseen)
+        if left := len(unseen) - len(readable):
+            self._tally.passed_by.append(f"{left} of {len(unseen)} bundles were passed by: {TOO_MANY}")
+        for done in self._catalog.read(readable):
             manifest = done.value
             if manifest is None:
                 self._fail(done.item, done.fault)
@@ -149,6 +167,8 @@ class Warming:
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
                 self._session.unusable.add(done.item)
+            elif fault := suspicion(manifest):
+                self._fail(done.item, fault)
             elif not manifest.artifacts and not manifest.files.index:
                 self._pass_by(done.item, "it holds nothing that this megacache reads")
             else:

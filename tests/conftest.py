@@ -16,6 +16,8 @@ from tests.places import Place, places
 from tests.processes import Processes, keep_probes, step
 from tests.servers import Server, fake_gcs, moto, radosgw
 from tests.torchless import Compiler
+from tests.without_torch import Place as WatchedPlace
+from tests.without_torch import watched
 
 os.environ.update(fake_gcs.ENVIRONMENT)
 
@@ -115,6 +117,13 @@ def hurried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -
     monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 100)))
     monkeypatch.setattr("botocore.retryhandler.random", SimpleNamespace(random=lambda: 0.01))
     caplog.set_level(logging.CRITICAL, "gcsfs")
+
+
+@pytest.fixture
+def watched_place(tmp_path: Path) -> Iterator[WatchedPlace]:
+    """Let warm starts in this process bring nothing to PyTorch."""
+    with watched(tmp_path / "place") as found:
+        yield found
 
 
 @pytest.fixture

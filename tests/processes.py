@@ -104,3 +104,16 @@ def keep_probes(folder: Path, target: Path) -> None:
         if not library.name.endswith(".main.so"):
             (target / library.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy2(library, target / library.parent.name)
+
+
+def run_code(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run some code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )

@@ -54,6 +54,7 @@ def test_any_other_bytes_raise_a_format_error(data: bytes) -> None:
         b"\x91" * 100_000,
         b"\x81\x01\x01",
         b"\x81\x90\x01",
+        b"\x82\xa1a\x01\xa1a\x01",
     ],
     ids=[
         "nothing",
@@ -67,6 +68,7 @@ def test_any_other_bytes_raise_a_format_error(data: bytes) -> None:
         "too deep",
         "number as key",
         "array as key",
+        "field twice",
     ],
 )
 def test_what_is_not_one_value_is_refused(data: bytes) -> None:
@@ -103,12 +105,16 @@ NO_TEXT: tuple[object, ...] = (b"bytes", 1, None, ["a"], "x" * 16_385)
 NO_TEXTS: tuple[object, ...] = ([], "ab", {"a": 1}, {b"a": "b"}, {"a": None}, {"a": "x" * 16_385})
 NO_ITEMS: tuple[object, ...] = ("ab", {"a": 1}, b"ab", None)
 NO_SMALL_INTEGER: tuple[object, ...] = (-1, 11, 1 << 63, True, False, 1.0, "1", None)
+TOO_MANY: tuple[object, ...] = ([1, 2, 3], {"a": "b", "c": "d"}, {"x" * 1_001: "b"})
 WRONG: list[tuple[Callable[[Node], object], object]] = [
     *((Node.text, value) for value in NO_TEXT),
     *((Node.data, value) for value in ("text", 1, None)),
     *((Node.items, value) for value in NO_ITEMS),
     *((Node.texts, value) for value in NO_TEXTS),
     *((lambda n: n.integer(most=10), value) for value in NO_SMALL_INTEGER),
+    *((lambda n: n.items(most=2), value) for value in TOO_MANY),
+    *((lambda n: n.texts(most=1), value) for value in TOO_MANY),
+    (lambda n: n.data(most=2), b"123"),
     *((lambda n: n.leading(2), value) for value in (*NO_ITEMS, [], [1])),
     *((lambda n: n.field("a"), value) for value in (*NO_TEXT, [], {}, {"b": 1})),
     *((lambda n: n.optional("a"), value) for value in (*NO_TEXT, [])),
@@ -128,6 +134,8 @@ def test_values_within_their_bounds_are_given() -> None:
     assert node(b"\0").data() == b"\0"
     assert (node(0).integer(most=10), node(10).integer(most=10)) == (0, 10)
     assert node({"a": "b"}).texts() == {"a": "b"}
+    assert node({"x" * 1_000: "b"}).texts(most=1) == {"x" * 1_000: "b"}
+    assert (node(b"12").data(most=2), len(node([1, 2]).items(most=2))) == (b"12", 2)
     assert [item.value for item in node([1, 2, 3]).leading(2)] == [1, 2]
     assert node({"a": None}).field("a").value is None
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from megacache import _catalog, _trust
 from megacache._catalog import Catalog
 from megacache._cli._app import app
-from megacache._envelope import open_envelope, pack_signatures, tag_of
+from megacache._envelope import Envelope, Signature, open_envelope, pack_signatures, tag_of
 from megacache._manifest import Manifest
 from megacache._store import Store
 from megacache._trust import TrustPolicy
@@ -165,6 +165,15 @@ def test_forged_signature_object_is_passed_over(store: Store, keys: list[Path]) 
     tag = tag_of(_trust.read_public_key(public(keys[0])).keyid, store.scope)
     store.create(PLACE.signature(one.manifest.bundle, tag), b"\xc1garbage")
     assert read(store, keys[0]) == [one.manifest]
+
+
+@pytest.mark.parametrize("details", [b"[1]", b'"a"', b"\xff", b"[" * 100_000, b'{"keyid": {}}'])
+def test_details_that_no_library_reads_are_not_valid(keys: list[Path], details: bytes) -> None:
+    """Whatever stands beside a signature, a wrong one is refused, and no other exception comes out."""
+    trusted = policy(keys[0])
+    wrong = Signature(keyid=trusted.keys[0].keyid, scope="here", sig=b"wrong", details=details)
+    with pytest.raises(UntrustedError):
+        trusted.check(Envelope(payload=b"payload", signatures=(wrong,)), "here")
 
 
 @pytest.mark.parametrize("threshold", [0, 2])

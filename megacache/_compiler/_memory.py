@@ -13,6 +13,7 @@ from megacache._deadline import Deadline
 from megacache.errors import CompilerError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""A key that is the name of a folder; `..` is none, nor is the empty one, which would be the folder of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

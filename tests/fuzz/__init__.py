@@ -1,0 +1,1 @@
+"""Feed the readers of what a store holds with bytes that somebody has changed."""

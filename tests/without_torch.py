@@ -1,0 +1,78 @@
+"""Warm starts in this process that bring nothing to PyTorch, and see what they would have brought."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from megacache import _compiler
+from megacache._budget import WARM_MAX_BYTES
+from megacache._deadline import Deadline
+from megacache._results import WarmResult
+from megacache._session import Session
+from megacache._starts import Starts
+from megacache._stopwatch import Stopwatch
+from megacache._store import Store
+from megacache._trust import TrustPolicy
+from megacache._warm import Warming
+from tests.corpus.stores import HERE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where warm starts would bring something, and what they have brought."""
+
+    folder: Path
+    loaded: list[bytes] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        """The root of compiled files; it has a link that leads out of it."""
+        return self.folder / "root"
+
+    @property
+    def written(self) -> list[Path]:
+        """Give what is there and was not there before."""
+        planted = {self.root, self.root / "linked", self.folder / "outside", self.folder / "starts"}
+        return [path for path in self.folder.rglob("*") if path not in planted]
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[Place]:
+    """Let compiled files go below a folder, and artifacts into a list."""
+    place = Place(folder=folder)
+    place.root.mkdir(parents=True)
+    (folder / "outside").mkdir()
+    (place.root / "linked").symlink_to(folder / "outside")
+
+    def load(raw: bytes, deadline: Deadline) -> _compiler.Loaded:
+        deadline.check("loading")
+        place.loaded.append(raw)
+        return _compiler.Loaded()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_compiler, "load", load)
+        patch.setattr(_compiler, "toolchain", dict)
+        patch.setattr(_compiler, "file_roots", lambda: {"inductor": place.root})
+        patch.setattr(_compiler, "adopt", lambda *_: None)
+        yield place
+
+
+def warm(
+    store: Store, place: Place, *, policy: TrustPolicy | None = None, max_bytes: int = WARM_MAX_BYTES
+) -> WarmResult:
+    """Make a warm start for the environment of the corpus."""
+    starts, clock = Starts(place.folder / "starts"), Stopwatch()
+    return Warming(
+        store,
+        HERE,
+        Session(),
+        clock,
+        lambda _: None,
+        files=True,
+        starts=starts,
+        policy=policy,
+        max_bytes=max_bytes,
+    ).run()
