@@ -1,4 +1,4 @@
-"""What is run here and in CI: `nox -s demo`, and likewise `tests`, `lint`, `typing`, `audit`, `fuzz`, `vllm`, `benchmark`.
+"""What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `audit`, `fuzz`, `vllm`, `benchmark`.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
