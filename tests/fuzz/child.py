@@ -1,6 +1,7 @@
 """Feed one reader under atheris: `python -m tests.fuzz.child READER [options of libFuzzer]`."""
 
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -41,7 +42,11 @@ def main() -> None:
         for number, seed in enumerate(reader.seeds):
             (Path(seeds) / str(number)).write_bytes(seed)
         atheris.Setup([sys.argv[0], *options, seeds], feed(reader), custom_mutator=mutate)
-        atheris.Fuzz()
+        try:
+            atheris.Fuzz()
+        finally:
+            # libFuzzer's clock runs on, and its alarm would kill an interpreter that takes long to end.
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 if __name__ == "__main__":
