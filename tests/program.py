@@ -1,5 +1,6 @@
 """Programs as users have them: they know nothing of megacache, and are run by what attends to them."""
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -32,6 +33,22 @@ def fail() -> None:
     compile_and_run()
     msg = "a crash"
     raise RuntimeError(msg)
+
+
+def fail_by_another_hook() -> None:
+    """Compile, and end with an exception that a hook of the program's own prints."""
+    compile_and_run()
+    sys.excepthook = lambda *_: None
+    msg = "a crash"
+    raise RuntimeError(msg)
+
+
+def probe_first() -> None:
+    """Ask whether there is a compiler before using it, as libraries do."""
+    import torch  # noqa: F401
+
+    importlib.util.find_spec("torch._dynamo")
+    print(compile_and_run())
 
 
 def after_reset() -> None:

@@ -89,7 +89,7 @@ def test_program_starts_warm_and_remains_its_own(start: Start, tmp_path: Path) -
     assert bundles(tmp_path / "store") == 1
 
 
-@pytest.mark.parametrize(("name", "code"), [("once", 7), ("fail", 1)])
+@pytest.mark.parametrize(("name", "code"), [("once", 7), ("fail", 1), ("fail_by_another_hook", 1)])
 def test_program_that_fails_publishes_nothing(start: Start, tmp_path: Path, name: str, code: int) -> None:
     """An exit code or an exception goes out as it is, and keeps a crashed start out of the store."""
     options = ("--min-hit-rate", "0") if name == "once" else ()
@@ -153,9 +153,10 @@ def test_workers_are_attended_to(start: Start, tmp_path: Path, method: str) -> N
     assert "hit rate: 1.000: 4 of 4 lookups hit, in 2 processes" in stderr
 
 
-def test_reset_changes_nothing(start: Start, tmp_path: Path) -> None:
-    """A program that resets the compiler, which drops its callbacks, is attended to all the same."""
-    code, _, stderr = ended(start(*RUN, str(tmp_path / "store"), *PROGRAM, "after_reset"))
+@pytest.mark.parametrize("name", ["after_reset", "probe_first"])
+def test_ways_of_the_program_change_nothing(start: Start, tmp_path: Path, name: str) -> None:
+    """A program that resets the compiler, or looks for it before it imports it, is attended to all the same."""
+    code, _, stderr = ended(start(*RUN, str(tmp_path / "store"), *PROGRAM, name))
     assert code == 0, stderr
     assert bundles(tmp_path / "store") == 1
 

@@ -1,5 +1,6 @@
 """A bundle that kills the process that loads it does so once, not for ever."""
 
+import json
 import os
 import pickle
 import signal
@@ -18,7 +19,7 @@ from megacache._manifest import unseal
 from megacache._starts import SUSPICION_SECONDS, Starts
 from tests.builders import artifact, bundle
 from tests.damage import add_bundle, chunk_path, manifest_path
-from tests.processes import Processes, step
+from tests.processes import REPOSITORY, Processes, step
 
 HOLDER = """
 import os, sys
@@ -196,6 +197,31 @@ def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: 
     assert published["status"] == "published"
     warmed, ran = processes.run(*steps, folder=folder)
     assert (warmed["status"], warmed["bundles"], ran["fx_hit"]) == ("loaded", [published["bundle"]], 1)
+
+
+def test_deadly_bundle_kills_once_without_a_line_of_code(processes: Processes, tmp_path: Path) -> None:
+    """Where the warm start comes with the first compilation, that one is marked as well."""
+    store, folder = tmp_path / "store", processes.new_folder()
+    processes.run(step("run", model="doubling"), step("publish", url=str(store)))
+    poisoned(store, signal.SIGSEGV)
+    command = [sys.executable, "-m", "megacache", "run", str(store), "--", sys.executable, "-m", "tests.child"]
+    steps = json.dumps([step("run", model="doubling")])
+
+    def start() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*command, steps],
+            cwd=REPOSITORY,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder), "TORCHINDUCTOR_COMPILE_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    assert start().returncode == -signal.SIGSEGV
+    again = start()
+    assert again.returncode == 0, again.stderr
+    assert "was passed by: a process that had loaded it died" in again.stderr
 
 
 def test_start_that_goes_well_leaves_no_marker(processes: Processes, tmp_path: Path) -> None:

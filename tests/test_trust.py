@@ -16,8 +16,9 @@ from megacache._catalog import Catalog
 from megacache._cli._app import app
 from megacache._envelope import Envelope, Signature, open_envelope, pack_signatures, tag_of
 from megacache._manifest import Manifest
+from megacache._settings import Settings
 from megacache._store import Store
-from megacache._trust import TrustPolicy
+from megacache._trust import Keys, TrustPolicy
 from megacache.errors import BundleError, SettingsError, UntrustedError
 from tests.builders import Bundle, artifact, bundle, environment, open_store, prefix_of, upload
 from tests.processes import Processes, step
@@ -218,6 +219,48 @@ def test_private_key_is_private(keys: list[Path]) -> None:
     with pytest.raises(SettingsError):
         _trust.generate_key(keys[0])
     assert keys[0].read_bytes() == before
+
+
+def test_key_given_by_its_content_is_not_repeated(keys: list[Path]) -> None:
+    """A private key that stands where its file should be named is refused, and is in no message."""
+    with pytest.raises(SettingsError, match="given by its content") as caught:
+        _trust.load_signer(keys[0].read_text())
+    assert keys[0].read_text().splitlines()[1] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys_named", "threshold"), [((), None), (None, 2), ((), 1)], ids=["no keys", "threshold alone", "neither"]
+)
+def test_half_a_policy_is_no_policy_that_is_off(keys_named: tuple[str, ...] | None, threshold: int | None) -> None:
+    """An empty list of keys, or a threshold without keys, is an error, and never trust in everyone."""
+    with pytest.raises(SettingsError, match="trusted keys must sign"):
+        Keys(trusted=keys_named, threshold=threshold).policy(Settings.read())
+
+
+def test_empty_variable_is_no_policy_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is set, and names no key, is an error; only one that is not set trusts everyone."""
+    assert Keys().policy(Settings.read()) is None
+    monkeypatch.setenv("MEGACACHE_TRUSTED_KEYS", ":")
+    with pytest.raises(SettingsError):
+        Keys().policy(Settings.read())
+
+
+def test_publisher_relies_on_what_is_signed(keys: list[Path]) -> None:
+    """Who signs, and names no trusted keys, takes nothing for published that its own key has not signed."""
+    signer = _trust.load_signer(keys[0])
+    policy = Keys().publishers_policy(Settings.read(), signer)
+    assert policy is not None
+    assert [key.keyid for key in policy.keys] == [_trust.read_public_key(public(keys[0])).keyid]
+    assert Keys().publishers_policy(Settings.read(), None) is None
+
+
+def test_signature_for_another_place_is_in_nobodys_way(store: Store, keys: list[Path]) -> None:
+    """A later signature that was copied with the cache does not keep a right one from being added."""
+    one = bundle([artifact()])
+    publish(store, one)
+    sign_later(store, one, keys[0], scope="s3://staging/v1")
+    sign_later(store, one, keys[0])
+    assert read(store, keys[0]) == [one.manifest]
 
 
 @pytest.mark.parametrize("name", ["azurekms:x", "gnupg:x"])
