@@ -95,8 +95,9 @@ def read_public_key(source: KeySource) -> Any:
 def load_signer(key: Any) -> Any:
     """Give the signer that a path or a URI names; a signer of securesystemslib's is one already.
 
-    A path is that of a PEM file with a private key. `awskms:`, `gcpkms:` and `hv:` name a key in a service, and every
-    other URI of securesystemslib's can be given as the signer that its library makes of it.
+    A path is that of a PEM file with a private key. `awskms:`, `gcpkms:` and `hv:` name a key in a service. Any URI of
+    securesystemslib's may name the file of its public key after `#`; those that do not tell it by themselves must, such
+    as Azure's and Sigstore's.
     """
     with _translated("loading the signing key"):
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -108,12 +109,15 @@ def load_signer(key: Any) -> Any:
         if "-----BEGIN" in name:
             raise SettingsError("the signing key is given by its content", hint="give the path of its file")
         scheme, colon, rest = name.partition(":")
+        uri, _, public = name.partition("#")
+        if public and scheme in library.SIGNER_FOR_URI_SCHEME:
+            return library.Signer.from_priv_key_uri(uri, read_public_key(public))
         if not colon or scheme == _FILE or scheme not in library.SIGNER_FOR_URI_SCHEME:
             path = rest if scheme == _FILE else name
             return library.CryptoSigner(load_pem_private_key(Path(path).read_bytes(), None))
         if scheme not in _IMPORTABLE:
             msg = f"{scheme}: keys cannot be named by a URI alone"
-            raise SettingsError(msg, hint="give a securesystemslib signer")
+            raise SettingsError(msg, hint=f"name the file of its public key as well: {name}#key.json")
         uri, public_key = library.SIGNER_FOR_URI_SCHEME[scheme].import_(rest)
         return library.Signer.from_priv_key_uri(uri, public_key)
 
@@ -155,8 +159,14 @@ def generate_key(path: Path) -> str:
 
 
 def _library() -> Any:
-    from securesystemslib import signer
+    from securesystemslib import signer as library
 
+    signer: Any = library
+    # The library leaves it to its users to ask for these two, for their format may change.
+    signer.SIGNER_FOR_URI_SCHEME.setdefault(signer.SigstoreSigner.SCHEME, signer.SigstoreSigner)
+    signer.KEY_FOR_TYPE_AND_SCHEME.setdefault(
+        (signer.SigstoreKey.DEFAULT_KEY_TYPE, signer.SigstoreKey.DEFAULT_SCHEME), signer.SigstoreKey
+    )
     return signer
 
 

@@ -67,7 +67,14 @@ def serve(handles_sigterm: str = "no") -> None:
     time.sleep(300)
 
 
-def serve_http(port: str, ready: str) -> None:
+def compile_like_vllm() -> str:
+    """Compile into a folder as vLLM does, or load what is there."""
+    from tests.engines import serve_like_vllm
+
+    return "loaded" if serve_like_vllm() else "compiled"
+
+
+def serve_http(port: str, ready: str, engine: str = "plain") -> None:
     """Serve health on a port: ready once it has compiled, or never."""
 
     class Health(BaseHTTPRequestHandler):
@@ -81,7 +88,7 @@ def serve_http(port: str, ready: str) -> None:
     done: list[str] = []
     server = HTTPServer(("127.0.0.1", int(port)), Health)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    done.append(compile_and_run())
+    done.append(compile_and_run() if engine == "plain" else compile_like_vllm())
     print(*done, flush=True)
     time.sleep(300)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from megacache._inventory import Inventory
+from megacache._manifest import unseal
 from tests.builders import open_store
 from tests.processes import REPOSITORY, Processes
 from tests.servers import free_port
@@ -66,6 +67,12 @@ def ended(popen: "subprocess.Popen[str]", told: str = "") -> tuple[int, str, str
 def bundles(store: Path) -> int:
     """Count the bundles in a store."""
     return sum(len(holding.manifests) for holding in Inventory.of(open_store(store.as_uri())).holdings)
+
+
+def holds_root(store: Path, root: str) -> bool:
+    """Tell whether a bundle in a store holds files of a root."""
+    manifests = [unseal(path.read_bytes()) for path in store.glob("*/*/bundles/*.msgpack")]
+    return any(file.root == root for manifest in manifests for file in manifest.files.index)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -295,6 +302,22 @@ def test_sidecar_publishes_when_the_server_is_ready(start: Start, tmp_path: Path
     popen.send_signal(signal.SIGTERM)
     code, _, stderr = ended(popen)
     assert (code, "ready after" in stderr) == (-signal.SIGTERM, True), stderr
+
+
+def test_sidecar_carries_the_folder_of_an_engine(start: Start, tmp_path: Path) -> None:
+    """A server that keeps its compiled code as vLLM does publishes it when it is ready, and finds it on a new host."""
+    told = []
+    for host in ("first", "second"):
+        port = str(free_port())
+        health = ("--ready-url", f"http://127.0.0.1:{port}/health")
+        command = (*SIDECAR, *health, str(tmp_path / "store"), "--", *PROGRAM, "serve_http", port, "yes", "vllm")
+        popen = start(*command, VLLM_CACHE_ROOT=str(tmp_path / host))
+        assert popen.stdout is not None
+        told.append(popen.stdout.readline().strip())
+        until(lambda: holds_root(tmp_path / "store", "vllm"))
+        popen.send_signal(signal.SIGTERM)
+        assert ended(popen)[0] == -signal.SIGTERM
+    assert told == ["compiled", "loaded"]
 
 
 def test_sidecar_publishes_nothing_of_a_server_that_is_never_ready(start: Start, tmp_path: Path) -> None:

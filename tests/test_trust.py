@@ -263,10 +263,29 @@ def test_signature_for_another_place_is_in_nobodys_way(store: Store, keys: list[
     assert read(store, keys[0]) == [one.manifest]
 
 
+def test_uri_may_name_its_public_key(store: Store, keys: list[Path]) -> None:
+    """A signer that is named by a URI and the file of its public key signs as any other."""
+    one = bundle([artifact()])
+    publish(store, one)
+    sign_later(store, one, Path(f"file2:{keys[0]}#{public(keys[0])}"))
+    assert read(store, keys[0]) == [one.manifest]
+
+
+def test_sigstore_identity_is_a_key(tmp_path: Path) -> None:
+    """Whom Sigstore knows is trusted by a file that names identity and issuer, and is no signature by himself."""
+    path = tmp_path / "identity.json"
+    keyval = {"identity": "https://github.com/o/r/.github/workflows/w.yml@refs/heads/main", "issuer": "https://i"}
+    path.write_text(json.dumps({"keyid": "ci", "keytype": "sigstore-oidc", "scheme": "Fulcio", "keyval": keyval}))
+    trusted = TrustPolicy.read([path])
+    forged = Envelope(payload=b"", signatures=(Signature(keyid="ci", scope="s", sig=b"x"),))
+    with pytest.raises(UntrustedError):
+        trusted.check(forged, "s")
+
+
 @pytest.mark.parametrize("name", ["azurekms:x", "gnupg:x"])
 def test_signer_that_needs_more_than_a_name_is_told(name: str) -> None:
     """A service whose keys cannot be named by a URI alone is told with what to do."""
-    with pytest.raises(SettingsError, match="give a securesystemslib signer"):
+    with pytest.raises(SettingsError, match="name the file of its public key as well"):
         _trust.load_signer(name)
 
 
