@@ -268,7 +268,8 @@ def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:
     [
         (("URL", "--", "no-such-program"), 127, "no-such-program is not there"),
         (("URL",), 2, "Missing argument"),
-        (("URL", "--"), 2, "no program is given"),
+        (("URL", "--"), 2, "Missing argument"),
+        (("URL", "--", "--"), 2, "no program is given"),
         (("--min-hit-rate", "7", "URL", "--", "true"), 2, "is not in the range"),
         (("URL", "--", "false"), 1, ""),
         (("URL", "--", "true"), 0, ""),

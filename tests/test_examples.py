@@ -37,6 +37,7 @@ OBJECTS = list(yaml.safe_load_all((EXAMPLES / "kubernetes.yaml").read_text()))
 DEPLOYMENTS = {one["metadata"]["name"]: one for one in OBJECTS if one["kind"] == "Deployment"}
 DOCKERFILE = (EXAMPLES / "Dockerfile").read_text()
 README = (EXAMPLES / "README.md").read_text()
+OPTIONAL = re.compile(r"\$\{\w+:\+([^}]*)\}")
 ASSIGNMENT = re.compile(r"\b[A-Z_]+=(\$\([^)]*\)|\S+)\s+")
 
 
@@ -345,7 +346,7 @@ def command_lines() -> Iterator[list[str]]:
     texts += re.findall(r"`(megacache [^`]* [^`]*)`", README)
     for text in texts:
         for line in re.split(r"\n|&&", text.replace("\\\n", " ")):
-            words = shlex.split(re.sub(r"--mount\S+", "", ASSIGNMENT.sub("", line)))
+            words = shlex.split(re.sub(r"--mount\S+", "", OPTIONAL.sub(r"\1", ASSIGNMENT.sub("", line))))
             if words and words[0] == "megacache":
                 yield words[1:]
     for deployment in DEPLOYMENTS.values():
