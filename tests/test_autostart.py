@@ -14,6 +14,7 @@ import pytest
 
 from megacache._inventory import Inventory
 from megacache._manifest import unseal
+from megacache.integrations._lifecycle import pause
 from tests.builders import open_store
 from tests.processes import REPOSITORY, Processes
 from tests.servers import free_port
@@ -230,7 +231,7 @@ def test_store_that_is_down_costs_nothing_but_warmth(start: Start) -> None:
 
 
 def test_store_that_comes_back_is_published_to(start: Start, tmp_path: Path) -> None:
-    """A publication that failed is tried again after the same time."""
+    """A publication that failed is tried again."""
     store = tmp_path / "store"
     store.write_text("a file stands where the store should be")
     popen = start(*RUN, "--publish-after", "0.5", str(store), *PROGRAM, "serve")
@@ -239,6 +240,16 @@ def test_store_that_comes_back_is_published_to(start: Start, tmp_path: Path) -> 
         assert popen.poll() is None
     store.unlink()
     until(lambda: bundles(store) == 1)
+
+
+@pytest.mark.parametrize(
+    ("quiet", "pauses"),
+    [(30.0, [30, 60, 120, 240, 480, 600, 600]), (0.0, [0, 2, 4, 8, 16, 32, 64]), (900.0, [900] * 7)],
+)
+def test_store_that_stays_down_is_asked_ever_more_rarely(quiet: float, pauses: list[float]) -> None:
+    """Each failure doubles the pause, up to ten minutes, and never makes it shorter than the quiet asked for."""
+    assert [pause(quiet, failures) for failures in range(7)] == pauses
+    assert pause(quiet, 100_000) == max(quiet, 600)
 
 
 def test_wrong_variable_starts_cold(start: Start, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _log = logging.getLogger("megacache")
 _POLL_SECONDS = 0.2
 _PUBLISH_SECONDS = 300.0
 _LONGEST_AFTER_SIGN = 1.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 1.0, 600.0, 10
 
 
 @functools.cache
@@ -59,6 +60,7 @@ class Attendant:
         self._ending = False
         self._ended = False
         self._last = 0.0
+        self._failures = 0
         self._device: int | None = None
 
     def after_fork(self) -> None:
@@ -109,7 +111,7 @@ class Attendant:
         _receipts.leave(self._settings.receipts)
 
     def _watch(self) -> None:
-        """Publish whenever it is time, for as long as the process lives; what fails is tried again later."""
+        """Publish whenever it is time, for as long as the process lives; what fails is tried again, ever later."""
         while not self._ended:
             with self._changed:
                 while not self._is_time():
@@ -120,16 +122,17 @@ class Attendant:
             with self._changed:
                 self._unpublished = self._last != seen or not done
                 self._last = self._last if done else time.monotonic()
+                self._failures = 0 if done else self._failures + 1
                 self._ended = ending
                 self._changed.notify_all()
 
     def _is_time(self) -> bool:
         if not self._unpublished or self._compiling or not self._is_allowed():
             return False
-        after = self._settings.publish_after
+        quiet = self._settings.publish_after
         if self._settings.publish_when is not None:
-            after = min(after, _LONGEST_AFTER_SIGN)
-        return self._ending or time.monotonic() >= self._last + after
+            quiet = min(quiet, _LONGEST_AFTER_SIGN)
+        return self._ending or time.monotonic() >= self._last + pause(quiet, self._failures)
 
     def _is_over(self) -> bool:
         return self._ended or not self._unpublished
@@ -148,6 +151,13 @@ class Attendant:
             return True
         finally:
             _receipts.leave(self._settings.receipts)
+
+
+def pause(quiet: float, failures: int) -> float:
+    """Give the seconds before a publication: so long a quiet, and twice as long after each failure in a row."""
+    if not failures:
+        return quiet
+    return max(quiet, min(max(quiet, _SHORTEST_PAUSE) * 2.0 ** min(failures, _DOUBLINGS), _LONGEST_PAUSE))
 
 
 def _speak(level: str) -> None:
