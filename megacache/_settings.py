@@ -14,7 +14,7 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
 _PREFIX = "MEGACACHE"
-_EPOCH = re.compile(r"(?P<url>.*?)/*\?epoch=(?P<epoch>[A-Za-z0-9._-]{1,64})")
+_EPOCH = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEVELS = ("debug", "info", "warning", "error")
 _MAX_TEXT = 1_000
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
@@ -112,9 +112,17 @@ def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> d
 
 
 def split_epoch(url: str) -> tuple[str, str]:
-    """Take the generation off a URL: of `s3://bucket/flux/v1?epoch=2` it is `2`."""
-    match = _EPOCH.fullmatch(url)
-    return (match["url"], match["epoch"]) if match else (url, "")
+    """Take the generation off a URL: of `s3://bucket/flux/v1?epoch=2` it is `2`.
+
+    Raises `SettingsError` for one that is ill-formed, as with a variable that is unset.
+    """
+    place, asked, epoch = url.partition("?epoch=")
+    if not asked:
+        return url, ""
+    if not _EPOCH.fullmatch(epoch):
+        msg = f"{epoch[:_MAX_TEXT]!r} is no epoch"
+        raise SettingsError(msg, hint="give 1 to 64 letters, digits, dots, hyphens or underscores after ?epoch=")
+    return place.rstrip("/"), epoch
 
 
 def default_url() -> str:

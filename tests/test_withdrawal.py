@@ -7,8 +7,10 @@ from click.testing import CliRunner
 
 from megacache._catalog import Catalog
 from megacache._cli._app import app
+from megacache._deadline import Deadline
 from megacache._settings import split_epoch
 from megacache._store import Store
+from megacache.errors import SettingsError
 from tests.builders import artifact, bundle, environment, open_store, upload
 from tests.processes import Processes, step
 
@@ -55,13 +57,19 @@ def test_unknown_bundle_is_told(store: Store, tmp_path: Path) -> None:
         ("s3://bucket/v1?epoch=2", ("s3://bucket/v1", "2")),
         ("s3://bucket/v1/?epoch=a-1.x_2", ("s3://bucket/v1", "a-1.x_2")),
         ("s3://bucket/v1?versionId=2", ("s3://bucket/v1?versionId=2", "")),
-        ("s3://bucket/v1?epoch=", ("s3://bucket/v1?epoch=", "")),
-        ("s3://bucket/v1?epoch=a/b", ("s3://bucket/v1?epoch=a/b", "")),
     ],
 )
 def test_epoch_is_taken_off_a_url(url: str, parts: tuple[str, str]) -> None:
-    """Only what has the form of an epoch is one; what a client may want of a URL stays in it."""
+    """What a client may want of a URL stays in it."""
     assert split_epoch(url) == parts
+
+
+@pytest.mark.parametrize("epoch", ["", "a/b", "a+b", "2&versionId=3", "x" * 65])
+def test_wrong_epoch_is_refused(epoch: str) -> None:
+    """What is no epoch, such as that of an unset variable, is not taken for a folder of another name."""
+    with pytest.raises(SettingsError, match="is no epoch") as caught:
+        Store.open(f"memory://v1?epoch={epoch}", storage_options=None, deadline=Deadline.after(10))
+    assert "1 to 64 letters" in str(caught.value.hint)
 
 
 def test_epoch_is_an_environment_of_its_own() -> None:
