@@ -62,7 +62,16 @@ class Entry:
 class Store:
     """A prefix that fsspec reaches. Every call returns before the deadline, or raises `DeadlineError`."""
 
-    def __init__(self, fs: "AbstractFileSystem", root: str, *, url: str, deadline: Deadline, epoch: str = "") -> None:
+    def __init__(
+        self,
+        fs: "AbstractFileSystem",
+        root: str,
+        *,
+        url: str,
+        deadline: Deadline,
+        epoch: str = "",
+        scope: str | None = None,
+    ) -> None:
         self._fs = fs
         self._root = root.rstrip("/")
         self._protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
@@ -71,6 +80,8 @@ class Store:
         self.deadline = deadline
         self.epoch = epoch
         """The generation that its URL asked for, by `?epoch=`; empty for the first."""
+        self.scope = scope or f"{fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]}://{self._root}"
+        """The place, named in one way, however its URL is written; signatures are for it."""
 
     @classmethod
     def open(cls, url: str, *, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Self:
@@ -93,15 +104,14 @@ class Store:
             fs, root = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
         return cls(fs, root, url=shown, deadline=deadline, epoch=epoch)
 
-    @property
-    def scope(self) -> str:
-        """Name the place in one way, however its URL is written; a signature is made for it."""
-        protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
-        return f"{protocol}://{self._root}"
-
     def within(self, deadline: Deadline) -> "Store":
         """Give the same store under another deadline."""
-        return Store(self._fs, self._root, url=self.url, deadline=deadline, epoch=self.epoch)
+        return Store(self._fs, self._root, url=self.url, deadline=deadline, epoch=self.epoch, scope=self.scope)
+
+    def bound_for(self, url: str) -> "Store":
+        """Give the same store with signatures for the place to which it will be moved, of which nothing is asked."""
+        scope = Store.open(url, storage_options=None, deadline=self.deadline).scope
+        return Store(self._fs, self._root, url=self.url, deadline=self.deadline, epoch=self.epoch, scope=scope)
 
     def list(self, folder: str = "") -> tuple[Entry, ...]:
         """List all objects below a folder, 1,000 a request; a folder that is not there is empty.

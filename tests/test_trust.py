@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -357,3 +358,15 @@ def test_command_line_makes_signs_and_verifies(store: Store, tmp_path: Path) -> 
     assert "added later" in invoke("inspect", url, name)[1]
     assert invoke("rm", url, "--all", "--yes")[0] == 0
     assert store.list() == ()
+
+
+def test_cache_is_signed_for_where_it_will_lie(store: Store, keys: list[Path], tmp_path: Path) -> None:
+    """What is signed for a folder of an image verifies there, and here only for that folder."""
+    upload(store, bundle([artifact()]))
+    here, there = str(tmp_path / "store"), str(tmp_path / "image" / "opt")
+    trusted = "--trusted-keys", public(keys[0])
+    sign = CliRunner().invoke(app, ["sign", here, "--key", str(keys[0]), "--for", there])
+    assert sign.exit_code == 0, sign.output
+    before = [CliRunner().invoke(app, ["verify", here, *trusted, *more]).exit_code for more in ((), ("--for", there))]
+    shutil.copytree(here, there)
+    assert [*before, CliRunner().invoke(app, ["verify", there, *trusted]).exit_code] == [1, 0, 0]

@@ -86,6 +86,17 @@ def with_policy(command: Command) -> Command:
     return trusting  # type: ignore[return-value]
 
 
+def with_destination(command: Command) -> Command:
+    """Let signatures be for the place to which a cache will be moved: the `Store` that a command is given says so."""
+
+    @functools.wraps(command)
+    def bound(*, store: Store, destination: str | None, **others: Any) -> None:
+        command(store=store if destination is None else store.bound_for(chosen_url(destination)), **others)
+
+    named = click.option("--for", "destination", metavar="URL", help="Signatures for where this is to lie.")
+    return named(bound)  # type: ignore[return-value]
+
+
 def with_selection(command: Command) -> Command:
     """Let a command work on some environments only: it is given a `Selection`."""
 

@@ -6,7 +6,7 @@ import click
 
 from megacache import _trust
 from megacache._catalog import Catalog
-from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
+from megacache._cli._options import json_option, refuse_if_read_only, with_destination, with_selection, with_store
 from megacache._cli._output import emit, progress_bar, say
 from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
 from megacache._envelope import open_envelope, pack_signatures
@@ -40,6 +40,7 @@ def keygen_command(*, file: str, as_json: bool) -> None:
 @with_store(timeout=600)
 @click.argument("bundles", metavar="[BUNDLE]...", nargs=-1)
 @click.option("--key", metavar="KEY", help="File or URI of the private key; MEGACACHE_SIGNING_KEY if left out.")
+@with_destination
 @with_selection
 @json_option
 def sign_command(
@@ -47,9 +48,9 @@ def sign_command(
 ) -> None:
     """Add a signature to what is published under URL, such as what was tested and copied there.
 
-    The signature is for this place only: a copy elsewhere does not verify until it is signed there. Without BUNDLE
-    every visible bundle is signed. Run `megacache verify` before: a signature says that the manifest is right, and the
-    manifest holds the digests of all the rest.
+    The signature is for this place only, or the one that --for names: a copy elsewhere does not verify until it is
+    signed there. Without BUNDLE every visible bundle is signed. Run `megacache verify` before: a signature says that
+    the manifest is right, and the manifest holds the digests of all the rest.
 
     \b
     Example:

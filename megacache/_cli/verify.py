@@ -3,7 +3,7 @@
 import click
 
 from megacache._cli._app import EXIT_NO, exit_code_of
-from megacache._cli._options import json_option, with_policy, with_selection, with_store
+from megacache._cli._options import json_option, with_destination, with_policy, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View
@@ -19,6 +19,7 @@ from megacache.errors import BundleError, MissingError, StoreError
 @with_store(timeout=3600, required=False)
 @with_selection
 @with_policy
+@with_destination
 @json_option
 def verify_command(*, store: Store, selection: Selection, policy: TrustPolicy | None, as_json: bool) -> None:
     """Read everything in a cache and compare it with its digests and manifests, and with trusted keys.
