@@ -62,6 +62,11 @@ class Environment:
             return f"cpu {self.facts.get('machine', '')} {self.facts.get('cpu_capability', '')}"
         return self.facts.get("device_name", "")
 
+    @property
+    def epoch(self) -> str:
+        """The generation of the cache; empty for the first."""
+        return self.facts.get("epoch", "")
+
     def of_epoch(self, epoch: str) -> "Environment":
         """Give the same environment in a generation of a cache; an empty one is the first."""
         return replace(self, facts={**self.facts, "epoch": epoch}) if epoch else self

@@ -62,6 +62,7 @@ class Explaining:
     ) -> None:
         self._store = store
         self._environment = environment.of_epoch(store.epoch)
+        self._policy = policy
         self._catalog = Catalog.of(store, self._environment, policy)
         self._session = session
         self._graphs = [artifact for artifact in recorded if artifact.kind == "inductor"]
@@ -103,7 +104,7 @@ class Explaining:
         nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
         if self._session.written:
             nothing += " but by this process"
-        other, others = nearest_other(self._store, self._environment)
+        other, others = nearest_other(self._store, self._environment, self._policy)
         if other is None:
             return self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}, and for no other environment")
         found = self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}; the nearest of {others} others differs")

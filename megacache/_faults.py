@@ -28,12 +28,15 @@ _MAX_MESSAGE = 300
 
 
 @contextmanager
-def faults(url: str, doing: str) -> Iterator[None]:
-    """Let no foreign exception out; the original stays as the cause."""
+def faults(url: str, doing: str, *, misuse: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Let no foreign exception out; the original stays as the cause. `misuse` tells a wrong URL or option."""
     try:
         yield
     except MegacacheError:
         raise
+    except misuse as error:
+        hint = "use a URL that fsspec knows, such as s3://, gs:// or file://"
+        raise SettingsError(_told(error, url, doing), hint=hint) from error
     except Exception as error:
         raise _translated(error, url, doing) from error
 
@@ -57,16 +60,14 @@ def broke_off(error: BaseException) -> bool:
 
 
 def redacted(url: str) -> str:
-    """Take user, password and query out of the URLs in a text, so that it can be shown."""
-    return re.sub(r"(?<=://)[^/\s]*@|\?\S*?(?=::|\s|$)", "", url)
+    """Take user, password and query, but an epoch, out of the URLs in a text, so that it can be shown."""
+    return re.sub(r"(?<=://)[^/\s]*@|\?(?!epoch=[\w.-]{1,64}(?:\s|$))\S*?(?=::|\s|$)", "", url)
 
 
 def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
-    told = f"{url}: {doing} failed: {_message(error)}"
+    told = _told(error, url, doing)
     if isinstance(error, ImportError):
         return SettingsError(told, hint=_install_hint(error))
-    if isinstance(error, ValueError | TypeError | AttributeError) and doing.startswith("opening"):
-        return SettingsError(told, hint="use a URL that fsspec knows, such as s3://, gs:// or file://")
     if isinstance(error, FileNotFoundError):
         return MissingError(told, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
     if _error_code(error) == _WRONG_TIME:
@@ -74,6 +75,10 @@ def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
     if _is_refusal(error):
         return AccessError(told, hint="check the credentials and what they may do")
     return UnavailableError(told, hint="the store or the way to it is at fault; it is safe to try again")
+
+
+def _told(error: Exception, url: str, doing: str) -> str:
+    return f"{url}: {doing} failed: {_message(error)}"
 
 
 def _message(error: Exception) -> str:

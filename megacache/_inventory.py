@@ -1,8 +1,8 @@
 """What a whole cache holds, for all environments: told by one LIST."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from megacache._catalog import Catalog
 from megacache._digest import Digest
@@ -10,6 +10,7 @@ from megacache._environment import Environment
 from megacache._layout import WITHDRAWING_MARKS, EnvironmentPrefix, Placed, environment_prefix, place
 from megacache._parallel import unordered
 from megacache._store import Entry, Store
+from megacache._trust import TrustPolicy
 
 _ENVIRONMENTS_COMPARED = 4
 _DEPTH = 4
@@ -98,7 +99,9 @@ def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -
     return Holding(prefix=prefix, manifests=manifests, marks=marks, signatures=signatures, chunks=chunks)
 
 
-def nearest_other(store: Store, environment: Environment) -> tuple[Environment | None, int]:
+def nearest_other(
+    store: Store, environment: Environment, policy: TrustPolicy | None = None
+) -> tuple[Environment | None, int]:
     """Find the published environment with the fewest mismatches, and how many others there are.
 
     One listing of the whole cache, and one request for each of at most four environments, those of the same device
@@ -107,11 +110,27 @@ def nearest_other(store: Store, environment: Environment) -> tuple[Environment |
     own = environment_prefix(environment.device, environment.fingerprint)
     others = [one for one in Inventory.of(store).holdings if one.prefix != own and one.visible]
     ranked = sorted(others, key=lambda one: (one.prefix.device != own.device, one.prefix.path))
-    arrivals = unordered(
-        lambda holding: Catalog(store, holding.prefix).read_one(*min(holding.visible.items())).environment,
-        ranked[:_ENVIRONMENTS_COMPARED],
-        deadline=store.deadline,
-        doing="looking at other environments",
-    )
-    found = [done.value for done in arrivals if done.value is not None]
+    found = [other for _, other in _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)]
     return min(found, key=lambda other: len(environment.mismatches(other)), default=None), len(others)
+
+
+def of_epoch(store: Store, inventory: Inventory) -> Inventory:
+    """Leave out the environments of other epochs than the one in the store's URL; one request for each environment."""
+    candidates = [one for one in inventory.holdings if one.manifests]
+    found = {one.prefix for one, environment in _environments(store, candidates) if environment.epoch == store.epoch}
+    return replace(inventory, holdings=tuple(one for one in inventory.holdings if one.prefix in found))
+
+
+def _environments(
+    store: Store, holdings: Sequence[Holding], policy: TrustPolicy | None = None
+) -> Iterator[tuple[Holding, Environment]]:
+    """Read from one manifest of each holding what its environment is; those that cannot be read are left out."""
+
+    def read(holding: Holding) -> Environment:
+        catalog = Catalog(store, holding.prefix, policy, holding.signatures)
+        return catalog.read_one(*min((holding.visible or holding.manifests).items())).environment
+
+    doing = "looking at other environments"
+    for done in unordered(read, holdings, deadline=store.deadline, doing=doing):
+        if done.value is not None:
+            yield done.item, done.value

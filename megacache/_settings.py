@@ -120,7 +120,7 @@ def split_epoch(url: str) -> tuple[str, str]:
     if not asked:
         return url, ""
     if not _EPOCH.fullmatch(epoch):
-        msg = f"{epoch[:_MAX_TEXT]!r} is no epoch"
+        msg = "the epoch in the URL is ill-formed"
         raise SettingsError(msg, hint="give 1 to 64 letters, digits, dots, hyphens or underscores after ?epoch=")
     return place.rstrip("/"), epoch
 

@@ -90,8 +90,8 @@ class Store:
         Neither the instance nor a listing is shared with the rest of the process, so that what other writers did is
         seen.
         """
-        url, epoch = split_epoch(url)
         shown = redacted(url)
+        url, epoch = split_epoch(url)
 
         def connect() -> "tuple[AbstractFileSystem, str]":
             from fsspec.core import url_to_fs
@@ -100,7 +100,7 @@ class Store:
             _retry_in_one_place(fs)
             return fs, root
 
-        with faults(shown, "opening it"):
+        with faults(shown, "opening it", misuse=(ValueError, TypeError, AttributeError)):
             fs, root = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
         return cls(fs, root, url=shown, deadline=deadline, epoch=epoch)
 

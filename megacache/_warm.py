@@ -44,18 +44,13 @@ class _Tally:
     seen: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     incomplete: bool = False
-    faults: list[MegacacheError] = field(default_factory=list)
+    faults: list[tuple[MegacacheError, str]] = field(default_factory=list)
+    """Each with what is said of it."""
     passed_by: list[str] = field(default_factory=list)
     artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
     bytes_wanted: int = 0
     bytes_stored: int = 0
     bytes_raw: int = 0
-
-    def told(self, fault: MegacacheError) -> str:
-        """Say what went wrong, and with which bundle if it went wrong with one."""
-        if not isinstance(fault, BundleError):
-            return str(fault)
-        return next((told for told in self.passed_by if told.endswith(str(fault))), str(fault))
 
 
 class Warming:
@@ -77,6 +72,7 @@ class Warming:
     ) -> None:
         self._store = store
         self._environment = environment.of_epoch(store.epoch)
+        self._policy = policy
         self._catalog = Catalog.of(store, self._environment, policy)
         self._session = session
         self._clock = clock
@@ -103,7 +99,7 @@ class Warming:
                 with self._clock.stage("files"):
                     self._restoration.finish()
         except MegacacheError as error:
-            self._tally.faults.append(error)
+            self._tally.faults.append((error, str(error)))
             self._tally.passed_by.append(f"not everything was loaded: {error}")
         return self._result()
 
@@ -218,24 +214,26 @@ class Warming:
         self._progress(Progress(stage="download", done=tally.bytes_stored, total=tally.bytes_wanted))
 
     def _fail(self, bundle: str, fault: MegacacheError | None) -> None:
+        message = self._pass_by(bundle, str(fault))
         if isinstance(fault, MissingError):
             self._tally.incomplete = True
         elif fault is not None and not isinstance(fault, UnsupportedFormatError):
-            self._tally.faults.append(fault)
+            self._tally.faults.append((fault, message if isinstance(fault, BundleError) else str(fault)))
         self._tally.failed.add(bundle)
-        self._pass_by(bundle, str(fault))
         self._session.give_up(bundle, fault)
 
-    def _pass_by(self, bundle: str, why: str) -> None:
-        self._tally.passed_by.append(f"bundle {bundle} was passed by: {why}")
+    def _pass_by(self, bundle: str, why: str) -> str:
+        message = f"bundle {bundle} was passed by: {why}"
+        self._tally.passed_by.append(message)
+        return message
 
     def _result(self) -> WarmResult:
         tally = self._tally
-        fault = _worst(tally.faults)
         status, error = WarmStatus.LOADED, None
         reason = ""
-        if not tally.loaded and fault is not None:
-            status, error, reason = status_of(fault), fault, tally.told(fault)
+        if not tally.loaded and tally.faults:
+            error, reason = min(tally.faults, key=lambda one: not isinstance(one[0], UntrustedError))
+            status = status_of(error)
         elif not tally.loaded:
             left_out = self._restoration.warnings if tally.seen else ()
             status, reason = WarmStatus.MISS, "; ".join(tally.passed_by or left_out) or self._explain()
@@ -261,7 +259,7 @@ class Warming:
         store = self._store.within(self._store.deadline.sooner(_EXPLAIN_SECONDS))
         try:
             with self._clock.stage("explain"):
-                nearest, others = nearest_other(store, self._environment)
+                nearest, others = nearest_other(store, self._environment, self._policy)
         except MegacacheError:
             return nothing
         if nearest is None:
@@ -273,7 +271,3 @@ class Warming:
 def status_of(fault: MegacacheError) -> WarmStatus:
     """Say how a warm start that loaded nothing has ended."""
     return WarmStatus.UNTRUSTED if isinstance(fault, UntrustedError) else WarmStatus.UNAVAILABLE
-
-
-def _worst(faults: Sequence[MegacacheError]) -> MegacacheError | None:
-    return next((fault for fault in faults if isinstance(fault, UntrustedError)), next(iter(faults), None))

@@ -335,7 +335,7 @@ def test_sidecar_carries_the_folder_of_an_engine(start: Start, tmp_path: Path) -
 def test_sidecar_publishes_nothing_of_a_server_that_is_never_ready(start: Start, tmp_path: Path) -> None:
     """After the deadline nothing is published, not even at the end; the server is left running until then."""
     port = str(free_port())
-    options = ("--ready-url", f"http://127.0.0.1:{port}/health", "--deadline", "0.1")
+    options = ("--ready-url", f"http://127.0.0.1:{port}/health", "--ready-timeout", "0.1")
     popen = start(*SIDECAR, *options, str(tmp_path / "store"), *PROGRAM, "serve_http", port, "no")
     assert popen.stdout is not None
     popen.stdout.readline()

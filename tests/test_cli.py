@@ -185,7 +185,7 @@ def test_no_command_but_four_needs_torch(url: Path, tmp_path: Path) -> None:
         ["ls", url],
         ["inspect", url],
         ["verify", url],
-        ["explain", url, "--here", here],
+        ["explain", url, "--env", here],
         ["cp", url, tmp_path / "a"],
         ["push", tmp_path / "b", "--from", url],
         ["pull", url, "--to", tmp_path / "c"],
@@ -205,7 +205,7 @@ def test_no_command_but_four_needs_torch(url: Path, tmp_path: Path) -> None:
     )
     assert told.stdout.splitlines()[-1] == f"codes {[0] * 11 + [4, 4]} None", told.stderr
     assert "this command needs PyTorch, which is not installed here; pip install torch" in told.stderr
-    assert "explain --here here.json" in told.stderr
+    assert "explain --env here.json" in told.stderr
 
 
 def test_bash_completes(tmp_path: Path) -> None:

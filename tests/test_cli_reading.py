@@ -289,7 +289,7 @@ def test_explain_says_that_it_would_find_something(store: Store, here: Path) -> 
     """Bundles for the machine are counted, and compiled files that would be left out are told."""
     one = bundle([artifact()], files=[compiled_file()])
     upload(store, one, bundle([artifact("gpu")], here=GPU))
-    found = document("explain", store.url, "--here", here)
+    found = document("explain", store.url, "--env", here)
     assert found == {
         "format": 1,
         "command": "explain",
@@ -302,16 +302,16 @@ def test_explain_says_that_it_would_find_something(store: Store, here: Path) -> 
         "files_left_out": {one.manifest.bundle: [{"fact": "libc", "here": "1", "there": ""}]},
         "others": 1,
     }
-    assert "would be left out" in run("explain", store.url, "--here", here).stderr
+    assert "would be left out" in run("explain", store.url, "--env", here).stderr
 
 
 def test_explain_names_what_differs(store: Store, here: Path) -> None:
     """A miss exits with 1, with the facts in which the nearest environment differs."""
     upload(store, bundle([artifact()], here=environment(triton="3.1", os="other")))
-    found = document("explain", store.url, "--here", here, code=1)
+    found = document("explain", store.url, "--env", here, code=1)
     assert found["bundles"] == 0
     assert [one["fact"] for one in found["mismatches"]] == ["triton", "os"]
-    done = run("explain", store.url, "--here", here, code=1)
+    done = run("explain", store.url, "--env", here, code=1)
     assert "of 1 environment the nearest differs in" in done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["FACT", "triton", "os"]
 
@@ -321,22 +321,34 @@ def test_explain_tells_withdrawn_and_unreadable_bundles(store: Store, here: Path
     one = bundle([artifact()])
     upload(store, one)
     store.create(PLACE.mark(one.manifest.bundle, "quarantined"), b"")
-    assert "1 bundle for this machine withdrawn" in run("explain", store.url, "--here", here, code=1).stderr
+    assert "1 bundle for this machine withdrawn" in run("explain", store.url, "--env", here, code=1).stderr
     store.create(PLACE.manifest("a" * 32), b"garbage")
-    found = document("explain", store.url, "--here", here, code=1)
+    found = document("explain", store.url, "--env", here, code=1)
     assert (found["bundles"], found["withdrawn"], [one["bundle"] for one in found["failed"]]) == (0, 1, ["a" * 32])
-    assert "cannot be read" in run("explain", store.url, "--here", here, code=1).stderr
+    assert "cannot be read" in run("explain", store.url, "--env", here, code=1).stderr
+
+
+def test_explain_opens_only_what_is_signed(store: Store, here: Path, tmp_path: Path) -> None:
+    """With trusted keys a machine would miss what they have not signed, and is told so."""
+    upload(store, bundle([artifact()]))
+    key = str(tmp_path / "key.pem")
+    run("keygen", key)
+    trusted = "--trusted-keys", f"{key}.pub"
+    found = document("explain", store.url, "--env", here, *trusted, code=1)
+    assert (found["bundles"], len(found["failed"])) == (0, 1)
+    run("sign", store.url, "--key", key)
+    assert document("explain", store.url, "--env", here, *trusted)["bundles"] == 1
 
 
 def test_explain_of_nothing_says_so(store: Store, here: Path) -> None:
     """Where nothing is published at all the machine would miss for that."""
-    assert "nothing is published" in run("explain", store.url, "--here", here, code=1).stderr
+    assert "nothing is published" in run("explain", store.url, "--env", here, code=1).stderr
 
 
 def test_here_can_be_piped(store: Store, here: Path) -> None:
     """What another machine says of itself can come from stdin."""
     upload(store, bundle([artifact()]))
-    assert "1 bundle" in run("explain", store.url, "--here", "-", typed=here.read_text()).stderr
+    assert "1 bundle" in run("explain", store.url, "--env", "-", typed=here.read_text()).stderr
 
 
 @pytest.mark.parametrize(
@@ -351,9 +363,9 @@ def test_here_can_be_piped(store: Store, here: Path) -> None:
 )
 def test_strange_machine_is_refused(store: Store, tmp_path: Path, fields: dict[str, object]) -> None:
     """A file that `env --json` did not print, or a newer one did, is refused with advice."""
-    run("explain", store.url, "--here", told_by(tmp_path / "strange.json", fields), code=2)
+    run("explain", store.url, "--env", told_by(tmp_path / "strange.json", fields), code=2)
     (tmp_path / "text").write_text("no JSON")
-    assert "env --json" in run("explain", store.url, "--here", tmp_path / "text", code=2).stderr
+    assert "env --json" in run("explain", store.url, "--env", tmp_path / "text", code=2).stderr
 
 
 def test_this_machine_is_known(store: Store, tmp_path: Path) -> None:
@@ -369,7 +381,7 @@ def test_this_machine_is_known(store: Store, tmp_path: Path) -> None:
     lines = run("ls", store.url).stdout.splitlines()
     assert [line.endswith("this machine") for line in lines] == [False, True, False]
     (tmp_path / "here.json").write_text(printed.stdout)
-    assert document("explain", store.url, "--here", tmp_path / "here.json")["bundles"] == 1
+    assert document("explain", store.url, "--env", tmp_path / "here.json")["bundles"] == 1
     (chosen,) = document("ls", store.url, "--mine")["environments"]
     assert (chosen["fingerprint"], chosen["here"]) == (mine.fingerprint, True)
 

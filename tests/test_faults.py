@@ -127,9 +127,11 @@ def test_unknown_protocol_is_a_setting() -> None:
 
 
 def test_value_error_is_a_setting_only_when_opening() -> None:
-    """A `ValueError` is about the URL while it is opened; later it is not, even if the URL has the word in it."""
-    assert type(translated(ValueError("no"), doing="opening it")) is SettingsError
-    assert type(translated(ValueError("no"), url="s3://cache/opening-moves")) is UnavailableError
+    """A `ValueError` is about the URL or its options while a store is opened, and not later."""
+    told = "opening it failed: ValueError no"
+    with pytest.raises(SettingsError, match=told), faults(URL, "opening it", misuse=(ValueError,)):
+        raise ValueError("no")
+    assert type(translated(ValueError("no"))) is UnavailableError
 
 
 def test_missing_bucket_is_told_from_a_missing_object() -> None:

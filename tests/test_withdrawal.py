@@ -1,5 +1,6 @@
 """What has proved harmful is taken out of service: one bundle by a mark, everything by another epoch."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_epoch_is_taken_off_a_url(url: str, parts: tuple[str, str]) -> None:
 @pytest.mark.parametrize("epoch", ["", "a/b", "a+b", "2&versionId=3", "x" * 65])
 def test_wrong_epoch_is_refused(epoch: str) -> None:
     """What is no epoch, such as that of an unset variable, is not taken for a folder of another name."""
-    with pytest.raises(SettingsError, match="is no epoch") as caught:
+    with pytest.raises(SettingsError, match="epoch in the URL is ill-formed") as caught:
         Store.open(f"memory://v1?epoch={epoch}", storage_options=None, deadline=Deadline.after(10))
     assert "1 to 64 letters" in str(caught.value.hint)
 
@@ -78,6 +79,28 @@ def test_epoch_is_an_environment_of_its_own() -> None:
     assert here.of_epoch("") == here
     assert len({here.fingerprint, here.of_epoch("2").fingerprint, here.of_epoch("3").fingerprint}) == 3
     assert [one.fact for one in here.mismatches(here.of_epoch("2"))] == ["epoch"]
+
+
+def test_commands_see_the_epoch_of_the_url_alone(store: Store, tmp_path: Path) -> None:
+    """With an epoch in its URL a command lists, copies and removes nothing of the others; without, all."""
+    url = str(tmp_path / "store")
+    here = environment()
+    upload(store, bundle([artifact("a")]), bundle([artifact("b")], here=here.of_epoch("2")))
+    first, second = here.fingerprint, here.of_epoch("2").fingerprint
+
+    def listed(url: str) -> set[str]:
+        code, told = invoke("ls", url, "--no-here", "--json")
+        assert code == 0
+        return {one["fingerprint"] for one in json.loads(told)["environments"]}
+
+    assert (listed(url), listed(f"{url}?epoch=2"), listed(f"{url}?epoch=3")) == ({first, second}, {second}, set())
+    assert invoke("cp", f"{url}?epoch=2", str(tmp_path / "copy"))[0] == 0
+    assert listed(str(tmp_path / "copy")) == {second}
+    assert invoke("cp", url, f"{tmp_path / 'copy'}?epoch=2")[0] == 2
+    assert invoke("rm", f"{url}?epoch=3", "--all", "--yes")[0] == 0
+    assert listed(url) == {first, second}
+    assert invoke("rm", f"{url}?epoch=2", "--all", "--yes")[0] == 0
+    assert listed(url) == {first}
 
 
 def test_new_epoch_disowns_what_was_published(processes: Processes, tmp_path: Path) -> None:

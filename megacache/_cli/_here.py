@@ -64,7 +64,7 @@ class Asking:
         if self._child is None:
             raise CompilerError(
                 "PyTorch is not installed here, which alone knows what fits this machine",
-                hint="`megacache env --json > here.json` on the machine in question tells `explain --here here.json`",
+                hint="`megacache env --json > here.json` on the machine in question tells `explain --env here.json`",
             )
         try:
             told, failed = self._child.communicate(timeout=_SECONDS)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megacache._cli._here import here
-from megacache._inventory import Holding, Inventory
+from megacache._inventory import Holding, Inventory, of_epoch
 from megacache._layout import slug
+from megacache._settings import split_epoch
 from megacache._store import Store
 from megacache.errors import SettingsError
 
@@ -53,15 +54,18 @@ class Selection:
         return f"did you mean {near[0]}?" if near else "`megacache ls` shows what there is"
 
 
-def stock_of(store: Store) -> Inventory:
-    """List a cache; raise `SettingsError` if the URL is not that of a cache, but stands above some."""
+def stock_of(store: Store, *, every_epoch: bool = False) -> Inventory:
+    """List a cache, of one epoch only if its URL asks for one.
+
+    Raises `SettingsError` if the URL is not that of a cache, but stands above some.
+    """
     inventory = Inventory.of(store)
     if inventory.holdings or not inventory.nested:
-        return inventory
+        return of_epoch(store, inventory) if store.epoch and not every_epoch else inventory
     names = ", ".join(inventory.nested[:_NAMED])
     raise SettingsError(
         f"{store.url} is no cache, but holds {len(inventory.nested)}: {names}",
-        hint=f"did you mean {store.url}/{inventory.nested[0]}?",
+        hint=f"did you mean {split_epoch(store.url)[0]}/{inventory.nested[0]}?",
     )
 
 
@@ -77,7 +81,7 @@ def _named(holdings: Sequence[Holding], name: str) -> tuple[Holding, ...]:
 
 def nothing_under(url: str) -> str:
     """Say that a place is empty, or is no place at all."""
-    folder = url.removeprefix("file://")
+    folder = split_epoch(url)[0].removeprefix("file://")
     missing = "://" not in folder and not Path(folder).exists()
     return f"nothing is published under {url}" + (": there is no such folder" if missing else "")
 

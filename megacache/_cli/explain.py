@@ -8,7 +8,7 @@ import click
 from megacache._catalog import Catalog
 from megacache._cli._app import EXIT_NO
 from megacache._cli._here import Here, here_from
-from megacache._cli._options import json_option, with_store
+from megacache._cli._options import json_option, with_policy, with_store
 from megacache._cli._output import emit, print_table, say
 from megacache._cli._selection import nothing_under, stock_of
 from megacache._cli._views import View
@@ -18,19 +18,21 @@ from megacache._guard import mismatches
 from megacache._inventory import Holding, nearest_other
 from megacache._manifest import Manifest
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 
 
 @click.command("explain")
 @with_store(timeout=60, required=False)
 @click.option(
-    "--here",
-    "here_file",
+    "--env",
+    "env_file",
     type=click.File("r", encoding="utf-8"),
     metavar="FILE",
     help="Another machine, as its `megacache env --json` tells; - reads stdin.",
 )
+@with_policy
 @json_option
-def explain_command(*, store: Store, here_file: TextIO | None, as_json: bool) -> None:
+def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextIO | None, as_json: bool) -> None:
     """Say whether this machine would find anything in a cache, and if not, why.
 
     Exits with 1 if it would miss. Which graphs of a program miss only the program itself can tell:
@@ -40,12 +42,13 @@ def explain_command(*, store: Store, here_file: TextIO | None, as_json: bool) ->
     Example:
       megacache explain s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
-    found = here_from(here_file).of_epoch(store.epoch)
-    holdings = {one.prefix: one for one in stock_of(store).holdings}
+    found = here_from(env_file).of_epoch(store.epoch)
+    holdings = {one.prefix: one for one in stock_of(store, every_epoch=True).holdings}
     own = holdings.pop(found.prefix, Holding(prefix=found.prefix))
-    view = {**_own_view(store, found, own), "others": sum(bool(one.visible) for one in holdings.values())}
+    catalog = Catalog(store, own.prefix, policy, own.signatures)
+    view = {**_own_view(catalog, found, own), "others": sum(bool(one.visible) for one in holdings.values())}
     if not own.visible:
-        nearest, _ = nearest_other(store, found.environment)
+        nearest, _ = nearest_other(store, found.environment, policy)
         view["mismatches"] = _plain(found.environment.mismatches(nearest) if nearest else ())
     if as_json:
         emit({"url": store.url, "here": found.prefix.path, **view}, command="explain")
@@ -55,8 +58,8 @@ def explain_command(*, store: Store, here_file: TextIO | None, as_json: bool) ->
         click.get_current_context().exit(EXIT_NO)
 
 
-def _own_view(store: Store, found: Here, own: Holding) -> View:
-    done = list(Catalog(store, own.prefix).read(own.visible))
+def _own_view(catalog: Catalog, found: Here, own: Holding) -> View:
+    done = list(catalog.read(own.visible))
     manifests = [one.value for one in done if one.value is not None]
     return {
         "bundles": len(manifests),
@@ -87,7 +90,7 @@ def _print(url: str, found: Here, view: View) -> None:
         say("{}", nothing_under(url))
     else:
         told = "nothing under {} fits {}; of {} the nearest differs in:"
-        told = told if view["mismatches"] else "nothing under {} fits {}, nor can be compared, of {}"
+        told = told if view["mismatches"] else "nothing under {} fits {}, and none of {} can be compared"
         say(told, url, found.prefix.path, counted(view["others"], "environment"))
     if view["withdrawn"]:
         say("{} for this machine withdrawn", counted(view["withdrawn"], "bundle"))

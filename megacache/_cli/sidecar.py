@@ -25,7 +25,7 @@ _REQUEST_SECONDS = 5.0
 @click.command("sidecar", cls=ProgramCommand)
 @click.option("--ready-url", required=True, metavar="URL", help="Answers 2xx once the server is ready.")
 @click.option(
-    "--deadline",
+    "--ready-timeout",
     type=click.FloatRange(0, min_open=True),
     default=1800,
     show_default=True,
@@ -38,7 +38,7 @@ _REQUEST_SECONDS = 5.0
 @click.argument("url", metavar="URL")
 @program_argument
 def sidecar_command(
-    *, url: str, program: Sequence[str], ready_url: str, deadline: float, quiet: bool, **seconds: float | None
+    *, url: str, program: Sequence[str], ready_url: str, ready_timeout: float, quiet: bool, **seconds: float | None
 ) -> None:
     """Run a server warm, and publish what it compiled once it is ready, and no sooner.
 
@@ -60,8 +60,8 @@ def sidecar_command(
         environment = attended_environment(settings, {"MEGACACHE_URL": chosen_url(url)})
 
         def look(child: "subprocess.Popen[bytes]") -> None:
-            watch = threading.Thread(target=_wait_until_ready, args=(child, ready_url, deadline, sign), daemon=True)
-            watch.start()
+            asked = child, ready_url, ready_timeout, sign
+            threading.Thread(target=_wait_until_ready, args=asked, daemon=True).start()
 
         code = wait_for(path, command, environment, look)
     end_like(code)
