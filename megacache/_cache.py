@@ -54,7 +54,7 @@ class Cache:
         files: bool = True,
         strict: bool = False,
         progress: ProgressCallback | None = None,
-        max_bytes: int | None = None,
+        max_publish_bytes: int | None = None,
         trusted_keys: Iterable[KeySource] | None = None,
         trust_threshold: int | None = None,
         sign_with: Any = None,
@@ -68,7 +68,7 @@ class Cache:
             files: Carry compiled files as well, such as C++ kernels: PyTorch's own artifacts hold only their source.
             strict: Raise faults instead of returning them.
             progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
-            max_bytes: Publish nothing at all if the chunks of one publication would take more than this in the store.
+            max_publish_bytes: Publish nothing if the chunks of one publication would take more than this in the store.
             trusted_keys: Files of public keys, PEM or securesystemslib's JSON. What none of them has signed is not
                 opened. None: `MEGACACHE_TRUSTED_KEYS`, and without it whoever may write to the store is trusted.
             trust_threshold: How many of these keys must have signed. None: `MEGACACHE_TRUST_THRESHOLD`, else 1.
@@ -80,7 +80,7 @@ class Cache:
         self._files = files
         self._strict = strict
         self._progress = quiet(progress)
-        self._max_bytes = max_bytes
+        self._max_publish_bytes = max_publish_bytes
         trusted = None if trusted_keys is None else tuple(trusted_keys)
         self._keys = Keys(trusted=trusted, threshold=trust_threshold, sign_with=sign_with)
 
@@ -96,7 +96,6 @@ class Cache:
             max_bytes: How much content, before compression, is loaded at most; it comes to lie in PyTorch's cache
                 folder. The newest bundles that fit are loaded, each whole; a warning names the others. The default,
                 16 GiB, is far above what models need, and keeps a store that went wrong from filling disk and memory.
-                It has nothing to do with the `max_bytes` of the `Cache`, which is for publications.
 
         Returns:
             A `WarmResult`; in every case but `loaded` the process goes on as it would have without this call.
@@ -178,8 +177,7 @@ class Cache:
     def _explain(self, deadline: Deadline) -> Explanation:
         settings = Settings.read()
         url = settings.url_or_default(self._url)
-        off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
-        if off:
+        if off := _off(settings):
             return Explanation(url=redacted(url), status=ExplainStatus.DISABLED, reason=off)
         return explain(url, self._storage_options, deadline, self._keys.policy(settings))
 
@@ -187,8 +185,7 @@ class Cache:
         settings = Settings.read()
         url = settings.url_or_default(self._url)
         with clock.stage("torch"):
-            off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
-            if off:
+            if off := _off(settings):
                 return WarmResult(url=redacted(url), status=WarmStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
             _compiler.watch()
@@ -220,8 +217,7 @@ class Cache:
         if settings.read_only:
             return PublishResult(url=redacted(url), status=PublishStatus.READ_ONLY, reason="MEGACACHE_READ_ONLY is set")
         with clock.stage("torch"):
-            off = "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
-            if off:
+            if off := _off(settings):
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
             recorded = take(known, deadline, files=self._files)
@@ -233,7 +229,7 @@ class Cache:
             self._progress,
             url=redacted(url),
             labels=checked_labels(labels),
-            max_bytes=self._max_bytes,
+            max_bytes=self._max_publish_bytes,
             policy=self._keys.publishers_policy(settings, signer),
             signer=signer,
         )
@@ -271,6 +267,11 @@ class _Taken:
     session: Session
     publication: Publication
     deadline: Deadline
+
+
+def _off(settings: Settings) -> str:
+    """Say by what caching is switched off, or nothing."""
+    return "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
 
 
 def _shown(url: str | os.PathLike[str] | None) -> str:

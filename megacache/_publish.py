@@ -3,8 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import reduce
+from dataclasses import dataclass
 from typing import Any
 
 from megacache import _artifacts_part, _explain_part, _files_part
@@ -13,7 +12,7 @@ from megacache._budget import affordable_manifests
 from megacache._bundle import bundle_id, describe
 from megacache._catalog import Catalog
 from megacache._chunk import Payload
-from megacache._manifest import ChunkRef
+from megacache._manifest import ArtifactRef, ChunkRef, FilesPart
 from megacache._recording import Found, Recorded
 from megacache._results import Progress, ProgressCallback, PublishResult, PublishStatus
 from megacache._session import Session
@@ -75,12 +74,14 @@ class Publication:
             return self._result(
                 PublishStatus.COVERED, reason="other processes have published an artifact under every key"
             )
+        drafts = [self._draft(part, set(parents)) for part in left.bundles()]
+        if not self._fits(catalog, drafts):
+            reason = f"what is new takes more than the {self._max_bytes:,} bytes allowed"
+            return self._result(PublishStatus.TOO_LARGE, reason=reason)
         try:
-            result = reduce(_both, [self._write(catalog, part, set(parents)) for part in left.bundles()])
+            result = self._write_all(catalog, drafts)
         except AccessError as error:
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
-        if result.status is PublishStatus.TOO_LARGE:
-            return result
         self._session.remember(new.artifacts, parents, new.files)
         return result
 
@@ -106,59 +107,65 @@ class Publication:
             left = remaining
         return left
 
-    def _write(self, catalog: Catalog, left: Found, parents: set[str]) -> PublishResult:
+    def _draft(self, left: Found, parents: set[str]) -> "_Draft":
         files = self._recorded.files_part(left.files)
         # A name that is taken by a bundle nobody can use is avoided by naming that bundle as a parent.
         while (bundle := bundle_id(left.artifacts, parents, files)) in self._session.unusable:
             parents.add(bundle)
-        refs = sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest))
+        refs = tuple(sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest)))
         artifacts = [left.artifacts[ref] for ref in refs]
         parts = _files_part.payloads(left.files[ref] for ref in files.index)
-        payloads = [*_artifacts_part.payloads(artifacts), *parts, *self._explain_data(artifacts)]
-        if not self._fits(catalog, payloads):
-            reason = f"what is new takes more than {self._max_bytes:,} bytes, as many as are allowed"
-            return self._result(PublishStatus.TOO_LARGE, reason=reason)
-        with self._clock.stage("upload"):
-            chunks = self._upload(catalog, payloads)
-            manifest = describe(
-                environment=self._environment,
-                artifacts=refs,
-                chunks=chunks,
-                parents=parents,
-                labels=self._labels,
-                files=files,
-            )
-            created = catalog.announce(manifest, self._signer)
-        if created:
-            self._session.written.add(bundle)
-        self._session.remember(left.artifacts, {*parents, bundle}, left.files)
-        carried = [chunk for chunk in chunks if chunk.part != _explain_part.PART]
-        return self._result(
-            PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
-            reason="" if created else "another process published the same bundle a moment earlier",
-            bundle=bundle,
-            artifacts=Counter(ref.kind for ref in refs),
-            files=len(files.index),
-            bytes_files=sum(ref.size for ref in files.index),
-            bytes_stored=sum(chunk.stored_size for chunk in carried),
-            bytes_raw=sum(chunk.raw_size for chunk in carried),
-        )
+        payloads = (*_artifacts_part.payloads(artifacts), *parts, *self._explain_data(artifacts))
+        return _Draft(bundle=bundle, parents=parents, found=left, artifacts=refs, files=files, payloads=payloads)
 
-    def _fits(self, catalog: Catalog, payloads: Sequence[Payload]) -> bool:
+    def _fits(self, catalog: Catalog, drafts: Sequence["_Draft"]) -> bool:
         if self._max_bytes is None:
             return True
         with self._clock.stage("weigh"):
-            return catalog.fits(payloads, self._max_bytes)
+            return catalog.fits([payload for draft in drafts for payload in draft.payloads], self._max_bytes)
 
-    def _upload(self, catalog: Catalog, payloads: Sequence[Payload]) -> tuple[ChunkRef, ...]:
-        total, done = sum(payload.weight for payload in payloads), 0
+    def _write_all(self, catalog: Catalog, drafts: Sequence["_Draft"]) -> PublishResult:
+        """Write each bundle; the first one gives the result its name."""
+        total, done = sum(payload.weight for draft in drafts for payload in draft.payloads), 0
 
         def uploaded(ref: ChunkRef) -> None:
             nonlocal done
             done += ref.raw_size
             self._progress(Progress(stage="upload", done=min(done, total), total=total))
 
-        return catalog.write(payloads, uploaded)
+        chunks: list[ChunkRef] = []
+        created = False
+        with self._clock.stage("upload"):
+            for draft in drafts:
+                written = catalog.write(draft.payloads, uploaded)
+                created |= self._announce(catalog, draft, written)
+                chunks += [chunk for chunk in written if chunk.part != _explain_part.PART]
+        files = [ref for draft in drafts for ref in draft.files.index]
+        return self._result(
+            PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
+            reason="" if created else "another process published the same bundle a moment earlier",
+            bundle=drafts[0].bundle,
+            artifacts=Counter(ref.kind for draft in drafts for ref in draft.artifacts),
+            files=len(files),
+            bytes_files=sum(ref.size for ref in files),
+            bytes_stored=sum(chunk.stored_size for chunk in chunks),
+            bytes_raw=sum(chunk.raw_size for chunk in chunks),
+        )
+
+    def _announce(self, catalog: Catalog, draft: "_Draft", chunks: Sequence[ChunkRef]) -> bool:
+        manifest = describe(
+            environment=self._environment,
+            artifacts=draft.artifacts,
+            chunks=chunks,
+            parents=draft.parents,
+            labels=self._labels,
+            files=draft.files,
+        )
+        created = catalog.announce(manifest, self._signer)
+        if created:
+            self._session.written.add(draft.bundle)
+        self._session.remember(draft.found.artifacts, {*draft.parents, draft.bundle}, draft.found.files)
+        return created
 
     def _explain_data(self, artifacts: Sequence[Artifact]) -> tuple[Payload, ...]:
         """Describe the keys of the graphs; that a later miss could not be explained is no reason to publish nothing."""
@@ -174,21 +181,13 @@ class Publication:
         return PublishResult(url=self._url, status=status, warnings=tuple(self._warnings), **known)
 
 
-_TELLING = (PublishStatus.TOO_LARGE, PublishStatus.PUBLISHED)
-"""Statuses of one bundle that tell the status of several."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A bundle that is to be written."""
 
-
-def _both(one: PublishResult, other: PublishResult) -> PublishResult:
-    """Add up what two bundles took; the first one gives its name."""
-    told = next((part for status in _TELLING for part in (one, other) if part.status is status), one)
-    return replace(
-        one,
-        status=told.status,
-        reason=told.reason,
-        warnings=other.warnings,
-        artifacts=Counter(one.artifacts) + Counter(other.artifacts),
-        files=one.files + other.files,
-        bytes_files=one.bytes_files + other.bytes_files,
-        bytes_stored=one.bytes_stored + other.bytes_stored,
-        bytes_raw=one.bytes_raw + other.bytes_raw,
-    )
+    bundle: str
+    parents: set[str]
+    found: Found
+    artifacts: tuple[ArtifactRef, ...]
+    files: FilesPart
+    payloads: tuple[Payload, ...]

@@ -38,7 +38,7 @@ class PublishStatus(StrEnum):
     EMPTY = "empty"
     """PyTorch has recorded nothing that can be published."""
     TOO_LARGE = "too_large"
-    """What is new exceeds the `max_bytes` of the `Cache`; nothing was uploaded."""
+    """What is new exceeds the `max_publish_bytes` of the `Cache`; nothing was uploaded."""
     READ_ONLY = "read_only"
     """Writing is switched off, or the store refused it."""
     DISABLED = "disabled"

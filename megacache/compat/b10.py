@@ -93,7 +93,7 @@ def save_compile_cache() -> OperationStatus:
         url = _enabled(variables)
         if "://" not in url or url.startswith("file://"):
             _require_space(Path(url.removeprefix("file://")), variables.store_space)
-        return _status_of_save(Cache(url, max_bytes=variables.max_bytes).publish())
+        return _status_of_save(Cache(url, max_publish_bytes=variables.max_bytes).publish())
     except (MegacacheError, OSError) as error:
         return _failed("save", error)
 
