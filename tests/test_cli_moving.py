@@ -213,7 +213,8 @@ def test_export_writes_one_blob(source: Store, tmp_path: Path) -> None:
         "command": "export",
         "url": source.url,
         "file": str(file),
-        "environment": PLACE.path,
+        "device": PLACE.device,
+        "fingerprint": PLACE.fingerprint,
         "bytes": file.stat().st_size,
         "artifacts": {"inductor": 2},
         "bundles": found["bundles"],
@@ -307,7 +308,8 @@ def test_dry_run_removes_nothing(source: Store) -> None:
     assert found.keys() == {"format", "command", "url", "dry_run", "removed"}
     assert found["dry_run"] is True
     assert found["removed"][1] == {
-        "environment": PLACE.path,
+        "device": PLACE.device,
+        "fingerprint": PLACE.fingerprint,
         "bundles": ids(ONE),
         "chunks": 3,
         "bytes": sum(len(data) for key, data in before.items() if key.startswith(PLACE.path)),

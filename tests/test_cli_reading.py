@@ -198,11 +198,13 @@ def test_inspect_is_a_document(store: Store) -> None:
     store.create(PLACE.mark(one.manifest.bundle, "pinned"), b"")
     found = document("inspect", store.url)
     assert found.keys() == {
-        *("format", "command", "url", "place", "bundle", "created", "age_seconds", "producer", "environment"),
+        *("format", "command", "url", "device", "fingerprint", "bundle", "created", "age_seconds", "producer"),
         *("artifacts", "artifact_index", "files", "file_index", "file_guard", "chunks", "bytes_stored", "bytes_raw"),
+        "environment",
         *("parents", "labels", "signatures", "marks"),
     }
-    assert (found["place"], found["marks"], found["signatures"]) == (PLACE.path, ["pinned"], [])
+    assert (found["device"], found["fingerprint"]) == (PLACE.device, PLACE.fingerprint)
+    assert (found["marks"], found["signatures"]) == (["pinned"], [])
     assert found["environment"]["facts"] == dict(HERE.facts)
     assert found["artifact_index"] == [
         {"kind": "inductor", "key": artifact().key, "digest": str(Digest.of(b"content")), "size": 7}
@@ -294,7 +296,8 @@ def test_explain_says_that_it_would_find_something(store: Store, here: Path) -> 
         "format": 1,
         "command": "explain",
         "url": store.url,
-        "here": PLACE.path,
+        "device": PLACE.device,
+        "fingerprint": PLACE.fingerprint,
         "bundles": 1,
         "withdrawn": 0,
         "failed": [],

@@ -1,16 +1,28 @@
 """Bundles and environments in the types of JSON."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from megacache._catalog import Catalog
 from megacache._cli._output import age_seconds
 from megacache._inventory import Holding
+from megacache._layout import EnvironmentPrefix
 from megacache._manifest import Manifest
 from megacache._store import Store
+from megacache.errors import MegacacheError
 
 View = dict[str, Any]
+
+
+def place_view(prefix: EnvironmentPrefix) -> View:
+    """Name an environment."""
+    return {"device": prefix.device, "fingerprint": prefix.fingerprint}
+
+
+def failed_view(failed: Iterable[tuple[str, MegacacheError]]) -> list[View]:
+    """Say of each bundle that cannot be used what is wrong."""
+    return [{"bundle": bundle, "kind": type(fault).__name__, "message": str(fault)} for bundle, fault in failed]
 
 
 def environment_view(store: Store, holding: Holding) -> View:
@@ -24,8 +36,7 @@ def environment_view(store: Store, holding: Holding) -> View:
             bundles.append({**bundle_view(done.value), "marks": marks, "fault": None})
     bundles.sort(key=lambda one: (one.get("created", ""), one["bundle"]), reverse=True)
     return {
-        "device": holding.prefix.device,
-        "fingerprint": holding.prefix.fingerprint,
+        **place_view(holding.prefix),
         "bytes": holding.size,
         "chunks": len(holding.chunks),
         "bundles": bundles,

@@ -21,7 +21,7 @@ from megacache._cli._options import (
 )
 from megacache._cli._output import emit, progress_bar, say, size_text
 from megacache._cli._selection import Selection, stock_of, the_only
-from megacache._cli._views import View, counts_text
+from megacache._cli._views import View, counts_text, failed_view, place_view
 from megacache._deadline import Deadline
 from megacache._explanation import counted
 from megacache._export import Exported, export_blob
@@ -59,7 +59,8 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
         raise BundleError(f"{store.url} holds no artifact of {holding.prefix.path} that can be used")
     _write(Path(file), done.blob)
     if as_json:
-        emit({"url": store.url, "file": file, "environment": holding.prefix.path, **_view(done)}, command="export")
+        place = place_view(holding.prefix)
+        emit({"url": store.url, "file": file, **place, **_view(done)}, command="export")
     else:
         say("{} written: {}, {}", file, counts_text(done.artifacts), size_text(len(done.blob)))
         if done.files:
@@ -73,9 +74,7 @@ def _view(done: Exported) -> View:
         "bytes": len(done.blob),
         "artifacts": dict(done.artifacts),
         "bundles": list(done.bundles),
-        "failed": [
-            {"bundle": bundle, "kind": type(fault).__name__, "message": str(fault)} for bundle, fault in done.failed
-        ],
+        "failed": failed_view(done.failed),
         "files_left_out": done.files,
     }
 

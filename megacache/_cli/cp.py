@@ -17,7 +17,7 @@ from megacache._cli._options import (
 )
 from megacache._cli._output import emit, progress_bar, say, size_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
-from megacache._cli._views import View
+from megacache._cli._views import View, failed_view
 from megacache._explanation import counted
 from megacache._settings import default_url
 from megacache._store import Store
@@ -140,9 +140,7 @@ def _view(done: Transferred) -> View:
     return {
         "copied": list(done.copied),
         "present": list(done.present),
-        "failed": [
-            {"bundle": bundle, "kind": type(fault).__name__, "message": str(fault)} for bundle, fault in done.failed
-        ],
+        "failed": failed_view(done.failed),
         "chunks": done.chunks,
         "bytes": done.bytes_stored,
     }

@@ -11,7 +11,7 @@ from megacache._cli._here import Here, here_from
 from megacache._cli._options import json_option, with_policy, with_store
 from megacache._cli._output import emit, print_table, say
 from megacache._cli._selection import nothing_under, stock_of
-from megacache._cli._views import View
+from megacache._cli._views import View, failed_view, place_view
 from megacache._environment import Mismatch
 from megacache._explanation import counted
 from megacache._guard import mismatches
@@ -51,7 +51,7 @@ def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextI
         nearest, _ = nearest_other(store, found.environment, policy)
         view["mismatches"] = _plain(found.environment.mismatches(nearest) if nearest else ())
     if as_json:
-        emit({"url": store.url, "here": found.prefix.path, **view}, command="explain")
+        emit({"url": store.url, **place_view(found.prefix), **view}, command="explain")
     else:
         _print(store.url, found, view)
     if not view["bundles"]:
@@ -64,7 +64,7 @@ def _own_view(catalog: Catalog, found: Here, own: Holding) -> View:
     return {
         "bundles": len(manifests),
         "withdrawn": len(own.manifests) - len(own.visible),
-        "failed": [{"bundle": one.item, "message": str(one.fault)} for one in done if one.fault is not None],
+        "failed": failed_view((one.item, one.fault) for one in done if one.fault is not None),
         "mismatches": [],
         "files_left_out": {one.bundle: _plain(facts) for one in manifests if (facts := _left_out(found, one))},
     }

@@ -6,7 +6,7 @@ from megacache._catalog import Catalog
 from megacache._cli._options import json_option, with_store
 from megacache._cli._output import age_text, emit, print_table, size_text
 from megacache._cli._selection import bundle_of, only_bundle, stock_of
-from megacache._cli._views import View, counts_text, full_view, labels_text
+from megacache._cli._views import View, counts_text, full_view, labels_text, place_view
 from megacache._envelope import open_envelope
 from megacache._inventory import Holding
 from megacache._manifest import unseal
@@ -33,7 +33,7 @@ def inspect_command(*, store: Store, bundle: str | None, as_json: bool) -> None:
     view = full_view(unseal(sealed), _signers(sealed, holding, found))
     view["marks"] = sorted(holding.marks.get(found, ()))
     if as_json:
-        emit({"url": store.url, "place": holding.prefix.path, **view}, command="inspect")
+        emit({"url": store.url, **place_view(holding.prefix), **view}, command="inspect")
         return
     print_table(("BUNDLE", found), _summary(view, holding.prefix.path))
     _print_index(view)

@@ -9,6 +9,7 @@ from megacache._cli._app import EXIT_NO
 from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
 from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
+from megacache._cli._views import place_view
 from megacache._explanation import counted
 from megacache._inventory import Holding
 from megacache._removal import RemovalPlan, plan_removal
@@ -91,7 +92,7 @@ def _ask(plans: list[RemovalPlan], url: str) -> None:
 
 def _view(plan: RemovalPlan) -> dict[str, Any]:
     return {
-        "environment": plan.prefix.path,
+        **place_view(plan.prefix),
         "bundles": list(plan.bundles),
         "chunks": len(plan.chunks),
         "bytes": plan.size,

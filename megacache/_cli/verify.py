@@ -6,7 +6,7 @@ from megacache._cli._app import EXIT_NO, exit_code_of
 from megacache._cli._options import json_option, with_destination, with_policy, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
-from megacache._cli._views import View
+from megacache._cli._views import View, place_view
 from megacache._explanation import counted
 from megacache._inventory import Holding
 from megacache._store import Store
@@ -55,8 +55,7 @@ def _exit_code(found: list[Verified]) -> int:
 
 def _view(holding: Holding, found: Verified) -> View:
     return {
-        "device": holding.prefix.device,
-        "fingerprint": holding.prefix.fingerprint,
+        **place_view(holding.prefix),
         "bundles": [
             {
                 "bundle": one.bundle,
