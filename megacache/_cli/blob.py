@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from megacache._cli._app import exit_code_of
+from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._here import need_torch
 from megacache._cli._options import (
     chosen_url,

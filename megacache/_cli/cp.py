@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from megacache._cli._app import exit_code_of
+from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._options import (
     json_option,
     open_store,

@@ -6,7 +6,7 @@ from typing import TextIO
 import click
 
 from megacache._catalog import Catalog
-from megacache._cli._app import EXIT_NO
+from megacache._cli._exit_codes import EXIT_NO
 from megacache._cli._here import Here, here_from
 from megacache._cli._options import json_option, with_store
 from megacache._cli._output import emit, print_table, say

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from megacache._cli._app import EXIT_NO
+from megacache._cli._exit_codes import EXIT_NO
 from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
 from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
