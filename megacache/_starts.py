@@ -7,7 +7,6 @@ if the process dies of a fault of its own: one that was killed from outside accu
 faulthandler itself, every death counts.
 """
 
-import atexit
 import faulthandler
 import fcntl
 import functools
@@ -26,6 +25,7 @@ from typing import Any
 from megacache import _artifacts_part, _compiler
 from megacache._files import is_portable
 from megacache._manifest import Manifest
+from megacache._shutdown import at_shutdown
 from megacache.errors import CompilerError
 
 SUSPICION_SECONDS = 3600.0
@@ -246,9 +246,7 @@ def beside(folder: str) -> Starts:
 @functools.cache
 def hear() -> None:
     """Put the markers of this process up and down as it compiles; a normal end takes them down, too."""
-    with suppress(RuntimeError):  # the program is ending already
-        # Children of multiprocessing end without what `atexit` registers.
-        getattr(threading, "_register_atexit", atexit.register)(disarm_all)
+    at_shutdown(disarm_all)
     with suppress(CompilerError):
         _compiler.on_compilations(
             lambda: _each(Starts.arm),
