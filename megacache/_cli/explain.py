@@ -13,11 +13,11 @@ from megacache._cli._output import emit, print_table, say
 from megacache._cli._selection import nothing_under, stock_of
 from megacache._cli._views import View
 from megacache._environment import Mismatch
-from megacache._explanation import counted
 from megacache._guard import mismatches
 from megacache._inventory import Holding, nearest_other
 from megacache._manifest import Manifest
 from megacache._store import Store
+from megacache._wording import counted
 
 
 @click.command("explain")

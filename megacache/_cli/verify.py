@@ -7,11 +7,11 @@ from megacache._cli._options import json_option, with_destination, with_policy, 
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View
-from megacache._explanation import counted
 from megacache._inventory import Holding
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache._verification import Verified, verify
+from megacache._wording import counted
 from megacache.errors import BundleError, MissingError, StoreError
 
 
