@@ -1,10 +1,11 @@
 """Run work beside the program, and let it end before the interpreter does."""
 
-import concurrent.futures.thread  # noqa: F401 - its hook must be registered before ours
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
+
+from megacache._shutdown import at_shutdown
 
 Value = TypeVar("Value")
 
@@ -39,7 +40,4 @@ def _wait_for_all() -> None:
         thread.join()
 
 
-# At exit, executors refuse work before threads are joined, and without one no host name is resolved any more. What is
-# registered here runs in reverse order, hence before the hook of `concurrent.futures.thread`, which uses the same list.
-if hasattr(threading, "_register_atexit"):
-    threading._register_atexit(_wait_for_all)
+at_shutdown(_wait_for_all)

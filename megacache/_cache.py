@@ -7,7 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
-from megacache import _compiler, _ledger, _starts
+from megacache import _compiler, _ledger
+from megacache import _crash_guard as _starts
 from megacache._background import in_background
 from megacache._budget import WARM_MAX_BYTES
 from megacache._deadline import Deadline

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from megacache import _trust
 from megacache._chunk import Payload, open_chunk, pack_chunk
-from megacache._delivery import WINDOW, Delivery, Order, deliver
+from megacache._delivery import Delivery, Order, deliver
 from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, parse_signatures
 from megacache._environment import Environment
 from megacache._layout import (
@@ -20,7 +20,7 @@ from megacache._layout import (
     split_listing,
 )
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, parse_manifest, seal
-from megacache._parallel import Done, Window, unordered
+from megacache._parallel import Done, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, FormatError, MissingError, UntrustedError
@@ -110,21 +110,13 @@ class Catalog:
 
     def fetch(self, chunks: Sequence[ChunkRef]) -> Generator[Done[ChunkRef, bytes]]:
         """Fetch chunks of any part in parallel, and give their raw content once it is proved."""
-        window = Window(WINDOW)
-        arrivals = unordered(
+        return within_window(
             lambda ref: open_chunk(ref, self._store.read(self._prefix.chunk(ref.digest), size=ref.stored_size)),
             chunks,
+            weight=lambda ref: ref.stored_size + ref.raw_size,
             deadline=self._store.deadline,
             doing=f"downloading from {self._store.url}",
-            admit=lambda ref: window.acquire(ref.stored_size + ref.raw_size),
         )
-        try:
-            for done in arrivals:
-                yield done
-                window.release(done.item.stored_size + done.item.raw_size)
-        finally:
-            arrivals.close()
-            window.close()
 
     def write(self, payloads: Sequence[Payload], uploaded: Callable[[ChunkRef], None]) -> tuple[ChunkRef, ...]:
         """Compress and upload chunks; `uploaded` is told of each."""
@@ -136,9 +128,9 @@ class Catalog:
 
         refs = []
         with closing(self._each(upload, payloads, f"uploading to {self._store.url}")) as arrivals:
-            for ref in arrivals:
-                refs.append(ref)
-                uploaded(ref)
+            for done in arrivals:
+                refs.append(done.result())
+                uploaded(done.result())
         return tuple(sorted(refs, key=lambda ref: ref.digest))
 
     def fits(self, payloads: Sequence[Payload], most: int) -> bool:
@@ -149,8 +141,8 @@ class Catalog:
         if 2 * sum(payload.weight for payload in payloads) <= most:  # what does not compress grows by less than that
             return True
         sizes = self._each(lambda payload: pack_chunk(payload).ref, payloads, "compressing what is to be uploaded")
-        with closing(sizes) as refs:
-            return all(size <= most for size in accumulate(ref.stored_size for ref in refs))
+        with closing(sizes) as packed:
+            return all(size <= most for size in accumulate(done.result().stored_size for done in packed))
 
     def announce(self, manifest: Manifest, signer: Any = None) -> bool:
         """Write the manifest, which makes its bundle exist; return False if the bundle exists already."""
@@ -171,23 +163,16 @@ class Catalog:
 
     def _each(
         self, work: Callable[[Payload], ChunkRef], payloads: Sequence[Payload], doing: str
-    ) -> Generator[ChunkRef]:
+    ) -> Generator[Done[Payload, ChunkRef]]:
         """Do something with all payloads in parallel, as many at once as the window holds."""
-        window = Window(UPLOAD_WINDOW)
-        arrivals = unordered(
+        return within_window(
             work,
             payloads,
+            weight=lambda payload: payload.weight,
+            size=UPLOAD_WINDOW,
             deadline=self._store.deadline,
             doing=doing,
-            admit=lambda payload: window.acquire(payload.weight),
         )
-        try:
-            for done in arrivals:
-                window.release(done.item.weight)
-                yield done.result()
-        finally:
-            arrivals.close()
-            window.close()
 
     def _fetch_sealed(self, bundle: str, size: int) -> bytes:
         if size > MAX_MANIFEST_SIZE:

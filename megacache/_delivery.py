@@ -5,12 +5,9 @@ from dataclasses import dataclass, field
 
 from megacache._bundle import Unpacked, chunks_of, declared_names, suspicion, unpack_chunk
 from megacache._manifest import ChunkRef, Manifest
-from megacache._parallel import Window, unordered
+from megacache._parallel import WINDOW, Window, unordered
 from megacache._store import Store
 from megacache.errors import FormatError, MegacacheError
-
-WINDOW = 256 << 20
-"""Bytes in flight at most: chunks being read, decompressed or waiting for the rest of their bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +96,8 @@ def deliver(
 
     Of a bundle with a bad chunk nothing is delivered but the fault. A bundle that is larger than the window cannot be
     held until it is complete; its chunks, each verified on its own, are delivered as they come, and a fault may follow
-    some of them. Chunks are admitted in order, so that the bundle whose turn it is never waits for a later one.
+    some of them. The window holds chunks that are read, decompressed or waiting for the rest of their bundle. They are
+    admitted in order, so that the bundle whose turn it is never waits for a later one.
     """
     window = Window(window_size)
     assemblies = [_Assembly(order, window) for order in orders]

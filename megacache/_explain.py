@@ -14,7 +14,7 @@ from megacache._catalog import Catalog
 from megacache._deadline import Deadline
 from megacache._environment import Environment
 from megacache._explain_part import collect, explain_chunks
-from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss, counted
+from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._graph_keys import GraphKey, parse_keys
 from megacache._inventory import nearest_other
 from megacache._manifest import Manifest
@@ -22,6 +22,7 @@ from megacache._nearest import differences, nearest, shown
 from megacache._session import Session, session
 from megacache._store import Store
 from megacache._trust import TrustPolicy
+from megacache._wording import counted
 from megacache.errors import BundleError, MegacacheError
 
 Names = frozenset[tuple[str, str]]

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from megacache._environment import Mismatch
+from megacache._wording import counted
 from megacache.errors import MegacacheError
 
 JSON_FORMAT = 1
@@ -145,11 +146,6 @@ class Explanation:
                 else str(first)
             )
         yield from (f"warning: {warning}" for warning in self.warnings)
-
-
-def counted(count: int, noun: str) -> str:
-    """Say how many, in English."""
-    return f"{count} {noun if count == 1 else f'{noun}s'}"
 
 
 def _described(title: str, miss: GraphMiss) -> str:

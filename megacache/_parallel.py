@@ -18,6 +18,8 @@ Value = TypeVar("Value")
 
 WORKERS = 16
 """Requests under way at once."""
+WINDOW = 256 << 20
+"""Bytes in flight at most, unless another number is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,32 @@ def unordered(
             yield _next(results, deadline, doing)
     finally:
         abandoned.set()
+
+
+def within_window(
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    *,
+    weight: Callable[[Item], int],
+    size: int = WINDOW,
+    deadline: Deadline,
+    doing: str,
+) -> Generator[Done[Item, Value]]:
+    """Do the same with as many items at once as weigh no more than `size`, those that the caller is busy with included.
+
+    It is for what is given to the caller item by item; who holds several has a `Window` of his own.
+    """
+    window = Window(size)
+    arrivals = unordered(
+        function, items, deadline=deadline, doing=doing, admit=lambda item: window.acquire(weight(item))
+    )
+    try:
+        for done in arrivals:
+            yield done
+            window.release(weight(done.item))
+    finally:
+        arrivals.close()
+        window.close()
 
 
 def _start(work: Callable[[], None], count: int) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from megacache._wording import counted
+
 FORMAT = 1
 GRAPH_KINDS = ("inductor", "aot_autograd")
 """Kinds that PyTorch looks up for every graph; the others it asks for only under some settings."""
@@ -156,7 +158,7 @@ def _warnings(receipt: Receipt) -> Iterator[str]:
         )
     for name, lookups in (("Inductor", receipt.inductor), ("AOTAutograd", receipt.aot_autograd)):
         for reason, count in (lookups.reasons if lookups else {}).items():
-            graphs = "1 graph" if count == 1 else f"{count} graphs"
+            graphs = counted(count, "graph")
             yield f"{name}'s cache does not take {graphs}, which will cost their time at every start: {reason}"
     if receipt.counters_cleared:
         yield "PyTorch's counters were cleared in this process: the lookups before that are missing in part"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from megacache._labels import is_short_text
 from megacache.errors import SettingsError
 
 _TRUE = {"1", "true", "yes", "on"}
@@ -16,7 +17,6 @@ _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
 _PREFIX = "MEGACACHE"
 _EPOCH = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEVELS = ("debug", "info", "warning", "error")
-_MAX_TEXT = 1_000
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
 _CACHE_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
@@ -149,13 +149,6 @@ def compiler_variables() -> Mapping[str, str]:
         for name, value in sorted(os.environ.items())
         if name.startswith(_COMPILER_PREFIXES) and not {"/", os.sep} & set(value) and is_short_text(value)
     }
-
-
-def is_short_text(value: object) -> bool:
-    """Tell whether a value is text that can be written as UTF-8, of at most 1,000 characters."""
-    if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        return False
-    return value.isascii() or value == value.encode(errors="replace").decode()
 
 
 @contextmanager

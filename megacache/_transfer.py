@@ -8,13 +8,10 @@ from megacache._digest import Digest
 from megacache._inventory import Holding, Inventory
 from megacache._layout import EnvironmentPrefix
 from megacache._manifest import ChunkRef, unseal
-from megacache._parallel import Window, unordered
+from megacache._parallel import Done, unordered, within_window
 from megacache._results import Progress, ProgressCallback
 from megacache._store import Store
 from megacache.errors import IntegrityError, MegacacheError
-
-WINDOW = 256 << 20
-"""Bytes of chunks in flight at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +131,17 @@ class Transfer:
             if not order.chunks:
                 self._conclude(order)
         total = sum(ref.stored_size for _, ref in wanted)
-        for (prefix, ref), fault in self._transport(wanted):
-            if fault is None:
+        for done in self._transport(wanted):
+            prefix, ref = done.item
+            if done.fault is None:
                 self._sizes.append(ref.stored_size)
             self._progress(Progress(stage="copy", done=sum(self._sizes), total=total))
             for order in waiting[prefix, ref.digest]:
-                self._arrive(order, fault)
+                self._arrive(order, done.fault)
 
     def _transport(
         self, wanted: "Sequence[tuple[EnvironmentPrefix, ChunkRef]]"
-    ) -> "Iterator[tuple[tuple[EnvironmentPrefix, ChunkRef], MegacacheError | None]]":
-        window = Window(WINDOW)
-
+    ) -> "Iterator[Done[tuple[EnvironmentPrefix, ChunkRef], None]]":
         def copy(item: tuple[EnvironmentPrefix, ChunkRef]) -> None:
             prefix, ref = item
             key = prefix.chunk(ref.digest)
@@ -154,20 +150,13 @@ class Transfer:
                 raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=Digest.of(data))
             self._target.create(key, data)
 
-        arrivals = unordered(
+        return within_window(
             copy,
             wanted,
+            weight=lambda item: item[1].stored_size,
             deadline=self._source.deadline,
             doing=f"copying from {self._source.url} to {self._target.url}",
-            admit=lambda item: window.acquire(item[1].stored_size),
         )
-        try:
-            for done in arrivals:
-                window.release(done.item[1].stored_size)
-                yield done.item, done.fault
-        finally:
-            arrivals.close()
-            window.close()
 
     def _arrive(self, order: _Order, fault: MegacacheError | None) -> None:
         order.missing -= 1

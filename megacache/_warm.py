@@ -8,6 +8,7 @@ from megacache import _compiler
 from megacache._budget import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._bundle import Unpacked, parents_first, suspicion
 from megacache._catalog import Catalog, Listing
+from megacache._crash_guard import CrashGuard as Starts
 from megacache._delivery import Delivery, Order
 from megacache._environment import Environment
 from megacache._inventory import nearest_other
@@ -15,7 +16,6 @@ from megacache._manifest import FileRef, Manifest
 from megacache._restore import Restoration
 from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatus
 from megacache._session import Session
-from megacache._starts import Starts
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import TrustPolicy

@@ -22,11 +22,11 @@ import gcsfs  # noqa: F401
 import s3fs  # noqa: F401
 
 from megacache import _chunk, _compiler
+from megacache._crash_guard import CrashGuard
 from megacache._deadline import Deadline
 from megacache._inventory import Inventory
 from megacache._publish import Publication
 from megacache._session import Session
-from megacache._starts import Starts
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._transfer import Selected, Transfer
@@ -66,9 +66,9 @@ def warm(store: Address, *, folder: str) -> str:
     for name, answer in answers.items():
         setattr(_compiler, name, lambda *_, answer=answer: answer)
     _compiler.load = lambda *_: _compiler.Loaded()
-    starts = Starts(Path(folder).with_name("starts") / str(os.getpid()))
+    guard = CrashGuard(Path(folder).with_name("starts") / str(os.getpid()))
     warming = Warming(
-        open_store(store), environment(), Session(), Stopwatch(), lambda _: None, files=True, starts=starts
+        open_store(store), environment(), Session(), Stopwatch(), lambda _: None, files=True, starts=guard
     )
     result = warming.run()
     assert not result.warnings, result.warnings

@@ -14,7 +14,8 @@ import pytest
 import megacache
 from megacache import errors
 from megacache._cli import _app, ls
-from megacache._cli._app import COMMANDS, app, exit_code_of
+from megacache._cli._app import COMMANDS, app
+from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._output import age_text, size_text
 from tests.builders import artifact, bundle, environment, open_store, upload
 from tests.command import PROGRAM, in_child, on_terminal, run

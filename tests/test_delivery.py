@@ -8,7 +8,8 @@ import pytest
 
 from megacache._blob import parse_blob
 from megacache._chunk import Chunk
-from megacache._delivery import WINDOW, Delivery, Order, deliver
+from megacache._delivery import Delivery, Order, deliver
+from megacache._parallel import WINDOW
 from megacache._store import Store
 from megacache.errors import FormatError, IntegrityError, MegacacheError, MissingError
 from tests.builders import (

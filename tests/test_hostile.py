@@ -20,7 +20,7 @@ from megacache._blob import Artifact
 from megacache._bundle import suspicion
 from megacache._files import remove
 from megacache._manifest import ArtifactRef, FileRef, FilesPart
-from megacache._starts import Starts
+from megacache._markers import Markers
 from megacache.errors import UntrustedError
 from tests.builders import UNHURRIED, any_text, compiled_file, open_store, upload
 from tests.builders import bundle as made
@@ -192,7 +192,7 @@ def test_marker_that_is_no_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "zero.json").symlink_to("/dev/zero")
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "deep.json").write_bytes(b"[" * 100_000)
-    assert Starts(tmp_path).suspects() == {}
+    assert Markers(tmp_path).suspects() == {}
 
 
 # No type drives an import.

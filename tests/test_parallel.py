@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from megacache._deadline import Deadline
-from megacache._parallel import WORKERS, Window, call, unordered
+from megacache._parallel import WORKERS, Window, call, unordered, within_window
 from megacache.errors import DeadlineError, MegacacheError, SettingsError, UnavailableError
 from tests.builders import finish_workers
 
@@ -197,3 +197,22 @@ def test_window_bounds_what_is_in_flight() -> None:
             flying -= 10
         window.release(10)
     assert (peak, flying) == (30, 0)
+
+
+def test_what_the_caller_is_busy_with_is_in_flight() -> None:
+    """Nothing is begun that would not fit beside the item which the caller has been given."""
+    begun: list[int] = []
+    results = within_window(begun.append, range(5), weight=lambda _: 10, size=20, deadline=soon(), doing="working")
+    for number, _ in enumerate(results, start=1):
+        assert len(begun) <= number + 1
+    assert sorted(begun) == [0, 1, 2, 3, 4]
+
+
+def test_caller_who_stops_leaves_nobody_waiting() -> None:
+    """Workers that wait for the window end with the caller, and begin nothing more."""
+    begun: list[int] = []
+    results = within_window(begun.append, range(50), weight=lambda _: 1, size=1, deadline=soon(), doing="working")
+    next(results)
+    results.close()
+    finish_workers()
+    assert begun == [0]

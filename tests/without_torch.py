@@ -9,10 +9,10 @@ import pytest
 
 from megacache import _compiler
 from megacache._budget import WARM_MAX_BYTES
+from megacache._crash_guard import CrashGuard
 from megacache._deadline import Deadline
 from megacache._results import WarmResult
 from megacache._session import Session
-from megacache._starts import Starts
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import TrustPolicy
@@ -64,7 +64,7 @@ def warm(
     store: Store, place: Place, *, policy: TrustPolicy | None = None, max_bytes: int = WARM_MAX_BYTES
 ) -> WarmResult:
     """Make a warm start for the environment of the corpus."""
-    starts, clock = Starts(place.folder / "starts"), Stopwatch()
+    guard, clock = CrashGuard(place.folder / "starts"), Stopwatch()
     return Warming(
         store,
         HERE,
@@ -72,7 +72,7 @@ def warm(
         clock,
         lambda _: None,
         files=True,
-        starts=starts,
+        starts=guard,
         policy=policy,
         max_bytes=max_bytes,
     ).run()

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from megacache._cli._exit_codes import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of
 from megacache._cli._output import say
 from megacache._version import __version__
-from megacache.errors import MegacacheError, SettingsError, StoreError
+from megacache.errors import MegacacheError
 
 COMMANDS = {
     "ls": "ls",
@@ -35,10 +36,6 @@ COMMANDS = {
 }
 """Each command and its module, which is imported when the command is asked for; a module may hold several."""
 
-EXIT_NO = 1
-"""The answer is no: something is damaged, this machine would miss."""
-_BUG = 70
-_INTERRUPTED = 130
 _OTHER_NAMES = {
     "check": "verify",
     "copy": "cp",
@@ -61,11 +58,6 @@ _OTHER_NAMES = {
     "why": "explain",
 }
 """What people type who have other tools in mind."""
-_EXIT_CODES: tuple[tuple[type[MegacacheError], int], ...] = (
-    (SettingsError, 2),
-    (StoreError, 3),
-    (MegacacheError, 4),
-)
 
 
 class Commands(click.Group):
@@ -107,12 +99,7 @@ class Commands(click.Group):
             ctx.exit(exit_code_of(error))
         except (KeyboardInterrupt, click.Abort):
             say("interrupted")
-            ctx.exit(_INTERRUPTED)
-
-
-def exit_code_of(error: MegacacheError) -> int:
-    """Tell the exit code that stands for a fault."""
-    return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+            ctx.exit(EXIT_INTERRUPTED)
 
 
 @click.group(
@@ -150,4 +137,4 @@ def main() -> None:
         app(prog_name="megacache")
     except Exception:  # noqa: BLE001 - Python would exit with 1, which is an answer here
         traceback.print_exc()
-        sys.exit(_BUG)
+        sys.exit(EXIT_BUG)

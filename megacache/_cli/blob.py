@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from megacache._cli._app import exit_code_of
+from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._here import need_torch
 from megacache._cli._options import (
     chosen_url,
@@ -23,13 +23,13 @@ from megacache._cli._output import emit, progress_bar, say, size_text
 from megacache._cli._selection import Selection, stock_of, the_only
 from megacache._cli._views import View, counts_text, failed_view, place_view
 from megacache._deadline import Deadline
-from megacache._explanation import counted
 from megacache._export import Exported, export_blob
 from megacache._import import import_blob
 from megacache._results import PublishResult
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys
+from megacache._wording import counted
 from megacache.errors import BundleError, SettingsError
 
 

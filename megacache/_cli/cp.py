@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from megacache._cli._app import exit_code_of
+from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._options import (
     json_option,
     open_store,
@@ -18,10 +18,10 @@ from megacache._cli._options import (
 from megacache._cli._output import emit, progress_bar, say, size_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View, failed_view
-from megacache._explanation import counted
 from megacache._settings import default_url
 from megacache._store import Store
 from megacache._transfer import Selected, Transfer, Transferred, outlook
+from megacache._wording import counted
 from megacache.errors import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from megacache._cli._app import EXIT_NO
 from megacache._cli._child import child_command
+from megacache._cli._exit_codes import EXIT_NO
 from megacache._cli._here import need_torch
 from megacache._cli._options import chosen_url, json_option, optional_url, refuse_if_read_only
 from megacache._cli._output import emit, print_table, say

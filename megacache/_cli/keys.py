@@ -10,11 +10,11 @@ from megacache._cli._options import json_option, refuse_if_read_only, with_desti
 from megacache._cli._output import emit, progress_bar, say
 from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
 from megacache._envelope import open_envelope, pack_signatures
-from megacache._explanation import counted
 from megacache._inventory import Holding
 from megacache._results import Progress
 from megacache._settings import Settings
 from megacache._store import Store
+from megacache._wording import counted
 from megacache.errors import SettingsError
 
 

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 import click
 
+from megacache._cli._exit_codes import EXIT_TOO_FEW_HITS
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
 from megacache._cli._program import ProgramCommand, become, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache.integrations._launch import attended_environment
 from megacache.integrations._receipts import HitRate, collect
-
-_TOO_FEW_HITS = 5
 
 
 @click.command("run", cls=ProgramCommand)
@@ -63,10 +62,10 @@ def run_command(
 def _judged(found: HitRate, least: float) -> int:
     if found.rate is None:
         say("[bold red]hit rate:[/] no graph was looked up, {} was asked for", least)
-        return _TOO_FEW_HITS
+        return EXIT_TOO_FEW_HITS
     told = f"{found.rate:.3f}", found.hit, found.total, found.processes
     say("hit rate: {}: {} of {} lookups hit, in {} processes", *told)
     if found.rate >= least:
         return 0
     say("[bold red]error:[/] {} was asked for; `megacache.explain()` in the program says why it missed", least)
-    return _TOO_FEW_HITS
+    return EXIT_TOO_FEW_HITS

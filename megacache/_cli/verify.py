@@ -2,16 +2,16 @@
 
 import click
 
-from megacache._cli._app import EXIT_NO, exit_code_of
+from megacache._cli._exit_codes import EXIT_NO, exit_code_of
 from megacache._cli._options import json_option, with_destination, with_policy, with_selection, with_store
 from megacache._cli._output import emit, print_table, progress_bar, say, size_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View, place_view
-from megacache._explanation import counted
 from megacache._inventory import Holding
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache._verification import Verified, verify
+from megacache._wording import counted
 from megacache.errors import BundleError, MissingError, StoreError
 
 

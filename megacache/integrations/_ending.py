@@ -1,16 +1,14 @@
 """How this process ends: whether well, and a moment for what is left to do, also when it is told to terminate."""
 
-import atexit
-import concurrent.futures.thread  # noqa: F401 - its hook must be registered before ours
 import functools
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
+from megacache._shutdown import at_shutdown
 from megacache.integrations.site import megacache_on_compile
 
 _failed = threading.Event()
@@ -39,10 +37,7 @@ def on_ending(finish: Callable[[], None]) -> None:
     What never returns to Python, such as `os._exit` or `SIGKILL`, is not heard.
     """
     _notice_failures()
-    # What is registered here runs in reverse order, and before executors refuse work; multiprocessing's children run
-    # it, too.
-    with suppress(RuntimeError):  # the program is ending already
-        getattr(threading, "_register_atexit", atexit.register)(finish)
+    at_shutdown(finish)
     megacache_on_compile.handle_sigterm()
 
 

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from megacache import _compiler, _starts
+from megacache import _compiler, _crash_guard
 from megacache._api import publish, warm
 from megacache._results import PublishStatus
 from megacache._settings import AutostartSettings, Settings
@@ -37,7 +37,7 @@ def attend() -> "Attendant":
     if settings.log is not None:
         _speak(settings.log)
     if not Settings.read().disabled:
-        _starts.hear()  # before: what warms at a compilation's beginning has to be within what marks it
+        _crash_guard.install()  # before: what warms at a compilation's beginning has to be within what marks it
         _compiler.on_compilations(attendant.begins, attendant.ends)
         os.register_at_fork(after_in_child=attendant.after_fork)
         _ending.on_ending(attendant.finish)
@@ -98,7 +98,7 @@ class Attendant:
 
     def finish(self) -> None:
         """Publish what is left and wait for it so long, unless the program has failed, or is still compiling."""
-        _starts.disarm_all()
+        _crash_guard.disarm_all()
         if self._thread is None or _ending.failed():
             return
         if self._unpublished and not self._compiling and self._is_allowed() and self._settings.exit_timeout:

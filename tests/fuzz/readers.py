@@ -25,8 +25,8 @@ from megacache._files import CompiledFile
 from megacache._files_part import identify
 from megacache._graph_keys import Component, GraphKey, pack_keys, parse_keys
 from megacache._manifest import FilesPart, Manifest, parse_manifest, seal
+from megacache._markers import Markers
 from megacache._nearest import differences, nearest
-from megacache._starts import Starts
 from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError
 from tests.builders import AOT_KEY, AUTOTUNE_KEY, PGO_KEY, Graph, artifact, bundle, compiled_file, environment
@@ -151,7 +151,7 @@ def read_marker(data: bytes) -> None:
     """Read a marker of another process; it accuses only what a warm start could have put in place."""
     (TRAPS.folder / "starts").mkdir(exist_ok=True)
     (TRAPS.folder / "starts" / "x.json").write_bytes(data)
-    for suspect in Starts(TRAPS.folder / "starts").suspects().values():
+    for suspect in Markers(TRAPS.folder / "starts").suspects().values():
         assert all(is_known(kind, key) for kind, key in suspect.artifacts)
         assert all(is_inside(path) for _, path in suspect.files)
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _starts
+from megacache import _crash_guard
 from megacache._blob import Artifact, parse_blob
 from megacache._chunk import open_chunk
+from megacache._crash_guard import CrashGuard
 from megacache._manifest import unseal
-from megacache._starts import SUSPICION_SECONDS, Starts
+from megacache._markers import Markers
 from tests.builders import artifact, bundle
 from tests.damage import add_bundle, chunk_path, manifest_path
 from tests.processes import REPOSITORY, Processes, step
@@ -24,11 +25,11 @@ from tests.processes import REPOSITORY, Processes, step
 HOLDER = """
 import os, sys
 from pathlib import Path
-from megacache import _starts
+from megacache import _crash_guard
 from tests.builders import artifact, bundle
-starts = _starts._starts.setdefault(Path(sys.argv[1]), _starts.Starts(Path(sys.argv[1])))
-starts.add([bundle([artifact("a")]).manifest])
-starts.arm()
+guard = _crash_guard._guards.setdefault(Path(sys.argv[1]), _crash_guard.CrashGuard(Path(sys.argv[1])))
+guard.add([bundle([artifact("a")]).manifest])
+guard.arm()
 print("armed", flush=True)
 {then}
 """
@@ -67,10 +68,10 @@ def hold(folder: Path, then: str, *options: str) -> "subprocess.Popen[str]":
 def test_living_process_is_no_suspect(folder: Path) -> None:
     """While the process lives its bundles are fine; once it has crashed they are suspects, with all that they held."""
     popen = hold(folder, "input()")
-    assert Starts(folder).suspects() == {}
+    assert Markers(folder).suspects() == {}
     popen.send_signal(signal.SIGABRT)
     popen.communicate()
-    (suspect,) = Starts(folder).suspects().values()
+    (suspect,) = Markers(folder).suspects().values()
     assert (suspect.bundle, suspect.artifacts, suspect.files) == (ONE.bundle, (("inductor", "a"),), ())
 
 
@@ -79,7 +80,7 @@ def test_killed_process_accuses_nobody(folder: Path) -> None:
     popen = hold(folder, "input()")
     popen.kill()
     popen.communicate()
-    assert Starts(folder).suspects() == {}
+    assert Markers(folder).suspects() == {}
 
 
 def test_program_that_handles_its_faults_keeps_doing_so(folder: Path) -> None:
@@ -87,14 +88,14 @@ def test_program_that_handles_its_faults_keeps_doing_so(folder: Path) -> None:
     popen = hold(folder, "input()", "-X", "faulthandler")
     popen.kill()
     popen.communicate()
-    assert Starts(folder).suspects().keys() == {ONE.bundle}
+    assert Markers(folder).suspects().keys() == {ONE.bundle}
 
 
-@pytest.mark.parametrize("then", ["starts.disarm()", "starts.disarm(); os.abort()"])
+@pytest.mark.parametrize("then", ["guard.disarm()", "guard.disarm(); os.abort()"])
 def test_process_that_survived_leaves_nothing(folder: Path, then: str) -> None:
     """After the marker is down no death counts any more."""
     hold(folder, then).communicate()
-    assert Starts(folder).suspects() == {}
+    assert Markers(folder).suspects() == {}
     assert list(folder.iterdir()) == []
 
 
@@ -103,60 +104,38 @@ def test_child_does_not_keep_its_parents_marker(folder: Path) -> None:
     popen = hold(folder, "os.fork() and os.abort(); input()")
     assert popen.wait(60) == -signal.SIGABRT
     deadline = time.monotonic() + 30
-    while Starts(folder).suspects().keys() != {ONE.bundle}:  # the child may not have come to its first step yet
+    while Markers(folder).suspects().keys() != {ONE.bundle}:  # the child may not have come to its first step yet
         assert time.monotonic() < deadline
         time.sleep(0.01)
     popen.communicate("\n")
 
 
-def test_suspicion_ends(folder: Path) -> None:
-    """After an hour a bundle gets another chance, and the old marker is cleared away."""
-    popen = hold(folder, "input()")
-    popen.send_signal(signal.SIGABRT)
-    popen.communicate()
-    (path,) = folder.glob("*.json")
-    then = time.time() - SUSPICION_SECONDS - 1
-    os.utime(path, (then, then))
-    assert Starts(folder).suspects() == {}
-    assert list(folder.glob("*.json")) == []
-
-
 def test_marker_comes_down_some_time_after_a_compilation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compilation that ends starts the clock, another one that begins stops it."""
-    monkeypatch.setattr(_starts, "SURVIVAL_SECONDS", 0.05)
-    starts = Starts(folder)
-    starts.add([ONE])
+    monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.05)
+    guard = CrashGuard(folder)
+    guard.add([ONE])
     assert list(folder.glob("*.json")) == []
-    starts.arm()
-    starts.disarm_later()
-    starts.arm()
+    guard.arm()
+    guard.disarm_later()
+    guard.arm()
     time.sleep(0.2)
     assert len(list(folder.glob("*.json"))) == 1
-    starts.disarm_later()
+    guard.disarm_later()
     deadline = time.monotonic() + 30
     while list(folder.glob("*.json")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b'{"loads": 1}', b'{"blind": true, "loads": [{"bundle": "x"}]}', b"\xff"]
-)
-def test_marker_that_is_none_is_passed_over(folder: Path, content: bytes) -> None:
-    """What cannot be read accuses nobody."""
-    folder.mkdir()
-    (folder / "x.json").write_bytes(content)
-    assert Starts(folder).suspects() == {}
-
-
 def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     """Where no marker can lie the start goes on without one."""
     (tmp_path / "file").touch()
-    starts = Starts(tmp_path / "file" / "starts")
-    starts.add([ONE])
-    starts.arm()
-    starts.disarm()
-    assert starts.suspects() == {}
+    guard = CrashGuard(tmp_path / "file" / "starts")
+    guard.add([ONE])
+    guard.arm()
+    guard.disarm()
+    assert guard.suspects() == {}
 
 
 def poisoned(store: Path, number: int) -> str:
