@@ -114,7 +114,7 @@ def benchmark(session: nox.Session) -> None:
     """Measure warm starts of megacache, of the plain torch API and of every peer, in one run.
 
     It needs g++, `redis-server` (Debian: redis-server) and tar; what has no means to run is left out and named. Without
-    a GPU it takes three quarters of an hour on two cores; `-- --quick` shows in minutes that it works.
+    a GPU it takes about 35 minutes on two cores; `-- --quick` shows in minutes that it works.
     """
     install_wheel(session, "megacache[s3]", "numpy", MOTO, *PEERS, DRAWING)
     session.run("python", "-m", "examples.benchmark", *session.posargs)
