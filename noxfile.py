@@ -45,7 +45,7 @@ ATHERIS = "atheris==3.0.0"
 DRAWING = "matplotlib==3.11.2"
 FASTAPI = "fastapi==0.165.0"
 EXAMPLES = (FASTAPI, "uvicorn==0.54.0", "diffusers==0.42.1", "transformers==5.23.0", "pyyaml==6.0.3")
-TESTED_FILES = ("tests", "examples", "pyproject.toml", "README.md", "noxfile.py")
+TESTED_FILES = ("tests", "examples", ".github", "pyproject.toml", "README.md", "noxfile.py")
 
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.default_venv_backend = "venv"
@@ -114,7 +114,7 @@ def benchmark(session: nox.Session) -> None:
     """Measure warm starts of megacache, of the plain torch API and of every peer, in one run.
 
     It needs g++, `redis-server` (Debian: redis-server) and tar; what has no means to run is left out and named. Without
-    a GPU it takes three quarters of an hour on two cores; `-- --quick` shows in minutes that it works.
+    a GPU it takes about 35 minutes on two cores; `-- --quick` shows in minutes that it works.
     """
     install_wheel(session, "megacache[s3]", "numpy", MOTO, *PEERS, DRAWING)
     session.run("python", "-m", "examples.benchmark", *session.posargs)
