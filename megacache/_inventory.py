@@ -2,17 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from megacache._catalog import Catalog
 from megacache._digest import Digest
 from megacache._environment import Environment
 from megacache._layout import WITHDRAWING_MARKS, EnvironmentPrefix, Placed, environment_prefix, place
-from megacache._parallel import unordered
+from megacache._manifest import Manifest
+from megacache._parallel import Done, unordered
 from megacache._store import Entry, Store
 from megacache._trust import TrustPolicy
+from megacache._wording import counted
+from megacache.errors import BundleError, MissingError
 
 _ENVIRONMENTS_COMPARED = 4
+_MANIFESTS_TRIED = 8
 _DEPTH = 4
 """Folders and name of an object within its cache."""
 
@@ -39,6 +44,11 @@ class Holding:
             for bundle, size in self.manifests.items()
             if not self.marks.get(bundle, frozenset()) & WITHDRAWING_MARKS
         }
+
+    def lacking(self, manifest: Manifest) -> MissingError | None:
+        """Say that chunks of a bundle are gone, if any are."""
+        gone = {chunk.digest for chunk in manifest.chunks} - self.chunks.keys()
+        return MissingError(f"{counted(len(gone), 'chunk')} of it gone") if gone else None
 
     @property
     def size(self) -> int:
@@ -110,27 +120,34 @@ def nearest_other(
     own = environment_prefix(environment.device, environment.fingerprint)
     others = [one for one in Inventory.of(store).holdings if one.prefix != own and one.visible]
     ranked = sorted(others, key=lambda one: (one.prefix.device != own.device, one.prefix.path))
-    found = [other for _, other in _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)]
+    nearest = _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)
+    found = [done.value for done in nearest if done.value is not None]
     return min(found, key=lambda other: len(environment.mismatches(other)), default=None), len(others)
 
 
 def of_epoch(store: Store, inventory: Inventory) -> Inventory:
-    """Leave out the environments of other epochs than the one in the store's URL; one request for each environment."""
-    candidates = [one for one in inventory.holdings if one.manifests]
-    found = {one.prefix for one, environment in _environments(store, candidates) if environment.epoch == store.epoch}
+    """Leave out the environments of other epochs than the one in the store's URL; one request for each environment.
+
+    Raises `BundleError` for an environment of which no manifest tells it.
+    """
+    arrivals = _environments(store, [one for one in inventory.holdings if one.manifests])
+    found = {done.item.prefix for done in arrivals if done.result().epoch == store.epoch}
     return replace(inventory, holdings=tuple(one for one in inventory.holdings if one.prefix in found))
 
 
 def _environments(
     store: Store, holdings: Sequence[Holding], policy: TrustPolicy | None = None
-) -> Iterator[tuple[Holding, Environment]]:
-    """Read from one manifest of each holding what its environment is; those that cannot be read are left out."""
+) -> Iterator[Done[Holding, Environment]]:
+    """Read what the environment of each holding is."""
 
     def read(holding: Holding) -> Environment:
         catalog = Catalog(store, holding.prefix, policy, holding.signatures)
-        return catalog.read_one(*min((holding.visible or holding.manifests).items())).environment
+        for bundle, size in sorted(holding.manifests.items())[:_MANIFESTS_TRIED]:
+            with suppress(BundleError):
+                found = catalog.read_one(bundle, size).environment
+                if environment_prefix(found.device, found.fingerprint) == holding.prefix:
+                    return found
+        msg = f"no manifest under {holding.prefix.path} tells its environment"
+        raise BundleError(msg, hint="run `megacache verify`, without an epoch in the URL")
 
-    doing = "looking at other environments"
-    for done in unordered(read, holdings, deadline=store.deadline, doing=doing):
-        if done.value is not None:
-            yield done.item, done.value
+    return unordered(read, holdings, deadline=store.deadline, doing="looking at environments")

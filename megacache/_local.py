@@ -1,7 +1,10 @@
-"""Create files on a local or mounted disk whole, once, and durably."""
+"""Create files on a local or mounted disk whole, once, and durably; list them without overlooking a fault."""
 
 import errno
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from megacache._temporary import temporary_beside
@@ -25,6 +28,25 @@ def create_file(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         _publish(temporary, path)
     _sync_folder(path.parent)
+
+
+def list_files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Find all regular files below a folder, by their relative path, with their size; without the folder there is none.
+
+    Raises `OSError` for a folder that cannot be read, which fsspec takes for an empty one.
+    """
+    for place, _, names in os.walk(folder, onerror=_raise_unless_missing):
+        for name in names:
+            path = Path(place, name)
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode):
+                    yield path.relative_to(folder).as_posix(), found.st_size
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _make_folder(folder: Path) -> None:

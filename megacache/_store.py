@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from megacache._deadline import Deadline
 from megacache._faults import broke_off, faults, http_status, redacted
-from megacache._local import create_file
+from megacache._local import create_file, list_files
 from megacache._parallel import call
 from megacache._settings import split_epoch
 from megacache.errors import UnavailableError
@@ -120,12 +120,14 @@ class Store:
         """
         path = f"{self._root}/{folder}".rstrip("/")
         with faults(self.url, f"listing {folder or 'it'}"):
-            found = self._find(path)
-        return tuple(
-            Entry(key=info["name"].removeprefix(path).lstrip("/"), size=info["size"] or 0)
-            for info in found.values()
-            if info["type"] == "file"
-        )
+            if self._protocols & _LOCAL:
+                found = call(lambda: tuple(list_files(Path(path))), deadline=self.deadline, doing=f"listing {path}")
+                return tuple(Entry(key=key, size=size) for key, size in found)
+            return tuple(
+                Entry(key=info["name"].removeprefix(path).lstrip("/"), size=info["size"] or 0)
+                for info in self._find(path).values()
+                if info["type"] == "file"
+            )
 
     def read(self, key: str, *, size: int) -> bytes:
         """Read the first `size` bytes of an object, in one request; raise `MissingError` if it is not there."""
@@ -173,11 +175,14 @@ class Store:
             # With a prefix, s3fs does not ask again when the answer is empty.
             return self._ask("find", parent, prefix=f"{name}/", detail=True)  # type: ignore[no-any-return]
         try:
-            return self._ask("find", path, detail=True)  # type: ignore[no-any-return]
+            found: Mapping[str, Mapping[str, Any]] = self._ask("find", path, detail=True)
+            if not found:
+                self._ask("ls", path)  # raises what `find` takes for an empty folder
         except FileNotFoundError:
             if self._protocols & (_S3 | _GCS):
                 raise
             return {}
+        return found
 
     def _create(self, path: str, data: bytes) -> None:
         if self._protocols & _LOCAL:

@@ -347,9 +347,9 @@ def test_environments_are_removed(source: Store, chosen: list[str], left: list[s
         ([ONE.manifest.bundle, "--device", GPU.device], "holds no bundle"),
         ([ONE.manifest.bundle, "--all"], "--all contradicts"),
         (["--environment", ""], "does not name an environment"),
-        (["--environment", ONE.manifest.bundle], "no such environment"),
+        (["--environment", ONE.manifest.bundle], "holds no environment of"),
         (["--device", "", "--all"], "--all contradicts"),
-        (["--device", ""], "no such environment"),
+        (["--device", ""], "holds no environment of"),
     ],
 )
 def test_wrong_name_removes_nothing(source: Store, line: list[str], told: str) -> None:

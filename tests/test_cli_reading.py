@@ -55,7 +55,9 @@ def ls(store: Store, *options: str) -> Any:
 
 
 def forge(store: Store, one: Bundle, **changes: Any) -> None:
-    """Publish a manifest that says what no publisher would."""
+    """Publish a bundle whose manifest says what no publisher would."""
+    for chunk in one.chunks:
+        store.create(PLACE.chunk(chunk.ref.digest), chunk.stored)
     store.create(PLACE.manifest(one.manifest.bundle), seal(dataclasses.replace(one.manifest, **changes)))
 
 
@@ -227,6 +229,19 @@ def test_inspect_tells_the_right_bundle(store: Store) -> None:
     assert "holds 2 bundles; name one" in run("inspect", store.url, code=2).stderr
 
 
+def test_bundle_of_two_environments_is_chosen(store: Store) -> None:
+    """The same keys have the same id in each environment: which one is meant has to be said, and is told."""
+    one, other = bundle([artifact()]), bundle([artifact()], here=GPU)
+    assert one.manifest.bundle == other.manifest.bundle
+    upload(store, one, other)
+    assert f"{PLACE.path}; give --environment" in run("inspect", store.url, one.manifest.bundle, code=2).stderr
+    found = document("inspect", store.url, one.manifest.bundle, "--environment", HERE.fingerprint)
+    assert found["fingerprint"] == HERE.fingerprint
+    run("quarantine", store.url, one.manifest.bundle, "--device", GPU.device)
+    (marked,) = [view for view in ls(store)["environments"] if view["bundles"][0]["marks"]]
+    assert marked["fingerprint"] == GPU.fingerprint
+
+
 def test_inspect_of_a_damaged_manifest_exits_with_four(store: Store) -> None:
     """What cannot be read is a fault of what is stored."""
     store.create(PLACE.manifest("a" * 32), b"garbage")
@@ -341,6 +356,16 @@ def test_explain_opens_only_what_is_signed(store: Store, here: Path, tmp_path: P
     assert (found["bundles"], len(found["failed"])) == (0, 1)
     run("sign", store.url, "--key", key)
     assert document("explain", store.url, "--env", here, *trusted)["bundles"] == 1
+
+
+def test_bundle_without_its_chunks_is_of_no_use(store: Store, here: Path) -> None:
+    """A bundle of which chunks are gone is told by `ls`, and `explain` does not count on it, as a start would not."""
+    one = bundle([artifact()])
+    upload(store, one)
+    store.delete(PLACE.chunk(one.chunks[0].ref.digest))
+    assert ls(store)["environments"][0]["bundles"][0]["fault"] == "1 chunk of it gone"
+    found = document("explain", store.url, "--env", here, code=1)
+    assert (found["bundles"], found["failed"][0]["kind"]) == (0, "MissingError")
 
 
 def test_explain_of_nothing_says_so(store: Store, here: Path) -> None:

@@ -10,10 +10,11 @@ import sys
 import threading
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from megacache._local import create_file
+from megacache._local import create_file, list_files
 
 ROUNDS = 200
 
@@ -62,6 +63,31 @@ def check(folder: Path, writers: int) -> None:
         for number in rounds:
             assert folder.joinpath(f"round-{number}").read_bytes() == content(writer)
     assert [name for name in names(folder) if not name.startswith(("round-", "writer-"))] == []
+
+
+def test_files_are_listed_and_nothing_else(tmp_path: Path) -> None:
+    """Regular files below a folder have their path and size; folders, links and what is not there have none."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b" / "file")
+    assert list(list_files(tmp_path)) == [("a/b/file", 5)]
+    assert list(list_files(tmp_path / "nothing")) == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A fault in one folder, however deep, is raised: what is below it may be all that there is."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("b"):
+            raise OSError(code, os.strerror(code), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        list(list_files(tmp_path))
 
 
 def test_file_appears_with_its_folders(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from megacache._deadline import Deadline
 from megacache._store import Entry, Store
 from megacache.errors import AccessError, DeadlineError, MissingError, SettingsError, UnavailableError
-from tests.servers import Server
+from tests.builders import open_store
+from tests.servers import Server, free_port
 from tests.servers.moto import MotoServer
 
 KINDS = ("file", "memory", "dir", "moto", "unconditional", "radosgw", "gcs")
@@ -186,6 +187,20 @@ def test_dropped_connection_is_unavailable(faulty: MotoServer) -> None:
     faulty.fault("PUT .*reset", "reset")
     with pytest.raises(UnavailableError):
         store.create("one", b"1")
+
+
+def test_web_server_that_is_down_is_not_empty() -> None:
+    """Where the client would take a refused connection for an empty folder, the store says that it is unavailable."""
+    url = f"http://127.0.0.1:{free_port()}/cache"
+    with pytest.raises(UnavailableError):
+        Store.open(url, storage_options=None, deadline=Deadline.after(30)).list()
+
+
+def test_file_in_the_place_of_a_store_is_told(tmp_path: Path) -> None:
+    """A URL that is that of a file holds no cache, and is not taken for an empty one."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UnavailableError, match="Not a directory"):
+        open_store(str(tmp_path / "file")).list()
 
 
 def test_unknown_protocol_is_a_setting(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from click.testing import CliRunner
 from megacache._catalog import Catalog
 from megacache._cli._app import app
 from megacache._deadline import Deadline
+from megacache._manifest import seal
 from megacache._settings import split_epoch
 from megacache._store import Store
 from megacache.errors import SettingsError
-from tests.builders import artifact, bundle, environment, open_store, upload
+from tests.builders import artifact, bundle, environment, open_store, prefix_of, upload
 from tests.processes import Processes, step
 
 
@@ -101,6 +102,23 @@ def test_commands_see_the_epoch_of_the_url_alone(store: Store, tmp_path: Path) -
     assert listed(url) == {first, second}
     assert invoke("rm", f"{url}?epoch=2", "--all", "--yes")[0] == 0
     assert listed(url) == {first}
+
+
+def test_epoch_is_not_guessed(store: Store, tmp_path: Path) -> None:
+    """A manifest that lies in a foreign place tells no epoch; where none tells it, a command says so and stops."""
+    url = str(tmp_path / "store")
+    here = environment()
+    one, later = bundle([artifact("a")]), bundle([artifact("b")], here=here.of_epoch("2"))
+    upload(store, one)
+    store.create(prefix_of(here).manifest("0" * 32), b"garbage")
+    assert invoke("rm", f"{url}?epoch=2", "--all", "--yes")[0] == 0
+    store.create(prefix_of(here).manifest(later.manifest.bundle), seal(later.manifest))
+    store.delete(prefix_of(here).manifest(one.manifest.bundle))
+    before = store.list()
+    for command in ("verify", "rm --all --yes", "ls --no-here"):
+        code, told = invoke(*command.split(), f"{url}?epoch=2")
+        assert (code, "tells its environment" in told) == (4, True)
+    assert store.list() == before
 
 
 def test_new_epoch_disowns_what_was_published(processes: Processes, tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ class Selection:
             own = here().of_epoch(store.epoch).prefix
             chosen = tuple(one for one in chosen if one.prefix == own)
         if not chosen and self.narrows:
-            raise SettingsError(f"{store.url} holds no such environment", hint=self._hint(inventory, store.url))
+            asked = [repr(one) for one in (self.device, self.environment) if one is not None]
+            told = f"{store.url} holds no environment of {' and '.join(asked) or 'this machine'}"
+            raise SettingsError(told, hint=self._hint(inventory, store.url))
         return chosen
 
     def _hint(self, inventory: Inventory, url: str) -> str:
@@ -49,8 +51,13 @@ class Selection:
             return nothing_under(url)
         if self.mine:
             return "`megacache explain` says what differs"
-        known = [text for one in inventory.holdings for text in (one.prefix.device, one.prefix.fingerprint)]
-        near = difflib.get_close_matches(self.environment or self.device or "", known, n=1, cutoff=0.5)
+        if self.environment:
+            asked = self.environment.rpartition("/")[2]
+            known = [one.prefix.fingerprint[: len(asked)] for one in inventory.holdings]
+        else:
+            asked = slug(self.device or "")
+            known = [one.prefix.device for one in inventory.holdings]
+        near = difflib.get_close_matches(asked, known, n=1, cutoff=0.5)
         return f"did you mean {near[0]}?" if near else "`megacache ls` shows what there is"
 
 
@@ -104,8 +111,11 @@ def bundle_of(holdings: Sequence[Holding], name: str, url: str) -> tuple[Holding
     found = [(one, bundle) for one in holdings for bundle in sorted(one.manifests) if bundle.startswith(name.lower())]
     if len(found) == 1:
         return found[0]
-    if found:
+    if len({bundle for _, bundle in found}) > 1:
         raise SettingsError(f"{name} is the beginning of {len(found)} bundles", hint="give more of its id")
+    if found:
+        places = ", ".join(holding.prefix.path for holding, _ in found)
+        raise SettingsError(f"{found[0][1]} is in {len(found)} environments: {places}", hint="give --environment")
     known = [bundle for one in holdings for bundle in one.manifests]
     near = difflib.get_close_matches(name, [bundle[: max(len(name), 4)] for bundle in known], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "`megacache ls --bundles` shows what there is"

@@ -1,7 +1,7 @@
 """Bundles and environments in the types of JSON."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from megacache._catalog import Catalog
@@ -25,15 +25,21 @@ def failed_view(failed: Iterable[tuple[str, MegacacheError]]) -> list[View]:
     return [{"bundle": bundle, "kind": type(fault).__name__, "message": str(fault)} for bundle, fault in failed]
 
 
+def read_manifests(
+    catalog: Catalog, holding: Holding, bundles: Mapping[str, int]
+) -> Iterator[tuple[str, Manifest | None, MegacacheError | None]]:
+    """Read manifests, each with what is wrong with it, or with the chunks that it names."""
+    for done in catalog.read(bundles):
+        yield done.item, done.value, done.fault or (holding.lacking(done.value) if done.value else None)
+
+
 def environment_view(store: Store, holding: Holding) -> View:
     """Describe an environment, with all its bundles, the newest first; their manifests are read for it."""
     bundles: list[View] = []
-    for done in Catalog(store, holding.prefix).read(holding.manifests):
-        marks = sorted(holding.marks.get(done.item, ()))
-        if done.value is None:
-            bundles.append({"bundle": done.item, "marks": marks, "fault": str(done.fault)})
-        else:
-            bundles.append({**bundle_view(done.value), "marks": marks, "fault": None})
+    for bundle, manifest, fault in read_manifests(Catalog(store, holding.prefix), holding, holding.manifests):
+        described = {"bundle": bundle} if manifest is None else bundle_view(manifest)
+        marks = sorted(holding.marks.get(bundle, ()))
+        bundles.append({**described, "marks": marks, "fault": str(fault) if fault else None})
     bundles.sort(key=lambda one: (one.get("created", ""), one["bundle"]), reverse=True)
     return {
         **place_view(holding.prefix),
@@ -59,7 +65,7 @@ def bundle_view(manifest: Manifest) -> View:
     }
 
 
-def full_view(manifest: Manifest, signers: list[str]) -> View:
+def full_view(manifest: Manifest, signers: list[View]) -> View:
     """Describe a bundle down to each artifact, file and chunk."""
     return {
         **bundle_view(manifest),

@@ -11,7 +11,7 @@ from megacache._cli._here import Here, here_from
 from megacache._cli._options import json_option, with_policy, with_store
 from megacache._cli._output import emit, print_table, say
 from megacache._cli._selection import nothing_under, stock_of
-from megacache._cli._views import View, failed_view, place_view
+from megacache._cli._views import View, failed_view, place_view, read_manifests
 from megacache._environment import Mismatch
 from megacache._guard import mismatches
 from megacache._inventory import Holding, nearest_other
@@ -59,12 +59,12 @@ def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextI
 
 
 def _own_view(catalog: Catalog, found: Here, own: Holding) -> View:
-    done = list(catalog.read(own.visible))
-    manifests = [one.value for one in done if one.value is not None]
+    read = list(read_manifests(catalog, own, own.visible))
+    manifests = [manifest for _, manifest, fault in read if manifest is not None and fault is None]
     return {
         "bundles": len(manifests),
         "withdrawn": len(own.manifests) - len(own.visible),
-        "failed": failed_view((one.item, one.fault) for one in done if one.fault is not None),
+        "failed": failed_view((bundle, fault) for bundle, _, fault in read if fault is not None),
         "mismatches": [],
         "files_left_out": {one.bundle: _plain(facts) for one in manifests if (facts := _left_out(found, one))},
     }

@@ -3,9 +3,9 @@
 import click
 
 from megacache._catalog import Catalog
-from megacache._cli._options import json_option, with_store
+from megacache._cli._options import json_option, with_selection, with_store
 from megacache._cli._output import age_text, emit, print_table, size_text
-from megacache._cli._selection import bundle_of, only_bundle, stock_of
+from megacache._cli._selection import Selection, bundle_of, only_bundle, stock_of
 from megacache._cli._views import View, counts_text, full_view, labels_text, place_view
 from megacache._envelope import open_envelope
 from megacache._inventory import Holding
@@ -16,8 +16,9 @@ from megacache._store import Store
 @click.command("inspect")
 @with_store(timeout=60)
 @click.argument("bundle", metavar="[BUNDLE]", required=False)
+@with_selection
 @json_option
-def inspect_command(*, store: Store, bundle: str | None, as_json: bool) -> None:
+def inspect_command(*, store: Store, bundle: str | None, selection: Selection, as_json: bool) -> None:
     """Show what is in a bundle: environment, artifacts, files, parents, labels, signatures.
 
     BUNDLE is its id, or the beginning of it; it may be left out if there is only one. Only the manifest is read;
@@ -27,7 +28,7 @@ def inspect_command(*, store: Store, bundle: str | None, as_json: bool) -> None:
     Example:
       megacache inspect s3://bucket/flux/v1 3f9c2b7a
     """  # noqa: D301 - as click wants it
-    holdings = stock_of(store).holdings
+    holdings = selection.of(stock_of(store), store)
     holding, found = only_bundle(holdings, store.url) if bundle is None else bundle_of(holdings, bundle, store.url)
     sealed = Catalog(store, holding.prefix).read_sealed(found, holding.manifests[found])
     view = full_view(unseal(sealed), _signers(sealed, holding, found))
@@ -39,10 +40,14 @@ def inspect_command(*, store: Store, bundle: str | None, as_json: bool) -> None:
     _print_index(view)
 
 
-def _signers(sealed: bytes, holding: Holding, bundle: str) -> list[str]:
-    """Name the keys that are said to have signed; nothing is verified."""
-    inside = [f"{one.keyid} for {one.scope}" for one in open_envelope(sealed).signatures]
-    return inside + [f"key {tag}, added later" for signed, tag in holding.signatures if signed == bundle]
+def _signers(sealed: bytes, holding: Holding, bundle: str) -> list[View]:
+    """Name the keys that are said to have signed; nothing is verified. What was added later is known by its tag."""
+    inside: list[View] = [{"keyid": one.keyid, "scope": one.scope} for one in open_envelope(sealed).signatures]
+    return inside + [{"tag": tag} for signed, tag in holding.signatures if signed == bundle]
+
+
+def _signer_text(signer: View) -> str:
+    return f"{signer['tag']}, added later" if "tag" in signer else f"{signer['keyid']} for {signer['scope']}"
 
 
 def _summary(view: View, place: str) -> list[tuple[str, str]]:
@@ -57,7 +62,7 @@ def _summary(view: View, place: str) -> list[tuple[str, str]]:
         ("size", f"{size_text(view['bytes_stored'])} stored, {size_text(view['bytes_raw'])} raw"),
         ("parents", " ".join(view["parents"]) or "none"),
         ("labels", labels_text(view["labels"]) or "none"),
-        ("signatures", " ".join(view["signatures"]) or "none"),
+        ("signatures", "; ".join(map(_signer_text, view["signatures"])) or "none"),
         ("marks", " ".join(view["marks"]) or "none"),
     ]
     rows += [(f"fact {name}", value) for name, value in facts.items() if value]

@@ -3,9 +3,10 @@
 import click
 
 from megacache._catalog import Catalog
-from megacache._cli._options import json_option, refuse_if_read_only, with_store
+from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli._output import emit, say
-from megacache._cli._selection import bundle_of, stock_of
+from megacache._cli._selection import Selection, bundle_of, stock_of
+from megacache._cli._views import place_view
 from megacache._layout import QUARANTINED
 from megacache._store import Store
 
@@ -14,8 +15,9 @@ from megacache._store import Store
 @with_store(timeout=60)
 @click.argument("bundle", metavar="BUNDLE")
 @click.option("--lift", is_flag=True, help="Give it back to readers.")
+@with_selection
 @json_option
-def quarantine_command(*, store: Store, bundle: str, lift: bool, as_json: bool) -> None:
+def quarantine_command(*, store: Store, bundle: str, lift: bool, selection: Selection, as_json: bool) -> None:
     """Take a bundle out of service for every reader, at once and without removing it.
 
     BUNDLE is its id, or the beginning of it. Readers pass it by from their next start on; what it held is published
@@ -26,7 +28,7 @@ def quarantine_command(*, store: Store, bundle: str, lift: bool, as_json: bool) 
       megacache quarantine s3://bucket/flux/v1 3f9c2b7a
     """  # noqa: D301 - as click wants it
     refuse_if_read_only()
-    holding, found = bundle_of(stock_of(store).holdings, bundle, store.url)
+    holding, found = bundle_of(selection.of(stock_of(store), store), bundle, store.url)
     catalog = Catalog(store, holding.prefix)
     if lift:
         changed = QUARANTINED in holding.marks.get(found, ())
@@ -34,6 +36,10 @@ def quarantine_command(*, store: Store, bundle: str, lift: bool, as_json: bool) 
     else:
         changed = catalog.quarantine(found)
     if as_json:
-        emit({"url": store.url, "bundle": found, "quarantined": not lift, "changed": changed}, command="quarantine")
+        place = place_view(holding.prefix)
+        emit(
+            {"url": store.url, **place, "bundle": found, "quarantined": not lift, "changed": changed},
+            command="quarantine",
+        )
     else:
         say("bundle {} is {}", found, "back in service" if lift else "out of service")
