@@ -7,7 +7,7 @@ from typing import Any, Self
 import msgpack
 
 from megacache._msgpack import MAX_VALUES, check_extent
-from megacache.errors import FormatError
+from megacache.errors import FormatError, UnsupportedFormatError
 
 MAX_ITEMS = 1 << 16
 """Items of one array, unless less is asked for."""
@@ -15,6 +15,7 @@ _MAX_FIELDS = 4_096
 _MAX_NAME = 1_000
 _MAX_TEXT = 16_384
 _MAX_SHOWN = 60
+_MAX_VERSION = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,25 @@ class Node:
             raise self.wrong(f"a map of strings of at most {_MAX_NAME} characters")
         return {key: Node(value, f"{self.path}.{key}") for key, value in self.value.items()}
 
+    def check_major(self, major: int) -> None:
+        """Refuse a format, its major and minor version, that has another major one."""
+        found, _minor = (item.integer(most=_MAX_VERSION) for item in self.leading(2))
+        if found != major:
+            msg = f"major version {found}, this megacache reads {major}"
+            raise UnsupportedFormatError(msg, path=self.path, hint="upgrade megacache")
+
     def texts(self, *, most: int = _MAX_FIELDS) -> Mapping[str, str]:
         """Give a map of strings to strings."""
         return {key: field.text() for key, field in self.fields(most=most).items()}
+
+
+def pack_document(value: object, what: str) -> bytes:
+    """Write one msgpack value that `Node.unpack` will read; raise `FormatError` if msgpack has no form for it."""
+    try:
+        return pack(value)
+    except (ValueError, OverflowError) as error:
+        msg = f"cannot be written: {error}"
+        raise FormatError(msg, path=what) from error
 
 
 def pack(value: object) -> bytes:

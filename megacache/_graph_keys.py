@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from megacache._document import MAX_ITEMS, Node, pack
-from megacache.errors import FormatError, UnsupportedFormatError
+from megacache._document import MAX_ITEMS, Node, pack_document
+from megacache.errors import FormatError
 
 FORMAT = (1, 0)
 """Major and minor version, as a manifest has them."""
@@ -78,11 +78,7 @@ def pack_keys(keys: Iterable[GraphKey]) -> bytes:
         "settings": [dict(shared) for shared in settings],
         "graphs": graphs,
     }
-    try:
-        packed = pack(document)
-    except (ValueError, OverflowError) as error:
-        msg = f"cannot be written: {error}"
-        raise FormatError(msg, path="explain") from error
+    packed = pack_document(document, "explain")
     parse_keys(packed)
     return packed
 
@@ -93,7 +89,7 @@ def parse_keys(data: bytes) -> tuple[GraphKey, ...]:
         msg = f"{len(data)} bytes, at most {MAX_SIZE} are read"
         raise FormatError(msg, path="explain")
     node = Node.unpack(data, "explain")
-    _check_format(node.field("format"))
+    node.field("format").check_major(FORMAT[0])
     values = [_parse_value(item) for item in node.field("values").items(most=_MAX_VALUES)]
     settings = [_parse_components(item, values) for item in node.field("settings").items()]
     return tuple(_parse_graphs(node.field("graphs"), values, settings))
@@ -101,13 +97,6 @@ def parse_keys(data: bytes) -> tuple[GraphKey, ...]:
 
 def _pieces(text: str) -> Iterator[str]:
     yield from (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
-
-
-def _check_format(node: Node) -> None:
-    major, _minor = (item.integer(most=1 << 16) for item in node.leading(2))
-    if major != FORMAT[0]:
-        msg = f"major version {major}, this megacache reads {FORMAT[0]}"
-        raise UnsupportedFormatError(msg, path=node.path, hint="upgrade megacache")
 
 
 def _parse_value(node: Node) -> Component:

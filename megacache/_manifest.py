@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from megacache._digest import Digest
-from megacache._document import Node, pack
+from megacache._document import Node, pack_document
 from megacache._envelope import Envelope, Signature, open_envelope
 from megacache._environment import Environment
-from megacache.errors import FormatError, UnsupportedFormatError
+from megacache.errors import FormatError
 
 FORMAT = (1, 1)
 """Major and minor version. A reader refuses another major, and passes over fields of a later minor."""
@@ -97,11 +97,7 @@ class Manifest:
 
 def seal(manifest: Manifest, sign: Callable[[bytes], Signature] | None = None) -> bytes:
     """Write a manifest in an envelope, signed if asked for; raise `FormatError` if no reader would accept it."""
-    try:
-        payload = pack(_document(manifest))
-    except (ValueError, OverflowError) as error:
-        msg = f"cannot be written: {error}"
-        raise FormatError(msg, path="manifest") from error
+    payload = pack_document(_document(manifest), "manifest")
     if len(payload) > MAX_MANIFEST_SIZE // 2:  # the rest is left to signatures
         msg = f"{len(payload)} bytes, at most {MAX_MANIFEST_SIZE // 2} are written"
         raise FormatError(msg, path="manifest")
@@ -140,7 +136,7 @@ def _document(manifest: Manifest) -> Mapping[str, object]:
 
 
 def _parse(node: Node) -> Manifest:
-    _check_format(node.field("format"))
+    node.field("format").check_major(FORMAT[0])
     return Manifest(
         bundle=node.field("bundle").text(),
         created=node.field("created").text(),
@@ -154,13 +150,6 @@ def _parse(node: Node) -> Manifest:
         files=_parse_files(node.optional("files")),
         labels=node.field("labels").texts(most=_MAX_LABELS),
     )
-
-
-def _check_format(node: Node) -> None:
-    major, _minor = (item.integer(most=1 << 16) for item in node.leading(2))
-    if major != FORMAT[0]:
-        msg = f"major version {major}, this megacache reads {FORMAT[0]}"
-        raise UnsupportedFormatError(msg, path=node.path, hint="upgrade megacache")
 
 
 def _parse_artifact(items: Sequence[Node]) -> ArtifactRef:

@@ -20,6 +20,7 @@ from typing import Any, Self
 from megacache import _artifacts_part
 from megacache._files import is_portable
 from megacache._manifest import Manifest
+from megacache._temporary import temporary_beside
 
 SUSPICION_SECONDS = 3600.0
 """A bundle is left out for so long: what was no fault of its own costs no more than that."""
@@ -80,18 +81,16 @@ class Markers:
         Give the descriptor to write to why the process dies; with `blind`, nobody will.
         """
         path = self._folder / f"{uuid.uuid4().hex}.json"
-        temporary = path.with_suffix(".tmp")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._path = path
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            text = json.dumps({"blind": blind, "loads": [asdict(one) for one in loads]})
-            os.write(self._descriptor, f"{text}\n".encode())
-            temporary.replace(path)
+            with temporary_beside(path) as temporary:
+                self._path, self._descriptor = path, os.open(temporary, os.O_WRONLY)
+                os.fchmod(self._descriptor, 0o600)
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                text = json.dumps({"blind": blind, "loads": [asdict(one) for one in loads]})
+                os.write(self._descriptor, f"{text}\n".encode())
+                temporary.replace(path)
         except OSError:
-            with suppress(OSError):
-                temporary.unlink()
             self.take_down()
             raise
         return self._descriptor

@@ -74,13 +74,13 @@ class Store:
     ) -> None:
         self._fs = fs
         self._root = root.rstrip("/")
-        self._protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        self._protocols = frozenset(_protocols(fs))
         self.url = url
         """Fit to be shown."""
         self.deadline = deadline
         self.epoch = epoch
         """The generation that its URL asked for, by `?epoch=`; empty for the first."""
-        self.scope = scope or f"{fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]}://{self._root}"
+        self.scope = scope or f"{_protocols(fs)[0]}://{self._root}"
         """The place, named in one way, however its URL is written; signatures are for it."""
 
     @classmethod
@@ -215,10 +215,15 @@ class Store:
             raise self.deadline.missed(doing) from error
 
 
+def _protocols(fs: "AbstractFileSystem") -> tuple[str, ...]:
+    """Name the protocols that a filesystem speaks, the one that it is best known by first."""
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
 def _retry_in_one_place(fs: "AbstractFileSystem | None") -> None:
     """Leave trying again to botocore: s3fs does so around it, twice for a read, which makes 100 requests of one."""
     while fs is not None:
-        if set([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol) & _S3:
+        if _S3.intersection(_protocols(fs)):
             fs.retries = 1
         fs = getattr(fs, "fs", None)
 

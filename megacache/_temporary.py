@@ -31,6 +31,13 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that nobody sees half of it; one that has the name already is replaced."""
+    with temporary_beside(path) as temporary:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
+
 def _sweep(folder: Path, before: float) -> None:
     with suppress(OSError):
         for path in folder.iterdir():

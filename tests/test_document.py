@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacache._document import Node, pack
-from megacache.errors import FormatError
+from megacache._document import Node, pack, pack_document
+from megacache.errors import FormatError, UnsupportedFormatError
 from tests.builders import UNHURRIED, any_text
 
 values = st.recursive(
@@ -160,3 +160,16 @@ def test_deep_nesting_is_a_format_error() -> None:
         nested = [nested]
     with pytest.raises(FormatError, match="found list"):
         Node(nested, "deep").text()
+
+
+def test_another_major_version_is_refused() -> None:
+    """A minor version may be any, a major one only that which is read."""
+    node([1, 7]).check_major(1)
+    with pytest.raises(UnsupportedFormatError, match=r"^document: major version 2, this megacache reads 1; upgrade"):
+        node([2, 0]).check_major(1)
+
+
+def test_value_without_a_form_is_named() -> None:
+    """What msgpack cannot write is a fault of the document that holds it."""
+    with pytest.raises(FormatError, match=r"^manifest: cannot be written: "):
+        pack_document({"size": 1 << 64}, "manifest")

@@ -8,7 +8,7 @@ import pytest
 
 from megacache._files import restore
 from megacache._local import create_file
-from megacache._temporary import temporary_beside
+from megacache._temporary import temporary_beside, write_whole
 from tests.builders import compiled_file
 
 LEFT = [f".{'0a' * 16}.tmp", f".{'b' * 64}.zst.{'1c' * 16}.tmp"]
@@ -60,3 +60,19 @@ def test_folder_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.Monke
     create_file(tmp_path / "one", b"content")
     monkeypatch.setattr(Path, "iterdir", lambda _: pytest.fail("looked again"))
     create_file(tmp_path / "two", b"content")
+
+
+def test_file_is_replaced_or_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written takes the place of what was there; if it cannot be, that stays, and nothing beside it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    path = tmp_path / "file"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError):  # noqa: PT011 - whatever the disk says
+        write_whole(path, b"three")
+    assert path.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,5 @@
 """`megacache export` and `import`: PyTorch's plain blob, out and in."""
 
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from megacache._import import import_blob
 from megacache._results import PublishResult
 from megacache._settings import Settings
 from megacache._store import Store
+from megacache._temporary import write_whole
 from megacache._trust import Keys
 from megacache._wording import counted
 from megacache.errors import BundleError, SettingsError
@@ -137,15 +137,10 @@ def _import_view(result: PublishResult) -> View:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        write_whole(path, data)
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error}", hint="choose another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _parsed(labels: tuple[str, ...]) -> Mapping[str, str]:

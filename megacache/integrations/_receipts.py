@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache._api import receipt
+from megacache._temporary import write_whole
 
 _TOKEN = uuid.uuid4().hex
 _CACHES = ("inductor", "aot_autograd")
@@ -35,11 +36,8 @@ def leave(folder: str | None) -> None:
     """Put the receipt of this process into a folder, in place of an earlier one; what fails there is dropped."""
     if folder is None:
         return
-    target = Path(folder) / f"{os.getpid()}-{_TOKEN}.json"
-    temporary = target.with_suffix(".tmp")
     with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(receipt().to_json()))
-        temporary.replace(target)
+        write_whole(Path(folder) / f"{os.getpid()}-{_TOKEN}.json", json.dumps(receipt().to_json()).encode())
 
 
 def collect(folder: str) -> HitRate:
