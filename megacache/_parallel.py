@@ -7,8 +7,9 @@ the process alive; these threads are daemons, and a call that ran out of time le
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from megacache._deadline import Deadline
 from megacache.errors import BundleError, MegacacheError, UnavailableError
@@ -63,6 +64,28 @@ class Window:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+class DaemonExecutor(ThreadPoolExecutor):
+    """Runs each call in a thread of its own, for which nobody waits at exit.
+
+    asyncio resolves host names in its executor's threads. Those of the usual one are joined at exit, so that a name
+    server which does not answer would keep the process from ending.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Start the call."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - raised where the future is waited for
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="megacache-call", daemon=True).start()
+        return future
 
 
 def call(function: Callable[[], Value], *, deadline: Deadline, doing: str) -> Value:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from megacache._deadline import Deadline
 from megacache._faults import broke_off, faults, http_status, redacted
 from megacache._local import create_file, list_files
-from megacache._parallel import call
+from megacache._parallel import DaemonExecutor, call
 from megacache._settings import split_epoch
 from megacache.errors import UnavailableError
 
@@ -97,7 +97,7 @@ class Store:
             from fsspec.core import url_to_fs
 
             fs, root = url_to_fs(url, **_with_defaults(url, storage_options or {}))
-            _retry_in_one_place(fs)
+            _prepare(fs)
             return fs, root
 
         with faults(shown, "opening it", misuse=(ValueError, TypeError, AttributeError)):
@@ -220,11 +220,13 @@ def _protocols(fs: "AbstractFileSystem") -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _retry_in_one_place(fs: "AbstractFileSystem | None") -> None:
-    """Leave trying again to botocore: s3fs does so around it, twice for a read, which makes 100 requests of one."""
+def _prepare(fs: "AbstractFileSystem | None") -> None:
+    """Change what a client does by itself, and each client that it stands before."""
     while fs is not None:
         if _S3.intersection(_protocols(fs)):
-            fs.retries = 1
+            fs.retries = 1  # s3fs tries again around botocore, twice for a read, and makes 100 requests of one
+        if fs.async_impl and getattr(fs.loop, "_default_executor", None) is None:
+            fs.loop.set_default_executor(DaemonExecutor())
         fs = getattr(fs, "fs", None)
 
 

@@ -1,5 +1,7 @@
 """One suite of conformance for every kind of store."""
 
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from megacache._deadline import Deadline
 from megacache._store import Entry, Store
 from megacache.errors import AccessError, DeadlineError, MissingError, SettingsError, UnavailableError
 from tests.builders import open_store
+from tests.processes import REPOSITORY
 from tests.servers import Server, free_port
 from tests.servers.moto import MotoServer
 
@@ -194,6 +197,28 @@ def test_web_server_that_is_down_is_not_empty() -> None:
     url = f"http://127.0.0.1:{free_port()}/cache"
     with pytest.raises(UnavailableError):
         Store.open(url, storage_options=None, deadline=Deadline.after(30)).list()
+
+
+NO_RESOLVER = """
+import socket, time
+socket.getaddrinfo = lambda *_, **__: time.sleep(600)
+from megacache._deadline import Deadline
+from megacache._store import Store
+from megacache.errors import DeadlineError
+options = {"endpoint_url": "http://store.example:9000", "key": "key", "secret": "secret"}
+store = Store.open("s3://bucket/v1", storage_options=options, deadline=Deadline.after(2))
+try:
+    store.list()
+except DeadlineError:
+    print("late")
+"""
+
+
+def test_name_server_that_does_not_answer_keeps_nobody() -> None:
+    """A host name that is never resolved costs a call its deadline, and the process ends all the same."""
+    command = [sys.executable, "-c", NO_RESOLVER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=REPOSITORY, check=True)
+    assert done.stdout == "late\n", done.stderr
 
 
 def test_file_in_the_place_of_a_store_is_told(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache import Cache, MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
+from megacache._settings import split_epoch
 from megacache.compat._stock import Stock, free_space, is_filled, size_of, take_stock
 from megacache.compat._variables import MB, Variables, clearable, torch_folder
 from megacache.errors import SettingsError
@@ -129,7 +130,7 @@ def get_cache_info() -> dict[str, Any]:
     Raises:
         CacheError: PyTorch cannot be imported or asked.
     """
-    key = environment().fingerprint
+    key = _fingerprint()
     folder = torch_folder()
     enabled, stocks, _ = _look(key)
     info: dict[str, Any] = {
@@ -156,7 +157,7 @@ def list_available_caches() -> dict[str, Any]:
     Raises:
         CacheError: PyTorch cannot be imported or asked.
     """
-    key = environment().fingerprint
+    key = _fingerprint()
     enabled, stocks, error = _look()
     caches = [stock.described(key) for stock in stocks]
     found = {
@@ -180,13 +181,13 @@ def transfer(source: str, dest: str) -> OperationStatus:
 
 
 def save_vllm_compile_cache() -> None:
-    """Refuse: this was to run beside a vLLM server, and megacache sees only what its own process compiles.
+    """Refuse: this was to run beside a vLLM server, whose own processes publish where megacache is installed.
 
     Raises:
         CacheError: Always.
     """
     msg = "what vLLM compiles cannot be saved from another process"
-    raise MegacacheError(msg, hint="warm and publish in the process that compiles")
+    raise MegacacheError(msg, hint="set MEGACACHE_URL for the server, or start it with `megacache sidecar`")
 
 
 def get_b10_logger(name: str) -> logging.Logger:
@@ -199,6 +200,15 @@ def get_b10_logger(name: str) -> logging.Logger:
         logger.setLevel(logging.INFO)
         logger.propagate = False
     return logger
+
+
+def _fingerprint() -> str:
+    """Tell this environment's, in the epoch that the URL asks for."""
+    try:
+        _, epoch = split_epoch(Variables.read().url or "")
+    except MegacacheError:  # what asks the store reads the same variables, and reports it
+        epoch = ""
+    return environment().of_epoch(epoch).fingerprint
 
 
 def _enabled(variables: Variables) -> str:

@@ -71,10 +71,10 @@ def get_gpu_type() -> str:
 
 
 def _cache(cache_key: str) -> Cache:
-    base = _base()
+    base, mark, epoch = _base().partition("?epoch=")
     stripped = base.rstrip("/")
     root = base if stripped.endswith(":") else f"{stripped}/"
-    return Cache(f"{root}{cache_key.strip('/')}")
+    return Cache(f"{root}{cache_key.strip('/')}{mark}{epoch}")
 
 
 def _base() -> str:
