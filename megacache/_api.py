@@ -43,9 +43,8 @@ def warm(
 ) -> WarmResult:
     """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
-    The arguments are those of `Cache` and, with `timeout` in seconds and `max_bytes` of content, of `Cache.warm`, which
-    passes by what is more than 16 GiB unless told otherwise. Returns a result whatever happens, and
-    raises a `MegacacheError` only if `strict`.
+    The arguments are those of `Cache` and `Cache.warm`: `timeout` in seconds, `max_bytes` in bytes before compression.
+    Returns a result whatever happens; raises a `MegacacheError` only if `strict`.
     """
     cache = Cache(
         url,

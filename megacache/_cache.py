@@ -92,11 +92,11 @@ class Cache:
         it in the workers.
 
         Args:
-            timeout: Seconds that the store is given, from the moment at which PyTorch's compiler is imported. What
-                PyTorch takes to load is counted, but a load that has begun is not cut short.
-            max_bytes: How much content, before compression, is loaded at most; it comes to lie in PyTorch's cache
-                folder. The newest bundles that fit are loaded, each whole; a warning names the others. The default,
-                16 GiB, is far above what models need, and keeps a store that went wrong from filling disk and memory.
+            timeout: Seconds to wait for the store, counted from when PyTorch's compiler has been imported. Loading
+                counts, but a load that has begun is not cut short.
+            max_bytes: How much is loaded at most, in bytes before compression; it goes to PyTorch's cache folder. The
+                newest bundles that fit are loaded, each whole; a warning names the others. The default, 16 GiB, is far
+                above what models need, and keeps a store that went wrong from filling disk and memory.
 
         Returns:
             A `WarmResult`; in every case but `loaded` the process goes on as it would have without this call.

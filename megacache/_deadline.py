@@ -43,7 +43,7 @@ class Deadline:
         """Make the error to raise when time ran out."""
         return DeadlineError(
             f"not done within {self.seconds:g} s while {doing}",
-            hint="give a longer timeout, or look at the store",
+            hint="give a longer timeout, or check the store",
         )
 
     def check(self, doing: str) -> None:

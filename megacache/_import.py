@@ -42,7 +42,7 @@ def import_blob(
         artifacts = list(parse_blob(data))
     except (FormatError, IntegrityError) as error:
         raise SettingsError(
-            f"this is no blob of PyTorch's: {error}", hint="give what torch.compiler.save_cache_artifacts() returned"
+            f"this is not a blob of PyTorch's: {error}", hint="give what torch.compiler.save_cache_artifacts() returned"
         ) from error
     portable = {identify(one): one for one in artifacts if is_portable(one)}
     left_out = sorted({one.kind for one in artifacts if not is_portable(one)})

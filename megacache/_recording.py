@@ -33,9 +33,9 @@ class Found:
         )
 
     def bundles(self) -> Iterator["Found"]:
-        """Give what goes into each bundle: files of a registered root, which have a guard of their own, lie apart.
+        """Split into bundles: files of a registered root get one of their own, for they have a guard of their own.
 
-        So they are neither fetched by a process that has no use for them nor do they take others from it.
+        Processes that cannot use them then fetch none of them, and lose no other files because of them.
         """
         apart = {root.name for root in _roots.registered()}
         own = {ref: one for ref, one in self.files.items() if ref.root not in apart}

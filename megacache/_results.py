@@ -52,11 +52,11 @@ class Progress:
     """One step of a long call."""
 
     stage: str
-    """`download` or `upload`."""
+    """`download` or `upload`; commands also have `copy`, `verify`, `remove` and `sign`."""
     done: int
-    """Bytes so far: as stored for a download, raw for an upload."""
+    """Bytes so far, as stored, or raw for an upload; objects for `remove` and `sign`."""
     total: int
-    """Bytes in all."""
+    """The same when all is done."""
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -129,7 +129,7 @@ class PublishResult(_Result):
 
     status: PublishStatus
     bundle: str | None = None
-    """Id of the bundle that now holds what was new, or None; of the first, where files of another program lie apart."""
+    """Id of the bundle that now holds what was new, or None; of the first, if another program's have their own."""
     receipt: Receipt | None = None
     """What the warm starts of this process were worth, as of the call."""
 

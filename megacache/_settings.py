@@ -172,7 +172,7 @@ def _seconds(name: str, default: float) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < math.inf:
-        msg = f"{name}={value!r} is no number of seconds"
+        msg = f"{name}={value!r} is not a number of seconds"
         raise SettingsError(msg, hint="use a number such as 30")
     return seconds
 
@@ -187,14 +187,14 @@ def _count(name: str) -> int | None:
     value = os.environ.get(name, "").strip()
     if value.isdecimal() or not value:
         return int(value) if value else None
-    msg = f"{name}={value!r} is no number"
+    msg = f"{name}={value!r} is not a number"
     raise SettingsError(msg, hint="use a whole number")
 
 
 def _level(name: str) -> str | None:
     value = os.environ.get(name, "").strip().lower()
     if value and value not in _LEVELS:
-        msg = f"{name}={value!r} is no level"
+        msg = f"{name}={value!r} is not a level"
         raise SettingsError(msg, hint=f"use one of {', '.join(_LEVELS)}")
     return value or None
 

@@ -90,7 +90,7 @@ class IntegrityError(BundleError):
 
 
 class UntrustedError(BundleError):
-    """A bundle holds what could do harm: a kind or a key that no PyTorch writes."""
+    """A bundle lacks a required signature, lies where it was not signed for, or names what PyTorch never writes."""
 
 
 class CompilerError(MegacacheError):

@@ -264,7 +264,7 @@ def test_wrong_variable_starts_cold(start: Start, tmp_path: Path) -> None:
         )
     )
     assert code == 0
-    assert "this process starts cold: SettingsError: MEGACACHE_PUBLISH_AFTER='soon' is no number" in stderr
+    assert "this process starts cold: SettingsError: MEGACACHE_PUBLISH_AFTER='soon' is not a number" in stderr
 
 
 def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:

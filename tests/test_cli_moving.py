@@ -250,7 +250,7 @@ def test_export_leaves_out_what_is_damaged(target: Store, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "label", "told"),
     [
-        (b"no blob", "a=b", "no blob of PyTorch's"),
+        (b"no blob", "a=b", "not a blob of PyTorch's"),
         (build_blob([artifact(kind="precompile")]), "a=b", "no artifact that a reader would accept"),
         (build_blob([artifact()]), "a", "write NAME=VALUE"),
         (build_blob([artifact()]), "=b", "write NAME=VALUE"),
@@ -340,7 +340,7 @@ def test_environments_are_removed(source: Store, chosen: list[str], left: list[s
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ([], "nothing says what to remove"),
+        ([], "nothing was named"),
         ([""], "'' does not name a bundle"),
         (["zzzz"], "holds no bundle zzzz"),
         ([ONE.manifest.bundle, "zzzz"], "holds no bundle zzzz"),

@@ -14,7 +14,7 @@ PAST = Deadline(at=-1.0, seconds=2.5)
 
 @pytest.mark.parametrize("seconds", [0, -1, -math.inf, math.nan])
 def test_timeout_must_be_positive(seconds: float) -> None:
-    """A timeout that leaves no time, or is no number, is refused at once."""
+    """A timeout that leaves no time, or is not a number, is refused at once."""
     with pytest.raises(SettingsError, match="positive"):
         Deadline.after(seconds)
 

@@ -63,21 +63,21 @@ class Asking:
         """Wait for the answer; raise `CompilerError` if PyTorch is not installed or gives none."""
         if self._child is None:
             raise CompilerError(
-                "PyTorch is not installed here, which alone knows what fits this machine",
+                "PyTorch is not installed here, and only PyTorch knows what fits this machine",
                 hint="`megacache env --json > here.json` on the machine in question tells `explain --env here.json`",
             )
         try:
             told, failed = self._child.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired as error:
             self.give_up()
-            raise CompilerError(f"PyTorch did not tell its environment within {_SECONDS:g} s") from error
+            raise CompilerError(f"PyTorch did not report its environment within {_SECONDS:g} s") from error
         if self._child.returncode:
             said = failed.strip().rpartition("\n")[2].removeprefix("error: ")
-            raise CompilerError(f"PyTorch did not tell its environment: {said[-_TAIL:]}")
+            raise CompilerError(f"PyTorch did not report its environment: {said[-_TAIL:]}")
         try:
             return parsed(told)
         except SettingsError as error:
-            raise CompilerError("PyTorch printed something beside its environment") from error
+            raise CompilerError("PyTorch printed something besides its environment") from error
 
     def give_up(self) -> None:
         """End the other process."""
@@ -112,9 +112,9 @@ def parsed(text: str) -> Here:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise SettingsError(f"this is no environment: {error}", hint=_WANTED) from error
+        raise SettingsError(f"this is not an environment: {error}", hint=_WANTED) from error
     if not isinstance(document, dict) or document.get("command") != "env":
-        raise SettingsError("this is no environment", hint=_WANTED)
+        raise SettingsError("this is not an environment", hint=_WANTED)
     if document.get("format") != JSON_FORMAT:
         raise SettingsError(f"this environment is of format {document.get('format')!r:.20}", hint="upgrade megacache")
     environment = Environment(facts=_texts(document, "facts"), recorded=_texts(document, "recorded"))
@@ -124,5 +124,5 @@ def parsed(text: str) -> Here:
 def _texts(document: Mapping[str, Any], name: str) -> Mapping[str, str]:
     found = document.get(name)
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise SettingsError(f"this is no environment: {name} are not texts by name", hint=_WANTED)
+        raise SettingsError(f"this is not an environment: {name} must map names to strings", hint=_WANTED)
     return found

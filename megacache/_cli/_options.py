@@ -58,7 +58,7 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
         default=seconds,
         show_default=True,
         metavar="SECONDS",
-        help="Give up after so long.",
+        help="Give up after this many seconds.",
     )
 
 
@@ -72,7 +72,10 @@ def with_policy(command: Command) -> Command:
 
     for option in (
         click.option(
-            "--trust-threshold", type=click.IntRange(1), metavar="N", help="So many of them must have signed."
+            "--trust-threshold",
+            type=click.IntRange(1),
+            metavar="N",
+            help="How many of them must have signed.",
         ),
         click.option(
             "--trusted-keys",
@@ -93,7 +96,12 @@ def with_destination(command: Command) -> Command:
     def bound(*, store: Store, destination: str | None, **others: Any) -> None:
         command(store=store if destination is None else store.bound_for(chosen_url(destination)), **others)
 
-    named = click.option("--for", "destination", metavar="URL", help="Signatures for where this is to lie.")
+    named = click.option(
+        "--for",
+        "destination",
+        metavar="URL",
+        help="Signatures are for this URL, not where it lies now.",
+    )
     return named(bound)  # type: ignore[return-value]
 
 
@@ -146,7 +154,7 @@ def chosen_url(url: str | None) -> str:
     if url is not None and (misspelt := _MISSPELT.match(url)) and not Path(url).exists():
         slashes = "///" if misspelt["protocol"] == "file" else "//"
         meant = f"{misspelt['protocol']}:{slashes}{url[misspelt.end() :]}"
-        raise SettingsError(f"{redacted(url)} is no URL", hint=f"did you mean {redacted(meant)}?")
+        raise SettingsError(f"{redacted(url)} is not a URL", hint=f"did you mean {redacted(meant)}?")
     return Settings.read().url_or_default(url)
 
 

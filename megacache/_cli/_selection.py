@@ -71,7 +71,7 @@ def stock_of(store: Store, *, every_epoch: bool = False) -> Inventory:
         return of_epoch(store, inventory) if store.epoch and not every_epoch else inventory
     names = ", ".join(inventory.nested[:_NAMED])
     raise SettingsError(
-        f"{store.url} is no cache, but holds {len(inventory.nested)}: {names}",
+        f"{store.url} is not a cache, but holds {len(inventory.nested)}: {names}",
         hint=f"did you mean {split_epoch(store.url)[0]}/{inventory.nested[0]}?",
     )
 

@@ -67,7 +67,7 @@ def _check_request(bundles: tuple[str, ...], selection: Selection, *, everything
     if everything and named:
         raise SettingsError("--all contradicts what else is named", hint="leave one of them out")
     if not everything and not named:
-        raise SettingsError("nothing says what to remove", hint="name bundles, --environment, --device or --all")
+        raise SettingsError("nothing was named", hint="name bundles, --environment, --device or --all")
 
 
 def _wanted(chosen: tuple[Holding, ...], names: tuple[str, ...], url: str) -> list[tuple[Holding, list[str]]]:
@@ -80,8 +80,8 @@ def _wanted(chosen: tuple[Holding, ...], names: tuple[str, ...], url: str) -> li
 
 
 def _ask(plans: list[RemovalPlan], url: str) -> None:
-    if not sys.stdin.isatty():
-        raise SettingsError("nothing was removed, for there is nobody to ask", hint="give --yes")
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise SettingsError("nothing was removed: there is no terminal to ask on", hint="give --yes")
     bundles = counted(sum(len(plan.bundles) for plan in plans), "bundle")
     if not click.confirm(
         f"Remove {bundles}, {size_text(sum(plan.size for plan in plans))}, from {url} for good?", err=True

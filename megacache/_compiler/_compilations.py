@@ -1,7 +1,7 @@
-"""Hear when this process begins to compile, and when it has ended.
+"""Observe when this process begins to compile, and when it has ended.
 
-torch keeps callbacks for this, and drops them in `torch._dynamo.reset()`; so those of its functions are heard that run
-them, which do what they did.
+torch keeps callbacks for this, but drops them in `torch._dynamo.reset()`; so the functions that run the callbacks are
+wrapped, and each still does what it did.
 """
 
 import functools

@@ -46,13 +46,15 @@ def loading_warnings() -> list[str]:
         warnings = []
         if counters["stats"]["unique_graphs"]:
             warnings.append(
-                "this process has compiled before: graphs that are compiled already stay as they are; warm earlier"
+                "this process has compiled before, and graphs compiled already are not replaced: "
+                "call warm() before the first compilation"
             )
         if not torch._functorch.config.enable_autograd_cache:
             warnings.append("torch._functorch.config.enable_autograd_cache is off: only Inductor's graphs will hit")
         if getattr(torch._dynamo.config, "caching_precompile", False):
             warnings.append(
-                "torch._dynamo.config.caching_precompile is on: its artifacts are not carried, AOTAutograd's will miss"
+                "torch._dynamo.config.caching_precompile is on: "
+                "megacache does not carry its artifacts, and AOTAutograd's cache will miss"
             )
     return warnings
 

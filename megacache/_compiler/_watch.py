@@ -1,8 +1,8 @@
-"""Hear of each lookup of torch's caches, and of each run of the C++ compiler.
+"""Observe each lookup of torch's caches, and each run of the C++ compiler.
 
 Torch keeps no reason for a bypass: it logs it at a level that is off by default. The events of its trace hold it, and
-are made whether or not a trace is written; so they are heard, with the commands that torch runs, at two of its
-functions, which do what they did. That changes no setting, no logger and no output.
+are made whether or not a trace is written; so the function that takes them is wrapped, and the one that runs commands,
+and each still does what it did. That changes no setting, no logger and no output.
 """
 
 import functools

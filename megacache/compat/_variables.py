@@ -105,7 +105,7 @@ def _number(name: str, default: int) -> int:
     try:
         return default if value is None else int(value)
     except ValueError as error:
-        msg = f"{name}={value!r} is no number"
+        msg = f"{name}={value!r} is not a number"
         raise SettingsError(msg, hint="give a whole number") from error
 
 
