@@ -202,7 +202,7 @@ class Catalog:
 
     def _with_added(self, bundle: str, envelope: Envelope) -> Envelope:
         """Add the signatures that lie beside a manifest, of the keys that count."""
-        tags = self._policy.tags(self._store.scope) if self._policy else frozenset()
+        tags = self._policy.tags(self._store.scope, envelope.payload) if self._policy else frozenset()
         found = list(envelope.signatures)
         for (signed, tag), size in self._signatures.items():
             if signed == bundle and tag in tags and size <= MAX_SIGNATURE_SIZE:

@@ -66,9 +66,9 @@ class TrustPolicy:
             raise SettingsError(msg, hint="name at least one key, and a threshold from 1 to their number")
         return cls(keys=tuple(keys.values()), threshold=threshold)
 
-    def tags(self, scope: str) -> frozenset[str]:
-        """Give the tags under which signatures of the keys for a cache lie."""
-        return frozenset(tag_of(key.keyid, scope) for key in self.keys)
+    def tags(self, scope: str, payload: bytes) -> frozenset[str]:
+        """Give the tags under which signatures of a payload by the keys for a cache lie."""
+        return frozenset(tag_of(key.keyid, scope, payload) for key in self.keys)
 
     def check(self, envelope: Envelope, scope: str) -> None:
         """Raise `UntrustedError` unless enough of the keys have signed the payload for this cache."""

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from megacache._store import Store
 from megacache._trust import Keys, TrustPolicy
 from megacache.errors import BundleError, SettingsError, UntrustedError
 from tests.builders import Bundle, artifact, bundle, environment, open_store, prefix_of, upload
+from tests.command import document, run
 from tests.processes import Processes, step
 
 HERE = environment()
@@ -66,7 +68,8 @@ def sign_later(store: Store, one: Bundle, key: Path, scope: str | None = None) -
     """Put a signature beside a manifest."""
     sealed = store.read(PLACE.manifest(one.manifest.bundle), size=1 << 20)
     signature = _trust.sign(_trust.load_signer(key), open_envelope(sealed).payload, scope or store.scope)
-    store.create(PLACE.signature(one.manifest.bundle, signature.tag), pack_signatures([signature]))
+    tag = signature.tag(open_envelope(sealed).payload)
+    store.create(PLACE.signature(one.manifest.bundle, tag), pack_signatures([signature]))
 
 
 def read(store: Store, *trusted: Path, threshold: int = 1) -> Sequence[Manifest]:
@@ -164,9 +167,48 @@ def test_forged_signature_object_is_passed_over(store: Store, keys: list[Path]) 
     """Garbage at the place of a later signature neither helps nor harms."""
     one = bundle([artifact()])
     publish(store, one, keys[0])
-    tag = tag_of(_trust.read_public_key(public(keys[0])).keyid, store.scope)
-    store.create(PLACE.signature(one.manifest.bundle, tag), b"\xc1garbage")
+    store.create(signature_key(store, one, keys[0]), b"\xc1garbage")
     assert read(store, keys[0]) == [one.manifest]
+
+
+def signature_key(store: Store, one: Bundle, key: Path) -> str:
+    """Say where a later signature of a key belongs."""
+    payload = open_envelope(store.read(PLACE.manifest(one.manifest.bundle), size=1 << 20)).payload
+    tag = tag_of(_trust.read_public_key(public(key)).keyid, store.scope, payload)
+    return PLACE.signature(one.manifest.bundle, tag)
+
+
+def test_name_that_is_taken_is_no_signature(store: Store, keys: list[Path]) -> None:
+    """`sign` does not take what lies at a signature's name for one: it fails, says what to delete, and signs the rest.
+
+    Once that is deleted it signs.
+    """
+    one, other = bundle([artifact()]), bundle([artifact("other")])
+    publish(store, one)
+    publish(store, other)
+    key = signature_key(store, one, keys[0])
+    store.create(key, b"\xc1garbage")
+    found = document("sign", store.url, "--key", keys[0], code=4)
+    assert found["signed"] == [other.manifest.bundle]
+    assert [(one["bundle"], one["kind"]) for one in found["failed"]] == [(one.manifest.bundle, "UntrustedError")]
+    told = run("sign", store.url, "--key", keys[0], code=4).stderr
+    assert f"delete it from {store.url}" in told
+    assert "1 had this signature" in told
+    store.delete(key)
+    assert document("sign", store.url, "--key", keys[0])["signed"] == [one.manifest.bundle]
+    assert len(read(store, keys[0])) == 2
+
+
+def test_bundle_that_was_published_anew_is_signed_anew(store: Store, keys: list[Path]) -> None:
+    """A signature of what lay under the same name before does not keep a right one from being added."""
+    one = bundle([artifact()])
+    publish(store, one)
+    sign_later(store, one, keys[0])
+    store.delete(PLACE.manifest(one.manifest.bundle))
+    again = replace(one, manifest=replace(one.manifest, labels={"run": "2"}))
+    publish(store, again)
+    assert document("sign", store.url, "--key", keys[0])["signed"] == [one.manifest.bundle]
+    assert read(store, keys[0]) == [again.manifest]
 
 
 @pytest.mark.parametrize("details", [b"[1]", b'"a"', b"\xff", b"[" * 100_000, b'{"keyid": {}}'])
