@@ -47,6 +47,27 @@ class Keys:
         key = self.sign_with or settings.signing_key
         return load_signer(key) if key else None
 
+    def signing(self, settings: Settings) -> "Signing":
+        """Load what a writer needs, for which a key service may have to be asked."""
+        signer = self.signer(settings)
+        return Signing(
+            signer=signer,
+            policy=self.publishers_policy(settings, signer),
+            objection=_objection(self.policy(settings), signer),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """How a writer signs, and what it relies on."""
+
+    signer: Any = None
+    """None if nothing is signed."""
+    policy: "TrustPolicy | None" = None
+    """By which it tells what covers its own."""
+    objection: str = ""
+    """Why nobody who trusts the same keys would load what it publishes; empty if they would."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustPolicy:
@@ -69,6 +90,10 @@ class TrustPolicy:
     def tags(self, scope: str, payload: bytes) -> frozenset[str]:
         """Give the tags under which signatures of a payload by the keys for a cache lie."""
         return frozenset(tag_of(key.keyid, scope, payload) for key in self.keys)
+
+    def counts(self, signer: Any) -> bool:
+        """Tell whether what a signer signs counts."""
+        return any(key.keyid == signer.public_key.keyid for key in self.keys)
 
     def check(self, envelope: Envelope, scope: str) -> None:
         """Raise `UntrustedError` unless enough of the keys have signed the payload for this cache."""
@@ -156,6 +181,16 @@ def generate_key(path: Path) -> str:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
         return str(signer.public_key.keyid)
+
+
+def _objection(policy: TrustPolicy | None, signer: Any) -> str:
+    if policy is None or (signer is not None and policy.counts(signer)):
+        return ""
+    fault = "no key signs it" if signer is None else "the signing key is not one of the trusted keys"
+    return (
+        f"nobody who trusts these keys would load what is published: {fault}; set MEGACACHE_SIGNING_KEY, "
+        "or unset MEGACACHE_TRUSTED_KEYS where you publish what is signed later"
+    )
 
 
 def _library() -> Any:

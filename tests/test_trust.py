@@ -377,6 +377,19 @@ def test_process_signs_what_it_publishes(processes: Processes, keys: list[Path],
     assert "none of the trusted keys has signed it" in warmed["warnings"][0]
 
 
+def test_key_that_hangs_does_not_outlast_the_deadline(processes: Processes, tmp_path: Path) -> None:
+    """A key that takes for ever to load is waited for as long as the call allows, and not at all in the caller."""
+    os.mkfifo(key := tmp_path / "key.pem")
+    options: dict[str, object] = {"url": str(tmp_path / "store"), "sign_with": str(key)}
+    _, behind, result = processes.run(
+        step("run", model="doubling"),
+        step("publish_and_go_on", timeout=20, **options),
+        step("publish", timeout=2, **options),
+    )
+    assert behind == {"running": True}
+    assert (result["status"], result["error"]) == ("unavailable", "DeadlineError")
+
+
 def test_command_line_makes_signs_and_verifies(store: Store, tmp_path: Path) -> None:
     """A key is made, what is published is signed once, and verified; before that, and with other keys, it is not."""
     upload(store, bundle([artifact()]))

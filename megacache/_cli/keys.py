@@ -15,6 +15,7 @@ from megacache._cli._selection import Selection, bundle_of, nothing_under, stock
 from megacache._cli._views import failed_view
 from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, pack_signatures, parse_signatures
 from megacache._inventory import Holding
+from megacache._parallel import call
 from megacache._results import Progress
 from megacache._settings import Settings
 from megacache._store import Store
@@ -65,7 +66,7 @@ def sign_command(
     key = key or Settings.read().signing_key
     if key is None:
         raise SettingsError("no key is named", hint="give --key, or set MEGACACHE_SIGNING_KEY")
-    signer = _trust.load_signer(key)
+    signer = call(lambda: _trust.load_signer(key), deadline=store.deadline, doing="loading the signing key")
     chosen = selection.of(stock_of(store), store)
     wanted = [bundle_of(chosen, name, store.url) for name in bundles]
     wanted = wanted or [(holding, bundle) for holding in chosen for bundle in sorted(holding.visible)]
@@ -100,9 +101,9 @@ def _tell(
 
 def _add(store: Store, holding: Holding, bundle: str, signer: Any) -> bool:
     """Put a signature beside a manifest; False if this key has signed it before."""
-    sealed = Catalog(store, holding.prefix).read_sealed(bundle, holding.manifests[bundle])
-    envelope = open_envelope(sealed)
-    signature = _trust.sign(signer, envelope.payload, store.scope)
+    catalog = Catalog(store, holding.prefix)
+    envelope = open_envelope(catalog.read_sealed(bundle, holding.manifests[bundle]))
+    signature = catalog.sign(signer, envelope.payload)
     key = holding.prefix.signature(bundle, signature.tag(envelope.payload))
     if store.create(key, pack_signatures([signature])):
         return True
