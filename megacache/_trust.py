@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from megacache._envelope import Envelope, Signature, signed_type, tag_of
 from megacache._settings import Settings
+from megacache._wording import shown
 from megacache.errors import SettingsError, UntrustedError
 
 KeySource = str | os.PathLike[str]
@@ -82,8 +84,10 @@ class TrustPolicy:
     def read(cls, sources: Iterable[KeySource], threshold: int = 1) -> "TrustPolicy":
         """Read public keys; raise `SettingsError` for a key that is none, and for a policy that cannot be met."""
         keys = {key.keyid: key for key in map(read_public_key, sources)}
-        if not 1 <= threshold <= len(keys):
-            msg = f"{threshold} of {len(keys)} trusted keys must sign"
+        with _translated("reading the trusted keys"):
+            count = len(set(map(_public_value, keys.values())))
+        if not 1 <= threshold <= count:
+            msg = f"{threshold} of {count} trusted keys must sign"
             raise SettingsError(msg, hint="name at least one key, and a threshold from 1 to their number")
         return cls(keys=tuple(keys.values()), threshold=threshold)
 
@@ -97,12 +101,19 @@ class TrustPolicy:
 
     def check(self, envelope: Envelope, scope: str) -> None:
         """Raise `UntrustedError` unless enough of the keys have signed the payload for this cache."""
-        valid = {
-            key.keyid for key in self.keys if any(_is_valid(key, one, envelope, scope) for one in envelope.signatures)
-        }
+        valid: set[bytes] = set()
+        untold: list[str] = []
+        for key, signature in product(self.keys, envelope.signatures):
+            if signature.keyid == key.keyid and signature.scope == scope:
+                try:
+                    if _is_valid(key, signature, envelope.payload):
+                        valid.add(_public_value(key))
+                except _UnknownError as error:
+                    untold.append(shown(str(error)))
         if len(valid) < self.threshold:
             msg = f"{len(valid)} valid signatures for {scope}, of {self.threshold} that are needed"
-            raise UntrustedError(msg, hint=_why(envelope, {key.keyid for key in self.keys}, scope))
+            hint = f"could not be verified: {untold[0]}" if untold else ""
+            raise UntrustedError(msg, hint=hint or _why(envelope, {key.keyid for key in self.keys}, scope))
 
 
 def read_public_key(source: KeySource) -> Any:
@@ -205,18 +216,34 @@ def _library() -> Any:
     return signer
 
 
-def _is_valid(key: Any, signature: Signature, envelope: Envelope, scope: str) -> bool:
-    if signature.keyid != key.keyid or signature.scope != scope:
-        return False
+class _UnknownError(Exception):
+    """A signature may be right or wrong: what is needed to tell is not there."""
+
+
+def _is_valid(key: Any, signature: Signature, payload: bytes) -> bool:
     from securesystemslib.dsse import Envelope as Dsse
+    from securesystemslib.exceptions import VerificationError
 
     try:
         fields = json.loads(signature.details) if signature.details else {}
         made = _library().Signature(signature.keyid, signature.sig.hex(), fields)
-        key.verify_signature(made, Dsse(envelope.payload, signed_type(scope), {}).pae())
+        key.verify_signature(made, Dsse(payload, signed_type(signature.scope), {}).pae())
+    except VerificationError as error:
+        cause = error.__cause__
+        raise _UnknownError(f"{error}: {type(cause).__name__}: {cause}" if cause else str(error)) from error
     except Exception:  # noqa: BLE001 - whatever a signature makes the library raise, it is not valid
         return False
     return True
+
+
+def _public_value(key: Any) -> bytes:
+    """Give what makes a key the same as another, whatever it is called and however it is written."""
+    if not hasattr(key, "_crypto_key"):
+        return json.dumps([key.keytype, key.keyval], sort_keys=True).encode()
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    value: bytes = key._crypto_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return value
 
 
 def _why(envelope: Envelope, trusted: set[str], scope: str) -> str:
@@ -224,7 +251,7 @@ def _why(envelope: Envelope, trusted: set[str], scope: str) -> str:
     if not known:
         return "none of the trusted keys has signed it: publish with one, or run `megacache sign`"
     if all(signature.scope != scope for signature in known):
-        return f"it is signed for {known[0].scope[:200]}, and may have been copied from there: run `megacache sign`"
+        return f"it is signed for {shown(known[0].scope)}, and may have been copied from there: run `megacache sign`"
     return "find out who changed it"
 
 
