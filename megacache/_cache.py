@@ -16,6 +16,7 @@ from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
 from megacache._faults import redacted
 from megacache._labels import checked_labels
+from megacache._parallel import call
 from megacache._publish import Publication
 from megacache._receipt import Receipt
 from megacache._recording import take
@@ -222,7 +223,6 @@ class Cache:
                 return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
             known = session(url, self._storage_options)
             recorded = take(known, deadline, files=self._files)
-        signer = self._keys.signer(settings)
         publication = Publication(
             recorded,
             known,
@@ -231,8 +231,9 @@ class Cache:
             url=redacted(url),
             labels=checked_labels(labels),
             max_bytes=self._max_publish_bytes,
-            policy=self._keys.publishers_policy(settings, signer),
-            signer=signer,
+            signing=lambda: call(
+                lambda: self._keys.signing(settings), deadline=deadline, doing="loading the signing key"
+            ),
         )
         return _Taken(url=url, session=known, publication=publication, deadline=deadline)
 

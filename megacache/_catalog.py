@@ -9,7 +9,7 @@ from typing import Any, Self
 from megacache import _trust
 from megacache._chunk import Payload, open_chunk, pack_chunk
 from megacache._delivery import Delivery, Order, deliver
-from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, parse_signatures
+from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, Signature, open_envelope, parse_signatures
 from megacache._environment import Environment
 from megacache._layout import (
     QUARANTINED,
@@ -20,7 +20,7 @@ from megacache._layout import (
     split_listing,
 )
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, parse_manifest, seal
-from megacache._parallel import Done, unordered, within_window
+from megacache._parallel import Done, call, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, FormatError, MissingError, UntrustedError
@@ -146,8 +146,13 @@ class Catalog:
 
     def announce(self, manifest: Manifest, signer: Any = None) -> bool:
         """Write the manifest, which makes its bundle exist; return False if the bundle exists already."""
-        sign = None if signer is None else (lambda payload: _trust.sign(signer, payload, self._store.scope))
+        sign = None if signer is None else (lambda payload: self.sign(signer, payload))
         return self.announce_sealed(manifest.bundle, seal(manifest, sign))
+
+    def sign(self, signer: Any, payload: bytes) -> Signature:
+        """Sign a payload for this place; raise `DeadlineError` if the signer, or its key service, takes too long."""
+        scope, deadline = self._store.scope, self._store.deadline
+        return call(lambda: _trust.sign(signer, payload, scope), deadline=deadline, doing="signing")
 
     def announce_sealed(self, bundle: str, sealed: bytes) -> bool:
         """Write a manifest in the envelope it came in."""
@@ -202,7 +207,7 @@ class Catalog:
 
     def _with_added(self, bundle: str, envelope: Envelope) -> Envelope:
         """Add the signatures that lie beside a manifest, of the keys that count."""
-        tags = self._policy.tags(self._store.scope) if self._policy else frozenset()
+        tags = self._policy.tags(self._store.scope, envelope.payload) if self._policy else frozenset()
         found = list(envelope.signatures)
         for (signed, tag), size in self._signatures.items():
             if signed == bundle and tag in tags and size <= MAX_SIGNATURE_SIZE:

@@ -31,9 +31,13 @@ class Node:
         try:
             check_extent(data, values=values)
             found = msgpack.unpackb(
-                data, strict_map_key=True, object_pairs_hook=_refuse_repetition, ext_hook=_refuse_extension
+                data,
+                strict_map_key=True,
+                object_pairs_hook=_refuse_repetition,
+                list_hook=_refuse_timestamps,
+                ext_hook=_refuse_extension,
             )
-            return cls(found, what)
+            return cls(*_refuse_timestamps([found]), what)
         except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
             msg = f"not msgpack: {error}"
             raise FormatError(msg, path=what) from error
@@ -133,7 +137,15 @@ def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a field stands twice in one map")
+    _refuse_timestamps(list(found.values()))
     return found
+
+
+def _refuse_timestamps(values: list[Any]) -> list[Any]:
+    """Refuse the one extension type that msgpack reads by itself."""
+    if msgpack.Timestamp in map(type, values):
+        raise ValueError("extension type -1, a timestamp")
+    return values
 
 
 def _refuse_extension(code: int, data: bytes) -> object:

@@ -36,10 +36,9 @@ class Signature:
     details: bytes = b""
     """What a signer adds that is no plain signature, such as Sigstore's bundle, as JSON."""
 
-    @property
-    def tag(self) -> str:
-        """Name the key and the cache in the names of objects: 16 hex digits."""
-        return tag_of(self.keyid, self.scope)
+    def tag(self, payload: bytes) -> str:
+        """Name the key, the cache and what was signed in the names of objects: 16 hex digits."""
+        return tag_of(self.keyid, self.scope, payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +81,12 @@ def parse_signatures(data: bytes) -> tuple[Signature, ...]:
     return tuple(map(_parse, Node.unpack(data, "signatures", values=_MAX_VALUES).items(most=MAX_SIGNATURES)))
 
 
-def tag_of(keyid: str, scope: str) -> str:
-    """Name a key, and the cache that it signs for, in the names of objects: a copy elsewhere is in nobody's way."""
-    return Digest.of(f"{keyid}\n{scope}".encode(errors="replace")).hex[:16]
+def tag_of(keyid: str, scope: str, payload: bytes) -> str:
+    """Name a key, the cache that it signs for and what it signs in the names of objects.
+
+    A signature for another cache, or for a manifest that was there before, is so in nobody's way.
+    """
+    return Digest.of(f"{keyid}\n{scope}\n{Digest.of(payload)}".encode(errors="replace")).hex[:16]
 
 
 def _document(signature: Signature) -> dict[str, object]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from megacache._digest import Digest
+from megacache._wording import shown
 
 FACTS: Mapping[str, str] = {
     "format": "major version of megacache's format",
@@ -37,7 +38,8 @@ class Mismatch:
     """Its value in the other one."""
 
     def __str__(self) -> str:
-        return f"{self.fact} is {self.here or 'unset'} here, {self.there or 'unset'} there"
+        here, there = shown(self.here) or "unset", shown(self.there) or "unset"
+        return f"{shown(self.fact)} is {here} here, {there} there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

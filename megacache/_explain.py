@@ -18,11 +18,11 @@ from megacache._explanation import Difference, ExplainStatus, Explanation, Graph
 from megacache._graph_keys import GraphKey, parse_keys
 from megacache._inventory import nearest_other
 from megacache._manifest import Manifest
-from megacache._nearest import differences, nearest, shown
+from megacache._nearest import differences, nearest
 from megacache._session import Session, session
 from megacache._store import Store
 from megacache._trust import TrustPolicy
-from megacache._wording import counted
+from megacache._wording import counted, shown
 from megacache.errors import BundleError, MegacacheError
 
 Names = frozenset[tuple[str, str]]

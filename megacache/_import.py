@@ -10,6 +10,7 @@ from megacache._blob import parse_blob
 from megacache._deadline import Deadline
 from megacache._faults import redacted
 from megacache._labels import checked_labels
+from megacache._parallel import call
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._reports import quiet
@@ -56,7 +57,6 @@ def import_blob(
         environment=_compiler.current_environment(),
         warnings=(f"artifacts that no reader would accept were left out: {', '.join(left_out)}",) if left_out else (),
     )
-    signer = Keys().signer(settings)
     publication = Publication(
         recorded,
         Session(),
@@ -64,8 +64,7 @@ def import_blob(
         quiet(progress),
         url=redacted(url),
         labels=checked_labels(labels),
-        policy=Keys().publishers_policy(settings, signer),
-        signer=signer,
+        signing=lambda: call(lambda: Keys().signing(settings), deadline=deadline, doing="loading the signing key"),
     )
     result = publication.run(lambda: Store.open(url, storage_options=storage_options, deadline=deadline))
     return replace(result, seconds=clock.seconds())

@@ -7,6 +7,7 @@ from os.path import commonprefix
 
 from megacache._explanation import Difference
 from megacache._graph_keys import Component, GraphKey
+from megacache._wording import MAX_SHOWN, shown
 
 CODE = "gm"
 """The component that holds the graph's own code."""
@@ -16,9 +17,8 @@ _MAX_COMPARED = 64
 _TENSOR = "TensorMetadata("
 _FOLLOWS_FROM_ROLE = (CODE, "example_inputs", "fx_kwargs[static_input_idxs]")
 _TELLING = ("shape", "stride", "dtype", "device")
-_MAX_SHOWN = 200
 _MARK = 8
-_MARKED = _MAX_SHOWN - _MARK - 3
+_MARKED = MAX_SHOWN - _MARK - 3
 
 
 def nearest(missed: GraphKey, published: Iterable[GraphKey]) -> GraphKey | None:
@@ -132,9 +132,3 @@ def _parts(text: str) -> Mapping[str, str]:
 def _plain(text: str) -> str:
     match = re.fullmatch(r"torch\.Size\((.*)\)|device\((.*)\)|torch\.(\w+)", text)
     return next(filter(None, match.groups()), text) if match else text
-
-
-def shown(text: str) -> str:
-    """Fit a text into a line; what a store holds may be long, and may hold what a terminal obeys."""
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"

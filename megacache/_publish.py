@@ -18,7 +18,7 @@ from megacache._results import Progress, ProgressCallback, PublishResult, Publis
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
-from megacache._trust import TrustPolicy
+from megacache._trust import Signing
 from megacache.errors import AccessError
 
 _log = logging.getLogger("megacache")
@@ -37,8 +37,7 @@ class Publication:
         url: str,
         labels: Mapping[str, str],
         max_bytes: int | None = None,
-        policy: TrustPolicy | None = None,
-        signer: Any = None,
+        signing: Callable[[], Signing] = Signing,
     ) -> None:
         self._recorded = recorded
         self._environment = recorded.environment
@@ -48,24 +47,30 @@ class Publication:
         self._url = url
         self._labels = labels
         self._max_bytes = max_bytes
-        self._policy = policy
-        self._signer = signer
+        self._signing = signing
         self._warnings = list(recorded.warnings)
 
     def run(self, open_store: Callable[[], Store]) -> PublishResult:
         """Subtract what this process and others have published, upload the rest, then announce it.
 
-        The store is opened only if there is something new.
+        Keys are loaded, and the store is opened, only if there is something new.
         """
         if not self._recorded.found and not self._recorded.known:
             return self._result(PublishStatus.EMPTY, reason="PyTorch has recorded no artifact in this process")
         new = self._recorded.news(self._session)
         if not new:
             return self._result(PublishStatus.UNCHANGED)
+        with self._clock.stage("keys"):
+            signing = self._signing()
+        if signing.objection:
+            return self._result(PublishStatus.READ_ONLY, reason=signing.objection)
+        return self._upload(new, open_store, signing)
+
+    def _upload(self, new: Found, open_store: Callable[[], Store], signing: Signing) -> PublishResult:
         with self._clock.stage("open"):
             store = open_store()
             self._environment = self._recorded.environment.of_epoch(store.epoch)
-            catalog = Catalog.of(store, self._environment, self._policy)
+            catalog = Catalog.of(store, self._environment, signing.policy)
         parents = set(self._session.bundles)
         with self._clock.stage("list"):
             left = self._uncovered(new, catalog, parents)
@@ -79,7 +84,7 @@ class Publication:
             reason = f"what is new takes more than the {self._max_bytes:,} bytes allowed"
             return self._result(PublishStatus.TOO_LARGE, reason=reason)
         try:
-            result = self._write_all(catalog, drafts)
+            result = self._write_all(catalog, drafts, signing.signer)
         except AccessError as error:
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
         self._session.remember(new.artifacts, parents, new.files)
@@ -124,7 +129,7 @@ class Publication:
         with self._clock.stage("weigh"):
             return catalog.fits([payload for draft in drafts for payload in draft.payloads], self._max_bytes)
 
-    def _write_all(self, catalog: Catalog, drafts: Sequence["_Draft"]) -> PublishResult:
+    def _write_all(self, catalog: Catalog, drafts: Sequence["_Draft"], signer: Any) -> PublishResult:
         """Write each bundle; the first one gives the result its name."""
         total, done = sum(payload.weight for draft in drafts for payload in draft.payloads), 0
 
@@ -138,7 +143,7 @@ class Publication:
         with self._clock.stage("upload"):
             for draft in drafts:
                 written = catalog.write(draft.payloads, uploaded)
-                created |= self._announce(catalog, draft, written)
+                created |= self._announce(catalog, draft, written, signer)
                 chunks += [chunk for chunk in written if chunk.part != _explain_part.PART]
         files = [ref for draft in drafts for ref in draft.files.index]
         return self._result(
@@ -152,7 +157,7 @@ class Publication:
             bytes_raw=sum(chunk.raw_size for chunk in chunks),
         )
 
-    def _announce(self, catalog: Catalog, draft: "_Draft", chunks: Sequence[ChunkRef]) -> bool:
+    def _announce(self, catalog: Catalog, draft: "_Draft", chunks: Sequence[ChunkRef], signer: Any) -> bool:
         manifest = describe(
             environment=self._environment,
             artifacts=draft.artifacts,
@@ -161,7 +166,7 @@ class Publication:
             labels=self._labels,
             files=draft.files,
         )
-        created = catalog.announce(manifest, self._signer)
+        created = catalog.announce(manifest, signer)
         if created:
             self._session.written.add(draft.bundle)
         self._session.remember(draft.found.artifacts, {*draft.parents, draft.bundle}, draft.found.files)

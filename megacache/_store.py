@@ -7,6 +7,7 @@ wins, which is harmless, since both wrote something valid: a chunk is named by i
 bundle holds.
 """
 
+import posixpath
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -34,6 +35,8 @@ _S3 = frozenset({"s3", "s3a"})
 _GCS = frozenset({"gs", "gcs"})
 _AZURE = frozenset({"abfs", "abfss", "az", "adl"})
 _LOCAL = frozenset({"file", "local"})
+_CACHING = frozenset({"simplecache", "filecache", "blockcache"})
+"""What keeps copies of the objects of the place behind it."""
 
 _FRESH: Mapping[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
 _S3_OPTIONS: Mapping[str, Any] = {
@@ -47,6 +50,7 @@ _S3_OPTIONS: Mapping[str, Any] = {
     },
 }
 _GCS_OPTIONS: Mapping[str, Any] = {**_FRESH, "requests_timeout": 30}
+_MISUSE = (ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,8 @@ class Store:
         *,
         url: str,
         deadline: Deadline,
+        scope: str,
         epoch: str = "",
-        scope: str | None = None,
     ) -> None:
         self._fs = fs
         self._root = root.rstrip("/")
@@ -80,8 +84,8 @@ class Store:
         self.deadline = deadline
         self.epoch = epoch
         """The generation that its URL asked for, by `?epoch=`; empty for the first."""
-        self.scope = scope or f"{_protocols(fs)[0]}://{self._root}"
-        """The place, named in one way, however its URL is written; signatures are for it."""
+        self.scope = scope
+        """The place, as `scope_of` names it; signatures are for it."""
 
     @classmethod
     def open(cls, url: str, *, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Self:
@@ -93,25 +97,25 @@ class Store:
         shown = redacted(url)
         url, epoch = split_epoch(url)
 
-        def connect() -> "tuple[AbstractFileSystem, str]":
+        def connect() -> "tuple[AbstractFileSystem, str, str]":
             from fsspec.core import url_to_fs
 
             fs, root = url_to_fs(url, **_with_defaults(url, storage_options or {}))
             _prepare(fs)
-            return fs, root
+            return fs, root, _scope(url)
 
-        with faults(shown, "opening it", misuse=(ValueError, TypeError, AttributeError)):
-            fs, root = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
-        return cls(fs, root, url=shown, deadline=deadline, epoch=epoch)
+        with faults(shown, "opening it", misuse=_MISUSE):
+            fs, root, scope = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
+        return cls(fs, root, url=shown, deadline=deadline, scope=scope, epoch=epoch)
 
     def within(self, deadline: Deadline) -> "Store":
         """Give the same store under another deadline."""
-        return Store(self._fs, self._root, url=self.url, deadline=deadline, epoch=self.epoch, scope=self.scope)
+        return Store(self._fs, self._root, url=self.url, deadline=deadline, scope=self.scope, epoch=self.epoch)
 
     def bound_for(self, url: str) -> "Store":
         """Give the same store with signatures for the place to which it will be moved, of which nothing is asked."""
-        scope = Store.open(url, storage_options=None, deadline=self.deadline).scope
-        return Store(self._fs, self._root, url=self.url, deadline=self.deadline, epoch=self.epoch, scope=scope)
+        scope = scope_of(url)
+        return Store(self._fs, self._root, url=self.url, deadline=self.deadline, scope=scope, epoch=self.epoch)
 
     def list(self, folder: str = "") -> tuple[Entry, ...]:
         """List all objects below a folder, 1,000 a request; a folder that is not there is empty.
@@ -218,6 +222,47 @@ class Store:
 def _protocols(fs: "AbstractFileSystem") -> tuple[str, ...]:
     """Name the protocols that a filesystem speaks, the one that it is best known by first."""
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def scope_of(url: str) -> str:
+    """Name a place in one way, however its URL is written, and without what must not be shown: user, password, query.
+
+    Nothing is asked of it. A cache of copies counts as the place behind it; any other chain keeps all its links. Raises
+    `SettingsError` if nothing installed speaks a protocol.
+    """
+    with faults(redacted(url), "naming it", misuse=_MISUSE):
+        return _scope(split_epoch(url)[0])
+
+
+def _scope(url: str) -> str:
+    links = url.split("::")
+    scopes = [_link_scope(link, chained=len(links) > 1) for link in links]
+    return "::".join(scope for scope in scopes if scope not in _CACHING)
+
+
+def _link_scope(link: str, *, chained: bool) -> str:
+    from fsspec.core import get_filesystem_class
+    from fsspec.registry import available_protocols
+
+    named, found, rest = link.partition("://")
+    if not found and not (chained and named in available_protocols()):
+        named, rest = "file", link
+    implementation = get_filesystem_class(named)
+    protocol = implementation.protocol if isinstance(implementation.protocol, str) else implementation.protocol[0]
+    if protocol in _LOCAL:
+        return f"{protocol}://{_folder(implementation._strip_protocol(link if rest else '/'))}"
+    if chained and not rest:
+        return protocol
+    container = rest.partition("@")[0].partition(":")[0] if protocol in _AZURE and "@" in rest.partition("/")[0] else ""
+    place = redacted(f"{protocol}://{rest}").partition("://")[2]
+    if protocol in _S3 | _GCS | _AZURE:  # keys are no folders: `a//b` is not `a/b`
+        return f"{protocol}://{container and f'{container}@'}{place.strip('/')}"
+    authority, _, path = ("", "", place) if protocol == "memory" else place.partition("/")
+    return f"{protocol}://{authority}{_folder(path)}"
+
+
+def _folder(path: str) -> str:
+    return posixpath.normpath(f"/{path.lstrip('/')}").rstrip("/")
 
 
 def _prepare(fs: "AbstractFileSystem | None") -> None:

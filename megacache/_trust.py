@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from megacache._envelope import Envelope, Signature, signed_type, tag_of
 from megacache._settings import Settings
+from megacache._wording import shown
 from megacache.errors import SettingsError, UntrustedError
 
 KeySource = str | os.PathLike[str]
@@ -47,6 +49,27 @@ class Keys:
         key = self.sign_with or settings.signing_key
         return load_signer(key) if key else None
 
+    def signing(self, settings: Settings) -> "Signing":
+        """Load what a writer needs, for which a key service may have to be asked."""
+        signer = self.signer(settings)
+        return Signing(
+            signer=signer,
+            policy=self.publishers_policy(settings, signer),
+            objection=_objection(self.policy(settings), signer),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """How a writer signs, and what it relies on."""
+
+    signer: Any = None
+    """None if nothing is signed."""
+    policy: "TrustPolicy | None" = None
+    """By which it tells what covers its own."""
+    objection: str = ""
+    """Why nobody who trusts the same keys would load what it publishes; empty if they would."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustPolicy:
@@ -61,23 +84,36 @@ class TrustPolicy:
     def read(cls, sources: Iterable[KeySource], threshold: int = 1) -> "TrustPolicy":
         """Read public keys; raise `SettingsError` for a key that is none, and for a policy that cannot be met."""
         keys = {key.keyid: key for key in map(read_public_key, sources)}
-        if not 1 <= threshold <= len(keys):
-            msg = f"{threshold} of {len(keys)} trusted keys must sign"
+        with _translated("reading the trusted keys"):
+            count = len(set(map(_public_value, keys.values())))
+        if not 1 <= threshold <= count:
+            msg = f"{threshold} of {count} trusted keys must sign"
             raise SettingsError(msg, hint="name at least one key, and a threshold from 1 to their number")
         return cls(keys=tuple(keys.values()), threshold=threshold)
 
-    def tags(self, scope: str) -> frozenset[str]:
-        """Give the tags under which signatures of the keys for a cache lie."""
-        return frozenset(tag_of(key.keyid, scope) for key in self.keys)
+    def tags(self, scope: str, payload: bytes) -> frozenset[str]:
+        """Give the tags under which signatures of a payload by the keys for a cache lie."""
+        return frozenset(tag_of(key.keyid, scope, payload) for key in self.keys)
+
+    def counts(self, signer: Any) -> bool:
+        """Tell whether what a signer signs counts."""
+        return any(key.keyid == signer.public_key.keyid for key in self.keys)
 
     def check(self, envelope: Envelope, scope: str) -> None:
         """Raise `UntrustedError` unless enough of the keys have signed the payload for this cache."""
-        valid = {
-            key.keyid for key in self.keys if any(_is_valid(key, one, envelope, scope) for one in envelope.signatures)
-        }
+        valid: set[bytes] = set()
+        untold: list[str] = []
+        for key, signature in product(self.keys, envelope.signatures):
+            if signature.keyid == key.keyid and signature.scope == scope:
+                try:
+                    if _is_valid(key, signature, envelope.payload):
+                        valid.add(_public_value(key))
+                except _UnknownError as error:
+                    untold.append(shown(str(error)))
         if len(valid) < self.threshold:
             msg = f"{len(valid)} valid signatures for {scope}, of {self.threshold} that are needed"
-            raise UntrustedError(msg, hint=_why(envelope, {key.keyid for key in self.keys}, scope))
+            hint = f"could not be verified: {untold[0]}" if untold else ""
+            raise UntrustedError(msg, hint=hint or _why(envelope, {key.keyid for key in self.keys}, scope))
 
 
 def read_public_key(source: KeySource) -> Any:
@@ -158,6 +194,16 @@ def generate_key(path: Path) -> str:
         return str(signer.public_key.keyid)
 
 
+def _objection(policy: TrustPolicy | None, signer: Any) -> str:
+    if policy is None or (signer is not None and policy.counts(signer)):
+        return ""
+    fault = "no key signs it" if signer is None else "the signing key is not one of the trusted keys"
+    return (
+        f"nobody who trusts these keys would load what is published: {fault}; set MEGACACHE_SIGNING_KEY, "
+        "or unset MEGACACHE_TRUSTED_KEYS where you publish what is signed later"
+    )
+
+
 def _library() -> Any:
     from securesystemslib import signer as library
 
@@ -170,18 +216,34 @@ def _library() -> Any:
     return signer
 
 
-def _is_valid(key: Any, signature: Signature, envelope: Envelope, scope: str) -> bool:
-    if signature.keyid != key.keyid or signature.scope != scope:
-        return False
+class _UnknownError(Exception):
+    """A signature may be right or wrong: what is needed to tell is not there."""
+
+
+def _is_valid(key: Any, signature: Signature, payload: bytes) -> bool:
     from securesystemslib.dsse import Envelope as Dsse
+    from securesystemslib.exceptions import VerificationError
 
     try:
         fields = json.loads(signature.details) if signature.details else {}
         made = _library().Signature(signature.keyid, signature.sig.hex(), fields)
-        key.verify_signature(made, Dsse(envelope.payload, signed_type(scope), {}).pae())
+        key.verify_signature(made, Dsse(payload, signed_type(signature.scope), {}).pae())
+    except VerificationError as error:
+        cause = error.__cause__
+        raise _UnknownError(f"{error}: {type(cause).__name__}: {cause}" if cause else str(error)) from error
     except Exception:  # noqa: BLE001 - whatever a signature makes the library raise, it is not valid
         return False
     return True
+
+
+def _public_value(key: Any) -> bytes:
+    """Give what makes a key the same as another, whatever it is called and however it is written."""
+    if not hasattr(key, "_crypto_key"):
+        return json.dumps([key.keytype, key.keyval], sort_keys=True).encode()
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    value: bytes = key._crypto_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return value
 
 
 def _why(envelope: Envelope, trusted: set[str], scope: str) -> str:
@@ -189,7 +251,7 @@ def _why(envelope: Envelope, trusted: set[str], scope: str) -> str:
     if not known:
         return "none of the trusted keys has signed it: publish with one, or run `megacache sign`"
     if all(signature.scope != scope for signature in known):
-        return f"it is signed for {known[0].scope[:200]}, and may have been copied from there: run `megacache sign`"
+        return f"it is signed for {shown(known[0].scope)}, and may have been copied from there: run `megacache sign`"
     return "find out who changed it"
 
 

@@ -114,6 +114,34 @@ def test_damaged_bundle_is_not_copied(source: Store, target: Store) -> None:
     assert "not copied:" in run("cp", source.url, target.url, code=4).stderr
 
 
+def test_only_what_is_signed_is_copied(
+    source: Store, target: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With trusted keys, named or in the variable, the unsigned stays behind and decides the exit code."""
+    key = tmp_path / "staging.pem"
+    run("keygen", key)
+    run("sign", source.url, *ids(ONE), "--key", key)
+    line = ["cp", source.url, target.url, "--trusted-keys", f"{key}.pub"]
+    foreseen, found = document(*line, "--dry-run", code=4), document(*line, code=4)
+    assert {**foreseen, "dry_run": False} == found
+    assert found["copied"] == ids(ONE)
+    assert [(one["bundle"], one["kind"]) for one in found["failed"]] == [(*ids(TWO), "UntrustedError")]
+    assert [one.prefix for one in Inventory.of(target).holdings] == [PLACE]
+    monkeypatch.setenv("MEGACACHE_TRUSTED_KEYS", f"{key}.pub")
+    assert document("push", target.url, "--from", source.url, code=4)["failed"] == found["failed"]
+    assert document("pull", source.url, "--to", target.url, code=4)["failed"] == found["failed"]
+
+
+def test_interrupted_removal_is_repaired(source: Store, target: Store) -> None:
+    """A copy brings the chunks that what is there already lacks, as a dry run foresees."""
+    run("cp", source.url, target.url)
+    target.delete(PLACE.chunk(ONE.chunks[0].ref.digest))
+    foreseen, found = document("cp", source.url, target.url, "--dry-run"), document("cp", source.url, target.url)
+    assert (foreseen["chunks"], sorted(foreseen["present"])) == (1, ids(ONE, TWO))
+    assert (found["chunks"], sorted(found["present"])) == (1, ids(ONE, TWO))
+    assert objects(target) == objects(source)
+
+
 def test_copy_of_nothing_is_refused(source: Store, target: Store, tmp_path: Path) -> None:
     """An empty source, a source that is the target, or an environment that is not there copies nothing."""
     assert "there is no such folder" in run("cp", tmp_path / "none", target.url, code=2).stderr

@@ -84,14 +84,6 @@ def test_extension_types_are_refused(code: int) -> None:
         node({"field": [msgpack.ExtType(code, b"abc")]})
 
 
-def test_timestamp_is_no_text() -> None:
-    """The extension of msgpack itself, a timestamp, serves as no value that a document has."""
-    stamp = node([msgpack.Timestamp(0)]).items()[0]
-    for read in (stamp.text, stamp.data, stamp.items, stamp.texts, lambda: stamp.integer(most=1)):
-        with pytest.raises(FormatError, match="found Timestamp"):
-            read()
-
-
 def test_place_is_named_from_the_root() -> None:
     """An error deep in a document says the way to it."""
     deep = node({"manifest": {"chunks": [["a"], ["b", 5]]}}).field("manifest").field("chunks").items()[1]
@@ -173,3 +165,11 @@ def test_value_without_a_form_is_named() -> None:
     """What msgpack cannot write is a fault of the document that holds it."""
     with pytest.raises(FormatError, match=r"^manifest: cannot be written: "):
         pack_document({"size": 1 << 64}, "manifest")
+
+
+@pytest.mark.parametrize("data", [b"\xd6\xff" + bytes(4), b"\xd7\xff" + bytes(8), b"\xc7\x0c\xff" + bytes(12)])
+@pytest.mark.parametrize("before", [b"", b"\x91", b"\x81\xa1a", b"\x92\xc0\x91", b"\x81\xa1a\x92\xc0"])
+def test_timestamp_is_refused_as_any_extension(before: bytes, data: bytes) -> None:
+    """The extension type that msgpack knows by itself is refused wherever it stands."""
+    with pytest.raises(FormatError, match="not msgpack: extension type -1"):
+        Node.unpack(before + data, "document")

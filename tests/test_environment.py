@@ -90,3 +90,11 @@ def test_device_on_a_cpu_tells_its_vectors() -> None:
 def test_device_may_be_unknown() -> None:
     """Facts that name no device give an empty name, not an error."""
     assert Environment(facts={}).device == ""
+
+
+def test_foreign_facts_are_shown_harmless() -> None:
+    """What a store says of an environment does not reach a terminal as it is."""
+    hostile = Environment(facts={"triton": "\x1b[2J\r", "\x07bell": "x" * 1_000})
+    told = "; ".join(map(str, Environment(facts={}).mismatches(hostile)))
+    assert told.isprintable()
+    assert len(told) < 600

@@ -27,7 +27,7 @@ from tests.builders import bundle as made
 from tests.corpus.make import MEMBERS
 from tests.corpus.stores import HERE
 from tests.fuzz.mutations import STRANGE, changed
-from tests.fuzz.readers import MANIFEST, READERS, TRAPS, is_inside
+from tests.fuzz.readers import MANIFEST, MARKER, READERS, SUSPECT, TRAPS, accused, is_inside
 from tests.processes import run_code
 from tests.without_torch import Place, warm
 
@@ -73,6 +73,11 @@ def test_two_thousand_changes_raise_nothing_else(name: str) -> None:
             data = changed(data, rng)
         taken += reader.accepts(data)
     assert taken < SMOKE
+
+
+def test_marker_that_is_changed_accuses_at_first() -> None:
+    """The marker from which the changes begin accuses all that it names, so that they reach the whole reader."""
+    assert accused(MARKER) == (SUSPECT,)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -1,35 +1,48 @@
-"""A publication that would take too much writes nothing at all."""
+"""A publication that would take too much, or that nobody would load, writes nothing at all; none outlasts its time."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from megacache import _files_part, _roots
+from megacache import _files_part, _roots, _trust
 from megacache._artifacts_part import identify
 from megacache._blob import Artifact
+from megacache._deadline import Deadline
 from megacache._files import CompiledFile
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult, PublishStatus
 from megacache._roots import Root
 from megacache._session import Session
+from megacache._settings import Settings
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._trust import Keys, Signing
+from megacache.errors import DeadlineError
 from tests.builders import artifact, environment, noise, open_store
 
 BIG = [artifact(f"f{n}", noise(10_000, n)) for n in range(3)]
 
 
 def publish(
-    store: Store, *artifacts: Artifact, most: int | None, known: Session, files: Sequence[CompiledFile] = ()
+    store: Store,
+    *artifacts: Artifact,
+    most: int | None = None,
+    known: Session,
+    files: Sequence[CompiledFile] = (),
+    signing: Callable[[], Signing] = Signing,
 ) -> PublishResult:
     """Publish artifacts and files as if PyTorch had recorded them, with a limit."""
     found = Found(
         artifacts={identify(one): one for one in artifacts}, files={_files_part.identify(one): one for one in files}
     )
     recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=())
-    publication = Publication(recorded, known, Stopwatch(), lambda _: None, url=store.url, labels={}, max_bytes=most)
+    publication = Publication(
+        recorded, known, Stopwatch(), lambda _: None, url=store.url, labels={}, max_bytes=most, signing=signing
+    )
     return publication.run(lambda: store)
 
 
@@ -82,3 +95,47 @@ def test_limit_is_of_all_bundles_together(tmp_path: Path, monkeypatch: pytest.Mo
         result = publish(store, *BIG, files=files, most=stored(unlimited) + margin, known=Session())
         expected = (PublishStatus.TOO_LARGE, 0) if margin else (PublishStatus.PUBLISHED, stored(unlimited))
         assert (result.status, stored(store)) == expected
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[Path]:
+    """Make two key pairs."""
+    paths = [tmp_path / f"key{n}.pem" for n in range(2)]
+    for path in paths:
+        _trust.generate_key(path)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("signs", "told"), [(None, "no key signs it"), (1, "the signing key is not one of the trusted keys")]
+)
+def test_what_nobody_would_load_is_not_published(keys: list[Path], signs: int | None, told: str) -> None:
+    """With trusted keys, and no key of theirs to sign with, nothing is uploaded, and the reason says what to set."""
+    named = Keys(trusted=(f"{keys[0]}.pub",), sign_with=None if signs is None else keys[signs])
+    store = open_store()
+    result = publish(store, *BIG, known=Session(), signing=lambda: named.signing(Settings.read()))
+    assert (result.status, bool(result), store.list()) == (PublishStatus.READ_ONLY, False, ())
+    assert told in result.reason
+    assert "set MEGACACHE_SIGNING_KEY, or unset MEGACACHE_TRUSTED_KEYS" in result.reason
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_what_somebody_loads_is_published(keys: list[Path], trusted: bool) -> None:
+    """With a key that is trusted, or where nobody says whom to trust, a publication goes on."""
+    named = Keys(trusted=(f"{keys[1]}.pub", f"{keys[0]}.pub") if trusted else None, threshold=2 if trusted else None)
+    signing = replace(named, sign_with=keys[0]).signing(Settings.read())
+    assert publish(open_store(), *BIG, known=Session(), signing=lambda: signing).status is PublishStatus.PUBLISHED
+    assert trusted or not Keys().signing(Settings.read()).objection
+
+
+def test_key_service_that_hangs_does_not_outlast_the_deadline(
+    keys: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signer that takes longer than the publication may is left behind, and nothing becomes visible."""
+    monkeypatch.setattr(_trust, "sign", lambda *_: time.sleep(30))
+    store = open_store().within(Deadline.after(1))
+    signer, began = _trust.load_signer(keys[0]), time.monotonic()
+    with pytest.raises(DeadlineError, match="signing"):
+        publish(store, *BIG, known=Session(), signing=lambda: Signing(signer=signer))
+    assert time.monotonic() - began < 10
+    assert not [entry.key for entry in store.within(Deadline.after(60)).list() if entry.key.endswith(".msgpack")]

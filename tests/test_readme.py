@@ -194,7 +194,8 @@ def test_every_exit_code_is_in_the_table() -> None:
 def test_every_command_line_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command line of the README has the arguments and options that its command takes."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "flux.bin").touch()
+    for name in ("flux.bin", "staging.pem.pub"):
+        (tmp_path / name).touch()
     name, *words = shlex.split(line, comments=True)
     command = app.get_command(CONTEXT, name)
     assert command is not None

@@ -1,18 +1,21 @@
 """One suite of conformance for every kind of store."""
 
+import re
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from megacache._deadline import Deadline
-from megacache._store import Entry, Store
+from megacache._store import Entry, Store, scope_of
 from megacache.errors import AccessError, DeadlineError, MissingError, SettingsError, UnavailableError
 from tests.builders import open_store
 from tests.processes import REPOSITORY
@@ -238,3 +241,64 @@ def test_password_is_not_shown() -> None:
     """The URL that is shown has neither user nor password."""
     store = Store.open("memory://user:secret@host/x", storage_options=None, deadline=Deadline.after(5))
     assert store.url == "memory://host/x"
+
+
+@pytest.mark.parametrize(
+    ("url", "scope"),
+    [
+        ("/a/b", "file:///a/b"),
+        ("file:///a/b/", "file:///a/b"),
+        ("local:///a/b", "file:///a/b"),
+        ("file:///a/../a//b/./", "file:///a/b"),
+        ("file:///a/what?/b@c", "file:///a/what?/b@c"),
+        ("/", "file://"),
+        ("memory://a/b", "memory:///a/b"),
+        ("memory:///a/b/", "memory:///a/b"),
+        ("memory://a/b?epoch=2", "memory:///a/b"),
+        ("s3://bucket/v1/", "s3://bucket/v1"),
+        ("s3a://bucket/v1", "s3://bucket/v1"),
+        ("s3://bucket/a//b", "s3://bucket/a//b"),
+        ("gcs://bucket/v1", "gs://bucket/v1"),
+        ("webhdfs://one:9870/x", "webhdfs://one:9870/x"),
+        ("webhdfs://two:9870/y/../x/", "webhdfs://two:9870/x"),
+        ("webhdfs://user:pw@one/x?sig=TOKEN", "webhdfs://one/x"),
+        ("https://user:pw@host/x?sig=TOKEN", "http://host/x"),
+        (
+            "abfs://container@account.dfs.core.windows.net/v1?sig=TOKEN",
+            "abfs://container@account.dfs.core.windows.net/v1",
+        ),
+        ("az://container/v1", "abfs://container/v1"),
+        ("simplecache::s3://bucket/x", "s3://bucket/x"),
+        ("simplecache::gs://bucket/x", "gs://bucket/x"),
+        ("filecache::cached::blockcache::s3a://bucket/x?epoch=1", "s3://bucket/x"),
+        ("simplecache::/a//b", "file:///a/b"),
+        ("dir::memory://x", "dir::memory:///x"),
+        ("dir://sub/::memory://x/", "dir://sub::memory:///x"),
+        ("zip://a/b::simplecache::webhdfs://user:pw@h/z?sig=TOKEN", "zip://a/b::webhdfs://h/z"),
+    ],
+)
+def test_place_has_one_name(url: str, scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its URL is written a place has one name; two places have two, and no name holds a secret."""
+    for protocol in ("abfs", "az"):
+        monkeypatch.setitem(import_module("fsspec.registry")._registry, protocol, Azure)
+    assert scope_of(url) == scope
+
+
+class Azure(fsspec.AbstractFileSystem):
+    """Stands for adlfs, which is not needed to name a place."""
+
+    protocol = "abfs"
+
+
+def test_place_of_no_protocol_is_told() -> None:
+    """A protocol that nobody speaks has no places, and what is said of it holds no secret."""
+    with pytest.raises(SettingsError) as caught:
+        scope_of("nobody://user:pw@h/x?sig=TOKEN")
+    assert not {"pw", "TOKEN"} & set(re.findall(r"\w+", str(caught.value)))
+
+
+def test_scope_of_what_is_open_is_that_of_its_url(place: Place) -> None:
+    """A store that is open, under another deadline or bound for elsewhere, says for which place it signs."""
+    store = place.open()
+    assert store.scope == store.within(Deadline.after(1)).scope == scope_of(place.url)
+    assert store.bound_for("s3a://bucket/x/").scope == "s3://bucket/x"

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from megacache import _trust
+from megacache._catalog import Catalog
+from megacache._envelope import open_envelope, pack_signatures
 from megacache._inventory import Inventory
 from megacache._store import Store
 from megacache._transfer import Selected, Transfer, Transferred
-from megacache.errors import IntegrityError, MissingError
+from megacache._trust import TrustPolicy
+from megacache.errors import FormatError, IntegrityError, MissingError, UntrustedError
 from tests.builders import Bundle, artifact, artifacts, bundle, environment, open_store, prefix_of, upload
 
 OTHER = environment(triton="other")
@@ -25,10 +29,20 @@ def target(tmp_path: Path) -> Store:
     return open_store(tmp_path.as_uri())
 
 
-def copy(source: Store, target: Store, steps: list[int] | None = None) -> Transferred:
-    """Copy all that is visible."""
+def copy(
+    source: Store, target: Store, steps: list[int] | None = None, policy: TrustPolicy | None = None
+) -> Transferred:
+    """Copy all that is visible, and see that it was foreseen."""
     selected = [Selected(holding=one, bundles=tuple(one.visible)) for one in Inventory.of(source).holdings]
-    return Transfer(source, target, lambda step: (steps if steps is not None else []).append(step.done)).run(selected)
+    before = objects(target)
+    foreseen = Transfer(source, target, lambda _: None, policy).outlook(selected)
+    assert objects(target) == before
+    steps = [] if steps is None else steps
+    done = Transfer(source, target, lambda step: steps.append(step.done), policy).run(selected)
+    assert set(done.copied) <= set(foreseen.copied)
+    assert set(done.present) <= set(foreseen.present)
+    assert done.chunks <= foreseen.chunks
+    return done
 
 
 def objects(store: Store) -> dict[str, bytes]:
@@ -121,3 +135,73 @@ def test_unreadable_manifest_is_not_copied(source: Store, target: Store) -> None
     ((failed, _),) = copy(source, target).failed
     assert failed == "a" * 32
     assert objects(target) == {}
+
+
+def test_what_is_present_and_lacks_a_chunk_is_made_whole(source: Store, target: Store) -> None:
+    """A manifest in the target is no proof of its chunks: one that is gone is copied, and only that one."""
+    one = bundle([artifact("a")], [artifact("b")])
+    upload(source, one)
+    upload(target, one)
+    target.delete(key_of(one))
+    done = copy(source, target)
+    assert (done.copied, done.present, done.failed, done.chunks) == ((), (one.manifest.bundle,), (), 1)
+    assert objects(target) == objects(source)
+
+
+def test_what_is_present_is_read_by_its_own_manifest(source: Store, target: Store) -> None:
+    """A bundle may be stored in other chunks in the target: what counts are those that its manifest there names."""
+    one, other = bundle([artifact("a")], [artifact("b")]), bundle([artifact("a"), artifact("b")])
+    assert one.manifest.bundle == other.manifest.bundle
+    upload(source, one)
+    upload(target, other)
+    assert copy(source, target).chunks == 0
+    target.delete(key_of(other))
+    ((failed, fault),) = copy(source, target).failed
+    assert failed == one.manifest.bundle
+    assert isinstance(fault, MissingError)
+
+
+def test_wrong_size_of_what_is_present_is_told(source: Store, target: Store) -> None:
+    """A bundle whose manifest, or a chunk, is damaged in the target is not called present."""
+    one, two = bundle([artifact("a")]), bundle([artifact("b")])
+    upload(source, one, two)
+    target.create(key_of(one), b"half")
+    upload(target, one)
+    target.create(prefix_of(environment()).manifest(two.manifest.bundle), b"garbage")
+    done = copy(source, target)
+    assert (done.copied, done.present, done.chunks) == ((), (), 0)
+    faults = dict(done.failed)
+    assert isinstance(faults[one.manifest.bundle], IntegrityError)
+    assert isinstance(faults[two.manifest.bundle], FormatError)
+
+
+def test_only_what_is_signed_for_the_source_is_copied(source: Store, target: Store, tmp_path: Path) -> None:
+    """With trusted keys what they signed for the source, then or later, is copied; no chunk of another bundle is."""
+    place, here = prefix_of(environment()), environment()
+    for name in ("key", "other"):
+        _trust.generate_key(tmp_path / name)
+    signer, other = (_trust.load_signer(tmp_path / name) for name in ("key", "other"))
+    signed, later, unsigned, wrong, moved = (bundle([artifact(f"a{n}")]) for n in range(5))
+    for one in (signed, later, unsigned, wrong, moved):
+        upload_chunks(source, one)
+    catalog = Catalog.of(source, here)
+    for one, by in ((signed, signer), (later, None), (unsigned, None), (wrong, other), (moved, None)):
+        catalog.announce(one.manifest, by)
+    for one, scope in ((later, source.scope), (moved, "s3://another/place")):
+        payload = open_envelope(source.read(place.manifest(one.manifest.bundle), size=1 << 20)).payload
+        signature = _trust.sign(signer, payload, scope)
+        source.create(place.signature(one.manifest.bundle, signature.tag(payload)), pack_signatures([signature]))
+    upload(target, unsigned)
+    before = objects(target)
+    done = copy(source, target, policy=TrustPolicy(keys=(signer.public_key,), threshold=1))
+    assert sorted(done.copied) == sorted(one.manifest.bundle for one in (signed, later))
+    assert done.present == ()
+    assert sorted(dict(done.failed)) == sorted(one.manifest.bundle for one in (unsigned, wrong, moved))
+    assert all(isinstance(fault, UntrustedError) for _, fault in done.failed)
+    assert len(objects(target)) == len(before) + 4
+
+
+def upload_chunks(store: Store, one: Bundle) -> None:
+    """Put the chunks of a bundle into a store."""
+    for chunk in one.chunks:
+        store.create(prefix_of(one.manifest.environment).chunk(chunk.ref.digest), chunk.stored)

@@ -7,7 +7,10 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -22,6 +25,7 @@ from megacache._store import Store
 from megacache._trust import Keys, TrustPolicy
 from megacache.errors import BundleError, SettingsError, UntrustedError
 from tests.builders import Bundle, artifact, bundle, environment, open_store, prefix_of, upload
+from tests.command import document, run
 from tests.processes import Processes, step
 
 HERE = environment()
@@ -66,7 +70,8 @@ def sign_later(store: Store, one: Bundle, key: Path, scope: str | None = None) -
     """Put a signature beside a manifest."""
     sealed = store.read(PLACE.manifest(one.manifest.bundle), size=1 << 20)
     signature = _trust.sign(_trust.load_signer(key), open_envelope(sealed).payload, scope or store.scope)
-    store.create(PLACE.signature(one.manifest.bundle, signature.tag), pack_signatures([signature]))
+    tag = signature.tag(open_envelope(sealed).payload)
+    store.create(PLACE.signature(one.manifest.bundle, tag), pack_signatures([signature]))
 
 
 def read(store: Store, *trusted: Path, threshold: int = 1) -> Sequence[Manifest]:
@@ -164,9 +169,48 @@ def test_forged_signature_object_is_passed_over(store: Store, keys: list[Path]) 
     """Garbage at the place of a later signature neither helps nor harms."""
     one = bundle([artifact()])
     publish(store, one, keys[0])
-    tag = tag_of(_trust.read_public_key(public(keys[0])).keyid, store.scope)
-    store.create(PLACE.signature(one.manifest.bundle, tag), b"\xc1garbage")
+    store.create(signature_key(store, one, keys[0]), b"\xc1garbage")
     assert read(store, keys[0]) == [one.manifest]
+
+
+def signature_key(store: Store, one: Bundle, key: Path) -> str:
+    """Say where a later signature of a key belongs."""
+    payload = open_envelope(store.read(PLACE.manifest(one.manifest.bundle), size=1 << 20)).payload
+    tag = tag_of(_trust.read_public_key(public(key)).keyid, store.scope, payload)
+    return PLACE.signature(one.manifest.bundle, tag)
+
+
+def test_name_that_is_taken_is_no_signature(store: Store, keys: list[Path]) -> None:
+    """`sign` does not take what lies at a signature's name for one: it fails, says what to delete, and signs the rest.
+
+    Once that is deleted it signs.
+    """
+    one, other = bundle([artifact()]), bundle([artifact("other")])
+    publish(store, one)
+    publish(store, other)
+    key = signature_key(store, one, keys[0])
+    store.create(key, b"\xc1garbage")
+    found = document("sign", store.url, "--key", keys[0], code=4)
+    assert found["signed"] == [other.manifest.bundle]
+    assert [(one["bundle"], one["kind"]) for one in found["failed"]] == [(one.manifest.bundle, "UntrustedError")]
+    told = run("sign", store.url, "--key", keys[0], code=4).stderr
+    assert f"delete it from {store.url}" in told
+    assert "1 had this signature" in told
+    store.delete(key)
+    assert document("sign", store.url, "--key", keys[0])["signed"] == [one.manifest.bundle]
+    assert len(read(store, keys[0])) == 2
+
+
+def test_bundle_that_was_published_anew_is_signed_anew(store: Store, keys: list[Path]) -> None:
+    """A signature of what lay under the same name before does not keep a right one from being added."""
+    one = bundle([artifact()])
+    publish(store, one)
+    sign_later(store, one, keys[0])
+    store.delete(PLACE.manifest(one.manifest.bundle))
+    again = replace(one, manifest=replace(one.manifest, labels={"run": "2"}))
+    publish(store, again)
+    assert document("sign", store.url, "--key", keys[0])["signed"] == [one.manifest.bundle]
+    assert read(store, keys[0]) == [again.manifest]
 
 
 @pytest.mark.parametrize("details", [b"[1]", b'"a"', b"\xff", b"[" * 100_000, b'{"keyid": {}}'])
@@ -272,15 +316,92 @@ def test_uri_may_name_its_public_key(store: Store, keys: list[Path]) -> None:
     assert read(store, keys[0]) == [one.manifest]
 
 
-def test_sigstore_identity_is_a_key(tmp_path: Path) -> None:
-    """Whom Sigstore knows is trusted by a file that names identity and issuer, and is no signature by himself."""
+def identity(tmp_path: Path) -> TrustPolicy:
+    """Trust somebody whom Sigstore knows."""
     path = tmp_path / "identity.json"
     keyval = {"identity": "https://github.com/o/r/.github/workflows/w.yml@refs/heads/main", "issuer": "https://i"}
     path.write_text(json.dumps({"keyid": "ci", "keytype": "sigstore-oidc", "scheme": "Fulcio", "keyval": keyval}))
-    trusted = TrustPolicy.read([path])
-    forged = Envelope(payload=b"", signatures=(Signature(keyid="ci", scope="s", sig=b"x"),))
-    with pytest.raises(UntrustedError):
-        trusted.check(forged, "s")
+    return TrustPolicy.read([path])
+
+
+BY_CI = Envelope(
+    payload=b"payload", signatures=(Signature(keyid="ci", scope="s", sig=b"x", details=b'{"bundle": {"a": 1}}'),)
+)
+
+
+def test_signature_that_cannot_be_verified_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Sigstore's library its signatures count for nothing, and nobody is accused of having changed them."""
+    monkeypatch.setitem(sys.modules, "sigstore.errors", None)
+    with pytest.raises(UntrustedError, match="could not be verified: sigstore library") as caught:
+        identity(tmp_path).check(BY_CI, "s")
+    assert "who changed it" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (None, ""),
+        ("wrong", "find out who changed it"),
+        (OSError("no\x1b[31m network"), r"could not be verified: .*OSError: no \[31m network"),
+    ],
+    ids=["right", "wrong", "network"],
+)
+def test_sigstore_identity_is_a_key(
+    outcome: Exception | str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom Sigstore knows is trusted by identity and issuer; its library is given what was signed, and its own bundle.
+
+    The library itself stands outside: it would ask servers.
+    """
+    wrong = type("VerificationError", (Exception,), {})
+    asked = []
+
+    def verify(data: bytes, given: object, who: tuple[str, str]) -> None:
+        asked.append((data, given, who))
+        if outcome is not None:
+            raise wrong if isinstance(outcome, str) else outcome
+
+    verifier = SimpleNamespace(production=lambda: SimpleNamespace(verify_artifact=verify))
+    for name, members in {
+        "sigstore": {},
+        "sigstore.errors": {"VerificationError": wrong},
+        "sigstore.models": {"Bundle": SimpleNamespace(from_json=json.loads)},
+        "sigstore.verify": {"Verifier": verifier},
+        "sigstore.verify.policy": {"Identity": lambda *, identity, issuer: (identity, issuer)},
+    }.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**members))  # type: ignore[arg-type]
+    with pytest.raises(UntrustedError, match=told) if told else nullcontext():
+        identity(tmp_path).check(BY_CI, "s")
+    ((data, given, who),) = asked
+    assert b"payload" in data
+    assert b";scope=s" in data
+    assert (given, who[1]) == ({"a": 1}, "https://i")
+
+
+def test_one_key_under_two_names_is_one(store: Store, keys: list[Path], tmp_path: Path) -> None:
+    """A threshold of two is not met by one private key, however its public key is written and whatever it is called."""
+    key = _trust.read_public_key(public(keys[0]))
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps({"keyid": "another", **key.to_dict()}))
+    files = [public(keys[0]), str(again)]
+    with pytest.raises(SettingsError, match="2 of 1 trusted keys must sign"):
+        TrustPolicy.read(files, 2)
+    signer = _trust.load_signer(keys[0])
+    made = _trust.sign(signer, b"payload", store.scope)
+    both = Envelope(payload=b"payload", signatures=(made, replace(made, keyid="another")))
+    TrustPolicy.read(files, 1).check(both, store.scope)
+    with pytest.raises(UntrustedError, match="1 valid signatures"):
+        TrustPolicy.read([*files, public(keys[1])], 2).check(both, store.scope)
+
+
+def test_foreign_words_are_shown_harmless(store: Store, keys: list[Path]) -> None:
+    """What a signature that nobody has verified says of its place does not reach a terminal as it is."""
+    made = _trust.sign(_trust.load_signer(keys[0]), b"payload", "s3://\x1b]0;owned\x07/\r\n" + "x" * 1_000)
+    with pytest.raises(UntrustedError) as caught:
+        policy(keys[0]).check(Envelope(payload=b"payload", signatures=(made,)), store.scope)
+    assert str(caught.value).isprintable()
+    assert "it is signed for s3:// ]0;owned" in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("name", ["azurekms:x", "gnupg:x"])
@@ -333,6 +454,19 @@ def test_process_signs_what_it_publishes(processes: Processes, keys: list[Path],
     warmed, ran = processes.run(step("warm", url=url, trusted_keys=trusted), step("run", model="doubling"))
     assert (warmed["status"], len(warmed["bundles"]), ran["fx_miss"]) == ("loaded", 1, 0)
     assert "none of the trusted keys has signed it" in warmed["warnings"][0]
+
+
+def test_key_that_hangs_does_not_outlast_the_deadline(processes: Processes, tmp_path: Path) -> None:
+    """A key that takes for ever to load is waited for as long as the call allows, and not at all in the caller."""
+    os.mkfifo(key := tmp_path / "key.pem")
+    options: dict[str, object] = {"url": str(tmp_path / "store"), "sign_with": str(key)}
+    _, behind, result = processes.run(
+        step("run", model="doubling"),
+        step("publish_and_go_on", timeout=6, **options),
+        step("publish", timeout=2, **options),
+    )
+    assert behind == {"running": True}
+    assert (result["status"], result["error"]) == ("unavailable", "DeadlineError")
 
 
 def test_command_line_makes_signs_and_verifies(store: Store, tmp_path: Path) -> None:

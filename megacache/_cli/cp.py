@@ -13,6 +13,7 @@ from megacache._cli._options import (
     storage_options,
     timeout_option,
     url_argument,
+    with_policy,
     with_selection,
 )
 from megacache._cli._output import emit, progress_bar, say, size_text
@@ -20,7 +21,8 @@ from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View, failed_view
 from megacache._settings import default_url
 from megacache._store import Store
-from megacache._transfer import Selected, Transfer, Transferred, outlook
+from megacache._transfer import Selected, Transfer, Transferred
+from megacache._trust import TrustPolicy
 from megacache._wording import counted
 from megacache.errors import SettingsError
 
@@ -36,6 +38,7 @@ def _transfer_options(command: Command) -> Command:
         timeout_option(_DAY),
         json_option,
         click.option("--dry-run", is_flag=True, help="Only say what would be copied."),
+        with_policy,
         with_selection,
     ):
         command = option(command)
@@ -52,7 +55,8 @@ def cp_command(*, source: str, target: str, **options: Any) -> None:
     """Copy a cache, or some environments of it, between any two URLs.
 
     Every chunk is compared with its digest on the way. What TARGET holds already is not copied again, so that a run
-    which was cut short is taken up by running it again. Withdrawn bundles are not copied.
+    which was cut short is taken up by running it again. Withdrawn bundles are not copied, and with trusted keys those
+    that they have not signed for SOURCE are not.
 
     \b
     Example:
@@ -104,6 +108,7 @@ def _copy(
     target: str,
     *,
     selection: Selection,
+    policy: TrustPolicy | None,
     dry_run: bool,
     as_json: bool,
     timeout: float,
@@ -119,7 +124,7 @@ def _copy(
     selected = [Selected(holding=one, bundles=tuple(sorted(one.visible))) for one in chosen]
     if not any(one.bundles for one in selected):
         raise SettingsError(nothing_under(here.url), hint="check the URL")
-    done = _run(here, there, selected, dry_run=dry_run)
+    done = _run(here, there, selected, policy, dry_run=dry_run)
     if as_json:
         command = click.get_current_context().info_name or "cp"
         emit({"source": here.url, "target": there.url, "dry_run": dry_run, **_view(done)}, command=command)
@@ -129,11 +134,12 @@ def _copy(
         click.get_current_context().exit(exit_code_of(done.failed[0][1]))
 
 
-def _run(here: Store, there: Store, selected: list[Selected], *, dry_run: bool) -> Transferred:
-    if dry_run:
-        return outlook(there, selected)
+def _run(
+    here: Store, there: Store, selected: list[Selected], policy: TrustPolicy | None, *, dry_run: bool
+) -> Transferred:
     with progress_bar("copying") as progress:
-        return Transfer(here, there, progress).run(selected)
+        transfer = Transfer(here, there, progress, policy)
+        return transfer.outlook(selected) if dry_run else transfer.run(selected)
 
 
 def _view(done: Transferred) -> View:

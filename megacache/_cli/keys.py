@@ -1,21 +1,27 @@
 """`megacache keygen` and `sign`."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from megacache import _trust
 from megacache._catalog import Catalog
+from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._options import json_option, refuse_if_read_only, with_destination, with_selection, with_store
 from megacache._cli._output import emit, progress_bar, say
 from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
-from megacache._envelope import open_envelope, pack_signatures
+from megacache._cli._views import failed_view
+from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, pack_signatures, parse_signatures
 from megacache._inventory import Holding
+from megacache._parallel import call
 from megacache._results import Progress
 from megacache._settings import Settings
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from megacache._wording import counted
-from megacache.errors import SettingsError
+from megacache.errors import BundleError, SettingsError, UntrustedError
 
 
 @click.command("keygen")
@@ -60,30 +66,56 @@ def sign_command(
     key = key or Settings.read().signing_key
     if key is None:
         raise SettingsError("no key is named", hint="give --key, or set MEGACACHE_SIGNING_KEY")
-    signer = _trust.load_signer(key)
+    signer = call(lambda: _trust.load_signer(key), deadline=store.deadline, doing="loading the signing key")
     chosen = selection.of(stock_of(store), store)
     wanted = [bundle_of(chosen, name, store.url) for name in bundles]
     wanted = wanted or [(holding, bundle) for holding in chosen for bundle in sorted(holding.visible)]
     if not wanted:
         raise SettingsError(nothing_under(store.url), hint="check the URL")
-    signed = []
+    signed: list[str] = []
+    failed: list[tuple[str, BundleError]] = []
     with progress_bar("signing") as progress:
         for done, (holding, bundle) in enumerate(wanted, 1):
-            signed += [bundle] if _add(store, holding, bundle, signer) else []
+            try:
+                signed += [bundle] if _add(store, holding, bundle, signer) else []
+            except BundleError as fault:
+                failed.append((bundle, fault))
             progress(Progress(stage="sign", done=done, total=len(wanted)))
+    _tell(store, signed, failed, len(wanted), as_json=as_json)
+    if failed:
+        click.get_current_context().exit(exit_code_of(failed[0][1]))
+
+
+def _tell(
+    store: Store, signed: list[str], failed: list[tuple[str, BundleError]], bundles: int, *, as_json: bool
+) -> None:
     if as_json:
-        emit({"url": store.url, "scope": store.scope, "signed": signed, "bundles": len(wanted)}, command="sign")
-    else:
-        say(
-            "{} signed for {}, {} had this signature",
-            counted(len(signed), "bundle"),
-            store.scope,
-            len(wanted) - len(signed),
-        )
+        view = {"url": store.url, "scope": store.scope, "signed": signed, "bundles": bundles}
+        emit({**view, "failed": failed_view(failed)}, command="sign")
+        return
+    for bundle, fault in failed:
+        say("[bold red]not signed:[/] {}: {}", bundle, fault)
+    before = bundles - len(signed) - len(failed)
+    say("{} signed for {}, {} had this signature", counted(len(signed), "bundle"), store.scope, before)
 
 
-def _add(store: Store, holding: Holding, bundle: str, signer: object) -> bool:
+def _add(store: Store, holding: Holding, bundle: str, signer: Any) -> bool:
     """Put a signature beside a manifest; False if this key has signed it before."""
-    sealed = Catalog(store, holding.prefix).read_sealed(bundle, holding.manifests[bundle])
-    signature = _trust.sign(signer, open_envelope(sealed).payload, store.scope)
-    return store.create(holding.prefix.signature(bundle, signature.tag), pack_signatures([signature]))
+    catalog = Catalog(store, holding.prefix)
+    envelope = open_envelope(catalog.read_sealed(bundle, holding.manifests[bundle]))
+    signature = catalog.sign(signer, envelope.payload)
+    key = holding.prefix.signature(bundle, signature.tag(envelope.payload))
+    if store.create(key, pack_signatures([signature])):
+        return True
+    _check_present(store, key, envelope, TrustPolicy(keys=(signer.public_key,), threshold=1))
+    return False
+
+
+def _check_present(store: Store, key: str, envelope: Envelope, policy: TrustPolicy) -> None:
+    """Raise `UntrustedError` unless what lies where a signature belongs is that signature."""
+    try:
+        found = parse_signatures(store.read(key, size=MAX_SIGNATURE_SIZE))
+        policy.check(replace(envelope, signatures=found), store.scope)
+    except BundleError as error:
+        msg = f"{key} is there, and is not the signature of this key"
+        raise UntrustedError(msg, hint=f"delete it from {store.url}, and sign again") from error

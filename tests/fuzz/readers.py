@@ -10,7 +10,7 @@ import pickle
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import msgpack
 
@@ -25,7 +25,7 @@ from megacache._files import CompiledFile
 from megacache._files_part import identify
 from megacache._graph_keys import Component, GraphKey, pack_keys, parse_keys
 from megacache._manifest import FilesPart, Manifest, parse_manifest, seal
-from megacache._markers import Markers
+from megacache._markers import Markers, Suspect
 from megacache._nearest import differences, nearest
 from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError
@@ -147,11 +147,16 @@ def read_components(data: bytes) -> None:
     assert all(len(key) == 52 for key in _compiler.graphs_below(artifact(content=data)))
 
 
-def read_marker(data: bytes) -> None:
-    """Read a marker of another process; it accuses only what a warm start could have put in place."""
+def accused(data: bytes) -> Sequence[Suspect]:
+    """Give what a marker of another process accuses."""
     (TRAPS.folder / "starts").mkdir(exist_ok=True)
     (TRAPS.folder / "starts" / "x.json").write_bytes(data)
-    for suspect in Markers(TRAPS.folder / "starts").suspects().values():
+    return tuple(Markers(TRAPS.folder / "starts").suspects().values())
+
+
+def read_marker(data: bytes) -> None:
+    """Read a marker of another process; it accuses only what a warm start could have put in place."""
+    for suspect in accused(data):
         assert all(is_known(kind, key) for kind, key in suspect.artifacts)
         assert all(is_inside(path) for _, path in suspect.files)
 
@@ -198,8 +203,8 @@ ROWS = [
     ["inductor", "linked/x.so", 0o755, b""],
     ["inductor", "kept/x.so", 0o755, b"replaced"],
 ]
-SUSPECT = {"bundle": "0", "artifacts": [["inductor", "f1"], ["pgo", "k"]], "files": [["inductor", "ab/x.so"]]}
-MARKER = json.dumps([SUSPECT]).encode()
+SUSPECT = Suspect(bundle="0", artifacts=(("inductor", "f1"), ("pgo", "k")), files=(("inductor", "ab/x.so"),))
+MARKER = json.dumps({"blind": False, "loads": [asdict(SUSPECT)]}).encode() + b"\nFatal Python error: Aborted"
 
 READERS: Mapping[str, Reader] = {
     "envelope": Reader(read=read_envelope, seeds=(seal(MANIFEST), SIGNED.pack())),
