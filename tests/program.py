@@ -121,6 +121,12 @@ def workers(method: str, *factors: str) -> None:
         process.join()
 
 
+def workers_of_a_parent_that_compiled(*factors: str) -> None:
+    """Compile, and fork workers that compile as well."""
+    compile_and_run()
+    workers("fork", *factors)
+
+
 def look(target: str) -> None:
     """Write down what a program without PyTorch sees of megacache."""
     seen = sorted(name for name in sys.modules if name.partition(".")[0] in {"megacache", "torch"})

@@ -161,6 +161,13 @@ def test_workers_are_attended_to(start: Start, tmp_path: Path, method: str) -> N
     assert "hit rate: 1.000: 4 of 4 lookups hit, in 2 processes" in stderr
 
 
+def test_lookups_of_a_parent_count_once(start: Start, tmp_path: Path) -> None:
+    """What a forked worker inherits of its parent's counts is left out of the hit rate."""
+    command = (*RUN, "--min-hit-rate", "0", str(tmp_path), *PROGRAM, "workers_of_a_parent_that_compiled", "3", "5")
+    code, _, stderr = ended(start(*command))
+    assert (code, "of 6 lookups hit, in 3 processes" in stderr) == (0, True), stderr
+
+
 @pytest.mark.parametrize("name", ["after_reset", "probe_first"])
 def test_ways_of_the_program_change_nothing(start: Start, tmp_path: Path, name: str) -> None:
     """A program that resets the compiler, or looks for it before it imports it, is attended to all the same."""

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from megacache import _compiler, _crash_guard
-from megacache._api import publish, warm
+from megacache._api import publish, receipt, warm
+from megacache._receipt import Receipt
 from megacache._results import PublishStatus
 from megacache._settings import AutostartSettings, Settings
 from megacache.errors import MegacacheError
@@ -50,6 +51,8 @@ class Attendant:
     def __init__(self, settings: AutostartSettings) -> None:
         self._settings = settings
         self._warmed = False
+        self._inherits = False
+        self._inherited = Receipt()
         self._begin()
 
     def _begin(self) -> None:
@@ -66,11 +69,14 @@ class Attendant:
     def after_fork(self) -> None:
         """Begin anew in a forked child: what its parent compiled is its parent's to publish."""
         self._begin()
+        self._inherits = self._settings.receipts is not None
 
     def begins(self) -> None:
         """Warm, before the first compilation of this process."""
         self._compiling = True
         _ending.goes_on()
+        if self._inherits:
+            self._inherits, self._inherited = False, receipt()
         self.warm()
 
     def warm(self) -> None:
@@ -108,7 +114,7 @@ class Attendant:
                 done = self._changed.wait_for(self._is_over, timeout=self._settings.exit_timeout)
                 if not done:
                     _log.warning("publish not finished: exit_timeout=%g", self._settings.exit_timeout)
-        _receipts.leave(self._settings.receipts)
+        _receipts.leave(self._settings.receipts, self._inherited)
 
     def _watch(self) -> None:
         """Publish whenever it is time, for as long as the process lives; what fails is tried again, ever later."""
@@ -150,7 +156,7 @@ class Attendant:
             _log.exception("publish failed")
             return True
         finally:
-            _receipts.leave(self._settings.receipts)
+            _receipts.leave(self._settings.receipts, self._inherited)
 
 
 def pause(quiet: float, failures: int) -> float:
