@@ -127,6 +127,17 @@ def workers_of_a_parent_that_compiled(*factors: str) -> None:
     workers("fork", *factors)
 
 
+def compile_after_the_main_thread() -> None:
+    """Compile, and compile again in a thread that waits for the main thread to end."""
+
+    def go_on() -> None:
+        threading.main_thread().join()
+        print(compile_and_run(3), flush=True)
+
+    compile_and_run()
+    threading.Thread(target=go_on).start()
+
+
 def look(target: str) -> None:
     """Write down what a program without PyTorch sees of megacache."""
     seen = sorted(name for name in sys.modules if name.partition(".")[0] in {"megacache", "torch"})

@@ -161,6 +161,14 @@ def test_workers_are_attended_to(start: Start, tmp_path: Path, method: str) -> N
     assert "hit rate: 1.000: 4 of 4 lookups hit, in 2 processes" in stderr
 
 
+def test_threads_that_outlive_the_main_thread_publish(start: Start, tmp_path: Path) -> None:
+    """What is compiled once the main thread has ended is published, counts for the hit rate, and is hit."""
+    command = (*RUN, "--min-hit-rate", "0", str(tmp_path), *PROGRAM, "compile_after_the_main_thread")
+    for hit in (0, 4):
+        code, _, stderr = ended(start(*command))
+        assert (code, f"{hit} of 4 lookups hit" in stderr) == (0, True), stderr
+
+
 def test_lookups_of_a_parent_count_once(start: Start, tmp_path: Path) -> None:
     """What a forked worker inherits of its parent's counts is left out of the hit rate."""
     command = (*RUN, "--min-hit-rate", "0", str(tmp_path), *PROGRAM, "workers_of_a_parent_that_compiled", "3", "5")

@@ -1,5 +1,6 @@
 """How this process ends: whether well, and a moment for what is left to do, also when it is told to terminate."""
 
+import atexit
 import functools
 import sys
 import threading
@@ -32,13 +33,27 @@ def goes_on() -> None:
 def on_ending(finish: Callable[[], None]) -> None:
     """Call `finish` once the program has ended, while threads, executors and host names can still be used.
 
-    It is called in the main thread. For `SIGTERM`, if nobody else handles it, the handler that is set here asks the one
-    who attends to this process; it then dies of the signal.
+    It is called in the main thread, and once more if other threads go on without that, after they have ended. For
+    `SIGTERM`, if nobody else handles it, the handler that is set here asks the one who attends to this process; it then
+    dies of the signal.
     What never returns to Python, such as `os._exit` or `SIGKILL`, is not heard.
     """
     _notice_failures()
-    at_shutdown(finish)
+    at_shutdown(functools.partial(_finish, finish))
     megacache_on_compile.handle_sigterm()
+
+
+def threads_go_on() -> bool:
+    """Tell whether there are threads that the interpreter waits for, and that may compile after the main thread."""
+    return any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+
+
+def _finish(finish: Callable[[], None]) -> None:
+    # To join threads here would be too early: one that waits for the end of the main thread would wait for ever, and
+    # so would the workers of `concurrent.futures`. What `atexit` calls comes after the interpreter has joined them.
+    if threads_go_on():
+        atexit.register(finish)
+    finish()
 
 
 def _notice_failures() -> None:
