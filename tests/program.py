@@ -43,6 +43,12 @@ def fail_by_another_hook() -> None:
     raise RuntimeError(msg)
 
 
+def fail_by_quit() -> None:
+    """Compile, and end with an exit code as people do at a prompt."""
+    compile_and_run()
+    quit(3)  # noqa: PLR1722 - it is the point
+
+
 def probe_first() -> None:
     """Ask whether there is a compiler before using it, as libraries do."""
     import torch  # noqa: F401

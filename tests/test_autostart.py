@@ -97,7 +97,7 @@ def test_program_starts_warm_and_remains_its_own(start: Start, tmp_path: Path) -
     assert bundles(tmp_path / "store") == 1
 
 
-@pytest.mark.parametrize(("name", "code"), [("once", 7), ("fail", 1), ("fail_by_another_hook", 1)])
+@pytest.mark.parametrize(("name", "code"), [("once", 7), ("fail", 1), ("fail_by_another_hook", 1), ("fail_by_quit", 3)])
 def test_program_that_fails_publishes_nothing(start: Start, tmp_path: Path, name: str, code: int) -> None:
     """An exit code or an exception goes out as it is, and keeps a crashed start out of the store."""
     options = ("--min-hit-rate", "0") if name == "once" else ()

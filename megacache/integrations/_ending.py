@@ -4,6 +4,7 @@ import atexit
 import functools
 import sys
 import threading
+from _sitebuiltins import Quitter
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -18,7 +19,7 @@ _failed = threading.Event()
 def failed() -> bool:
     """Tell whether the program has ended, or is ending, by an exception or with an exit code other than 0.
 
-    An exit code that is raised as `SystemExit`, and not by `sys.exit`, is not noticed.
+    An exit code that is raised as `SystemExit`, and not by `sys.exit`, `exit` or `quit`, is not noticed.
     """
     last = getattr(sys, "last_value", None)  # what ended the main thread, whatever hook prints it
     crashed = last is not None and not isinstance(last, KeyboardInterrupt)
@@ -57,15 +58,25 @@ def _finish(finish: Callable[[], None]) -> None:
 
 
 def _notice_failures() -> None:
-    leave = sys.exit
+    leave, quit_ = sys.exit, Quitter.__call__
 
     @functools.wraps(leave)
     def note_code(code: Any = None, /) -> Any:
-        if code is not None and code != 0 and threading.current_thread() is threading.main_thread():
-            _failed.set()
+        _note(code)
         leave(code)
 
+    @functools.wraps(quit_)
+    def note_code_of_quitter(self: Quitter, code: Any = None) -> Any:
+        _note(code)
+        quit_(self, code)
+
     sys.exit = note_code
+    Quitter.__call__ = note_code_of_quitter  # type: ignore[method-assign]  # the `exit` and `quit` of module `site`
+
+
+def _note(code: Any) -> None:
+    if code is not None and code != 0 and threading.current_thread() is threading.main_thread():
+        _failed.set()
 
 
 def _worker_exit_code() -> Any:
