@@ -209,6 +209,20 @@ def test_hidden_sitecustomize_runs(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+def test_python_that_is_too_old_is_left_alone(start: Start, tmp_path: Path) -> None:
+    """Every Python 3 can read what lies on its path, and one that is too old runs only the module that it hides."""
+    source = REPOSITORY / "megacache" / "integrations" / "site" / "sitecustomize.py"
+    ast.parse(source.read_text(), feature_version=(3, 4))
+    (tmp_path / "sitecustomize.py").write_text("print('own')")
+    code = (
+        "import sys; sys.version_info = (3, 7, 0); import sitecustomize; print('megacache_on_compile' in sys.modules)"
+    )
+    done = ended(
+        start(sys.executable, "-S", "-c", code, PYTHONPATH=os.pathsep.join([str(source.parent), str(tmp_path)]))
+    )
+    assert done == (0, "own\nFalse\n", "")
+
+
     "command",
     [
         (sys.executable, "-m", "megacache.autostart", "-m", "tests.program", "once"),
