@@ -144,6 +144,19 @@ def compile_after_the_main_thread() -> None:
     threading.Thread(target=go_on).start()
 
 
+def count_interrupts() -> None:
+    """Say that it is ready, and count interrupts until one has not come for a second."""
+    seen: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    print("ready", flush=True)
+    while not seen:
+        time.sleep(0.05)
+    before = time.monotonic()
+    while time.monotonic() < before + 1:
+        time.sleep(0.05)
+    print(len(seen))
+
+
 def look(target: str) -> None:
     """Write down what a program without PyTorch sees of megacache."""
     seen = sorted(name for name in sys.modules if name.partition(".")[0] in {"megacache", "torch"})
