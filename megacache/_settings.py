@@ -16,6 +16,8 @@ _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
 _PREFIX = "MEGACACHE"
 _EPOCH = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOCAL = re.compile(r"(?:file|local):(?://)?|(?!.*(?:://|::))")
+"""What begins the URL of a local folder."""
 _LEVELS = ("debug", "info", "warning", "error")
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
 _CACHE_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
@@ -109,6 +111,16 @@ def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> d
     if python_path:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [python_path, variables.get("PYTHONPATH", "")]))
     return variables
+
+
+def lasting_url(url: str) -> str:
+    """Make the URL of a local folder absolute: the processes that are handed it may work in other folders."""
+    place, asked, epoch = url.partition("?epoch=")
+    local = _LOCAL.match(place)
+    if local is None:
+        return url
+    path = os.path.abspath(os.path.expanduser(place[local.end() :]))  # noqa: PTH100, PTH111 - as fsspec reads it
+    return f"{local[0]}{path}{asked}{epoch}"
 
 
 def split_epoch(url: str) -> tuple[str, str]:

@@ -9,18 +9,45 @@ program starts as well, as `megacache run` does; the import only to the processe
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 
-from megacache._settings import AutostartSettings
+from megacache._settings import AutostartSettings, Settings, child_environment, lasting_url
+from megacache.errors import MegacacheError
 from megacache.integrations._launch import attended_environment
 from megacache.integrations.site import megacache_on_compile
+
+_NAME = "megacache.autostart"
 
 
 def main() -> None:
     """Become the Python that runs what the command line names: a file, `-m module` or `-c code`, and its arguments."""
     if len(sys.argv) < 2:  # noqa: PLR2004 - the name of this module, and what it is to run
         sys.exit("usage: python -m megacache.autostart (PROGRAM.py | -m MODULE | -c CODE) [ARGUMENT]...")
-    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
-    os.execve(sys.executable, [*python, *sys.argv[1:]], attended_environment(AutostartSettings.read(), {}))  # noqa: S606
+    os.execve(sys.executable, [sys.executable, *_flags(), *sys.argv[1:]], _environment())  # noqa: S606
+
+
+def _environment() -> Mapping[str, str]:
+    """Give the environment of the program; that of this process, and a word about it, if it cannot start warm."""
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        return _cold("with -I, -E or -S Python does not look for what attends to it")
+    try:
+        url = Settings.read().url
+        return attended_environment(AutostartSettings.read(), {"MEGACACHE_URL": lasting_url(url)} if url else {})
+    except MegacacheError as error:
+        return _cold(f"{type(error).__name__}: {error}")
+
+
+def _cold(why: str) -> Mapping[str, str]:
+    sys.stderr.write(f"megacache: this program starts cold: {why}\n")
+    return child_environment({})
+
+
+def _flags() -> Sequence[str]:
+    """Give the options of the interpreter, as they were given to this one."""
+    *flags, last, module = ["", "", *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]]
+    if module != _NAME or not last.endswith("m"):  # as in -mmegacache.autostart
+        return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
+    return [flag for flag in [*flags, last.removesuffix("m")] if flag not in {"", "-"}]
 
 
 if __name__ == "__main__":

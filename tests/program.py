@@ -43,6 +43,12 @@ def fail_by_another_hook() -> None:
     raise RuntimeError(msg)
 
 
+def fail_by_quit() -> None:
+    """Compile, and end with an exit code as people do at a prompt."""
+    compile_and_run()
+    quit(3)  # noqa: PLR1722 - it is the point
+
+
 def probe_first() -> None:
     """Ask whether there is a compiler before using it, as libraries do."""
     import torch  # noqa: F401
@@ -97,9 +103,10 @@ def serve_late() -> None:
     """Import the compiler after somebody has taken SIGTERM over, who gives it back at the end, as servers do."""
     import torch
 
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     print(torch.__version__ and compile_and_run(), flush=True)
-    signal.pause()
+    told.wait()
     signal.signal(signal.SIGTERM, before)
     signal.raise_signal(signal.SIGTERM)
 
@@ -119,6 +126,36 @@ def workers(method: str, *factors: str) -> None:
         process = context.Process(target=work, args=(int(factor),))  # type: ignore[attr-defined]
         process.start()
         process.join()
+
+
+def workers_of_a_parent_that_compiled(*factors: str) -> None:
+    """Compile, and fork workers that compile as well."""
+    compile_and_run()
+    workers("fork", *factors)
+
+
+def compile_after_the_main_thread() -> None:
+    """Compile, and compile again in a thread that waits for the main thread to end."""
+
+    def go_on() -> None:
+        threading.main_thread().join()
+        print(compile_and_run(3), flush=True)
+
+    compile_and_run()
+    threading.Thread(target=go_on).start()
+
+
+def count_interrupts() -> None:
+    """Say that it is ready, and count interrupts until one has not come for a second."""
+    seen: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    print("ready", flush=True)
+    while not seen:
+        time.sleep(0.05)
+    before = time.monotonic()
+    while time.monotonic() < before + 1:
+        time.sleep(0.05)
+    print(len(seen))
 
 
 def look(target: str) -> None:

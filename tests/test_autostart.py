@@ -1,5 +1,6 @@
 """Programs that know nothing of megacache start warm, publish, and are otherwise left alone."""
 
+import ast
 import json
 import os
 import signal
@@ -97,7 +98,7 @@ def test_program_starts_warm_and_remains_its_own(start: Start, tmp_path: Path) -
     assert bundles(tmp_path / "store") == 1
 
 
-@pytest.mark.parametrize(("name", "code"), [("once", 7), ("fail", 1), ("fail_by_another_hook", 1)])
+@pytest.mark.parametrize(("name", "code"), [("once", 7), ("fail", 1), ("fail_by_another_hook", 1), ("fail_by_quit", 3)])
 def test_program_that_fails_publishes_nothing(start: Start, tmp_path: Path, name: str, code: int) -> None:
     """An exit code or an exception goes out as it is, and keeps a crashed start out of the store."""
     options = ("--min-hit-rate", "0") if name == "once" else ()
@@ -161,6 +162,21 @@ def test_workers_are_attended_to(start: Start, tmp_path: Path, method: str) -> N
     assert "hit rate: 1.000: 4 of 4 lookups hit, in 2 processes" in stderr
 
 
+def test_threads_that_outlive_the_main_thread_publish(start: Start, tmp_path: Path) -> None:
+    """What is compiled once the main thread has ended is published, counts for the hit rate, and is hit."""
+    command = (*RUN, "--min-hit-rate", "0", str(tmp_path), *PROGRAM, "compile_after_the_main_thread")
+    for hit in (0, 4):
+        code, _, stderr = ended(start(*command))
+        assert (code, f"{hit} of 4 lookups hit" in stderr) == (0, True), stderr
+
+
+def test_lookups_of_a_parent_count_once(start: Start, tmp_path: Path) -> None:
+    """What a forked worker inherits of its parent's counts is left out of the hit rate."""
+    command = (*RUN, "--min-hit-rate", "0", str(tmp_path), *PROGRAM, "workers_of_a_parent_that_compiled", "3", "5")
+    code, _, stderr = ended(start(*command))
+    assert (code, "of 6 lookups hit, in 3 processes" in stderr) == (0, True), stderr
+
+
 @pytest.mark.parametrize("name", ["after_reset", "probe_first"])
 def test_ways_of_the_program_change_nothing(start: Start, tmp_path: Path, name: str) -> None:
     """A program that resets the compiler, or looks for it before it imports it, is attended to all the same."""
@@ -193,6 +209,20 @@ def test_hidden_sitecustomize_runs(start: Start, tmp_path: Path) -> None:
     assert (code, stdout.split()) == (0, [str(tmp_path / "own" / "sitecustomize.py")] * 2)
 
 
+def test_python_that_is_too_old_is_left_alone(start: Start, tmp_path: Path) -> None:
+    """Every Python 3 can read what lies on its path, and one that is too old runs only the module that it hides."""
+    source = REPOSITORY / "megacache" / "integrations" / "site" / "sitecustomize.py"
+    ast.parse(source.read_text(), feature_version=(3, 4))
+    (tmp_path / "sitecustomize.py").write_text("print('own')")
+    code = (
+        "import sys; sys.version_info = (3, 7, 0); import sitecustomize; print('megacache_on_compile' in sys.modules)"
+    )
+    done = ended(
+        start(sys.executable, "-S", "-c", code, PYTHONPATH=os.pathsep.join([str(source.parent), str(tmp_path)]))
+    )
+    assert done == (0, "own\nFalse\n", "")
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -206,6 +236,77 @@ def test_variable_is_enough(start: Start, tmp_path: Path, command: tuple[str, ..
     code, stdout, stderr = ended(start(*command, MEGACACHE_URL=str(tmp_path / "store")), "input")
     assert (code, stdout.split()[1:], stderr) == (0, ["input"], "")
     assert bundles(tmp_path / "store") == 1
+
+
+@pytest.mark.parametrize("flags", [(), ("-u",), ("-X", "dev", "-W", "ignore"), ("-bu", "-O")], ids=str)
+def test_flags_of_the_interpreter_stay(start: Start, flags: tuple[str, ...]) -> None:
+    """The Python that runs the program gets the options that were given to the one before."""
+    code = "import sys; print(sys.orig_argv[1:])"
+    expected = [*flags, "-c", code]
+    assert ended(start(sys.executable, *flags, "-m", "megacache.autostart", "-c", code)) == (0, f"{expected}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "log", "told"),
+    [
+        ((), "verbose", "SettingsError: MEGACACHE_LOG='verbose' is no level"),
+        (("-E",), "info", "with -I, -E or -S"),
+        (("-S",), "info", "with -I, -E or -S"),
+    ],
+)
+def test_program_that_cannot_start_warm_is_told(start: Start, flags: tuple[str, ...], log: str, told: str) -> None:
+    """A wrong setting, and options that keep megacache out, are told in one line, and the program runs."""
+    command = (sys.executable, *flags, "-m", "megacache.autostart", "-c", "print('ran')")
+    code, stdout, stderr = ended(start(*command, MEGACACHE_LOG=log, PYTHONPATH=os.pathsep.join(sys.path)))
+    assert (code, stdout, stderr.count("\n")) == (0, "ran\n", 1)
+    assert f"this program starts cold: {told}" in stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("st", "{}/st"),
+        ("./st/?epoch=2", "{}/st?epoch=2"),
+        ("file://st", "file://{}/st"),
+        ("/st", "/st"),
+        ("s3://bucket/st", "s3://bucket/st"),
+        ("simplecache::s3://bucket/st", "simplecache::s3://bucket/st"),
+    ],
+)
+@pytest.mark.parametrize("by", ["run", "sidecar", "autostart"])
+def test_relative_url_lasts(start: Start, by: str, url: str, expected: str) -> None:
+    """A program that changes its folder, and what it starts, use the cache that was meant where it was started."""
+    program = ("-c", "import os; print(os.environ['MEGACACHE_URL'])")
+    command = {
+        "run": (*RUN, url, sys.executable),
+        "sidecar": (*SIDECAR, "--ready-url", "http://127.0.0.1:9", url, sys.executable),
+        "autostart": (sys.executable, "-m", "megacache.autostart"),
+    }
+    code, stdout, stderr = ended(start(*command[by], *program, MEGACACHE_URL=url))
+    assert (code, stdout) == (0, expected.format(REPOSITORY) + "\n"), stderr
+
+
+def test_terminal_interrupts_once() -> None:
+    """A program below a terminal gets one interrupt for one key, also with its input from elsewhere."""
+    terminal, end = os.openpty()
+    adopt = (
+        f"import fcntl, os, sys, termios; fcntl.ioctl({end}, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    popen = subprocess.Popen(
+        [sys.executable, "-c", adopt, *RUN, "--min-hit-rate", "0", "URL", *PROGRAM, "count_interrupts"],
+        cwd=REPOSITORY,
+        start_new_session=True,
+        pass_fds=[end],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert popen.stdout is not None
+    assert popen.stdout.readline() == "ready\n"
+    os.write(terminal, b"\x03")
+    assert popen.communicate(timeout=SECONDS)[0] == "1\n"
+    os.close(terminal)
+    os.close(end)
 
 
 def test_store_that_is_down_costs_nothing_but_warmth(start: Start) -> None:
@@ -281,6 +382,14 @@ def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:
         (("URL",), 2, "Missing argument"),
         (("URL", "--"), 2, "Missing argument"),
         (("URL", "--", "--"), 2, "no program is given"),
+        (("URL", "--quiet", "--", "true"), 0, ""),
+        (("URL", "--quiet", "true"), 2, "options go before the URL: --quiet"),
+        (("URL", sys.executable, "-c", "import sys; sys.exit(len(sys.argv))", "--", "-x"), 3, ""),
+        (("--exit-timeout", "2", "URL", "true", "--", "--flag"), 0, ""),
+        (("URL", "--", "/"), 126, "is a folder, or may not be executed"),
+        (("URL", "--", "./README.md"), 126, "is a folder, or may not be executed"),
+        (("--warm-timeout", "inf", "URL", "--", "true"), 2, "inf is no finite number"),
+        (("--publish-after", "nan", "URL", "--", "true"), 2, "nan is no finite number"),
         (("--min-hit-rate", "7", "URL", "--", "true"), 2, "is not in the range"),
         (("URL", "--", "false"), 1, ""),
         (("URL", "--", "true"), 0, ""),
@@ -293,6 +402,14 @@ def test_commands_end_as_shells_do(start: Start, arguments: tuple[str, ...], cod
     """What cannot be started, and what is no Python at all, ends with the code that a shell would give."""
     done, _, stderr = ended(start(*RUN, *arguments))
     assert (done, told in stderr) == (code, True), stderr
+
+
+@pytest.mark.parametrize("to", ["&-", "/dev/full"])
+def test_people_who_cannot_be_told_change_nothing(start: Start, to: str) -> None:
+    """With a stderr that is closed, or full, commands end as ever."""
+    bar = "from megacache._cli._output import progress_bar, say; say('x'); progress_bar('x').__enter__(); print('done')"
+    assert ended(start("sh", "-c", f'"$@" 2>{to}', "sh", *RUN, "--min-hit-rate", "0", "URL", "true"))[0] == 5
+    assert ended(start("sh", "-c", f'"$@" 2>{to}', "sh", sys.executable, "-c", bar))[:2] == (0, "done\n")
 
 
 def test_file_that_is_no_program_is_told(start: Start, tmp_path: Path) -> None:
@@ -345,11 +462,24 @@ def test_sidecar_publishes_nothing_of_a_server_that_is_never_ready(start: Start,
     assert bundles(tmp_path / "store") == 0
 
 
+def test_sidecar_tells_why_the_server_is_not_ready(start: Start) -> None:
+    """The last answer is told once the time is over."""
+    health = f"http://127.0.0.1:{free_port()}/health"
+    popen = start(*SIDECAR, "--ready-url", health, "--ready-timeout", "0.1", "URL", "--", "cat")
+    assert popen.stderr is not None
+    assert "the last answer was: [Errno 111] Connection refused" in popen.stderr.readline()
+    assert ended(popen)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
         (("URL", "--", "true"), 2, "Missing option '--ready-url'"),
         (("--ready-url", "localhost:80", "URL", "--", "true"), 2, "is no http URL"),
+        (("--ready-url", "http://[::1", "URL", "--", "true"), 2, "is no http URL"),
+        (("--ready-url", "http://127.0.0.1/größe", "URL", "--", "true"), 2, "is no http URL"),
+        (("--ready-url", "http://127.0.0.1:x/", "URL", "--", "true"), 2, "is no http URL"),
+        (("--exit-timeout", "inf", "--ready-url", "http://[::1]", "URL", "--", "true"), 2, "inf is no finite number"),
         (("--ready-url", "http://127.0.0.1:9", "URL", "--", "false"), 1, ""),
     ],
     ids=str,

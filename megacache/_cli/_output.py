@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,8 +25,10 @@ _SPANS = ((86_400 * 2, 86_400, "d"), (3_600 * 2, 3_600, "h"), (120, 60, "min"))
 
 
 def say(template: str, *values: object) -> None:
-    """Tell people something; values are shown as they are, whatever they hold."""
-    _console(stderr=True).print(template.format(*(escape(_printable(str(value))) for value in values)), soft_wrap=True)
+    """Tell people something, if they can be told; values are shown as they are, whatever they hold."""
+    text = template.format(*(escape(_printable(str(value))) for value in values))
+    with suppress(OSError):
+        _console(stderr=True).print(text, soft_wrap=True)
 
 
 def emit(document: Mapping[str, Any], *, command: str) -> None:
@@ -63,7 +65,7 @@ def progress_bar(doing: str, *, objects: bool = False) -> Iterator[ProgressCallb
         TimeRemainingColumn(),
         console=_console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=sys.stderr is None or not sys.stderr.isatty(),
     )
     with bar:
         task = bar.add_task(doing, total=None)

@@ -1,12 +1,13 @@
 """Run a program as the user would: its signals, its exit code, its death are its own."""
 
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -25,8 +26,43 @@ class ProgramCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Tell the command's own options from those of the program."""
-        ctx.allow_interspersed_args = "--" in args
-        return super().parse_args(ctx, args)
+        begin = self._program_begin(ctx, args)
+        return super().parse_args(ctx, args if begin is None else [*args[:begin], "--", *args[begin:]])
+
+    def _program_begin(self, ctx: click.Context, args: Sequence[str]) -> int | None:
+        """Find where a program begins that no `--` precedes; None if there is none."""
+        words: list[str] = []
+        options: list[str] = []
+        position = 0
+        while position < len(args) and args[position] != "--":
+            arg = args[position]
+            if arg.startswith("-") and arg != "-":
+                options += [arg] if words else []
+                position += self._takes_value(ctx, arg)
+            elif not words:
+                words.append(arg)
+            elif options:
+                raise click.UsageError(f"options go before the URL: {options[0]}", ctx)
+            else:
+                return position
+            position += 1
+        return None
+
+    def _takes_value(self, ctx: click.Context, option: str) -> bool:
+        """Tell whether the word after an option is its value."""
+        params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        return any(option in param.opts and not param.is_flag for param in params)
+
+
+class Finite(click.FloatRange):
+    """Refuses what is no finite number, besides what is out of range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 program_argument = click.argument(
@@ -41,9 +77,17 @@ def named(program: Sequence[str]) -> tuple[str, Sequence[str]]:
         raise click.UsageError("no program is given")
     path = shutil.which(command[0])
     if path is None:
-        say("[bold red]error:[/] {} is not there, or is no program", command[0])
-        sys.exit(_NOT_FOUND)
+        _not_executable(command[0])
     return path, command
+
+
+def _not_executable(word: str) -> NoReturn:
+    places = [word] if os.sep in word else [os.path.join(folder, word) for folder in os.get_exec_path()]  # noqa: PTH118
+    if not any(map(os.path.exists, places)):
+        say("[bold red]error:[/] {} is not there", word)
+        sys.exit(_NOT_FOUND)
+    say("[bold red]error:[/] {} is a folder, or may not be executed", word)
+    sys.exit(_NOT_STARTED)
 
 
 def become(path: str, command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
@@ -91,7 +135,7 @@ def _signals_forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
         del frame
         # A terminal has told the child already: both are in its foreground.
-        if number not in {signal.SIGINT, signal.SIGQUIT} or sys.stdin is None or not sys.stdin.isatty():
+        if number not in {signal.SIGINT, signal.SIGQUIT} or not _in_foreground():
             child.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
@@ -100,3 +144,10 @@ def _signals_forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_foreground() -> bool:
+    """Tell whether this process belongs to those that its terminal interrupts, wherever its input comes from."""
+    with suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:  # noqa: PTH123 - a device
+        return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    return False

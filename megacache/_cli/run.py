@@ -8,17 +8,17 @@ import click
 from megacache._cli._exit_codes import EXIT_TOO_FEW_HITS
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
-from megacache._cli._program import ProgramCommand, become, end_like, named, program_argument, wait_for
-from megacache._settings import AutostartSettings
+from megacache._cli._program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
+from megacache._settings import AutostartSettings, lasting_url
 from megacache.integrations._launch import attended_environment
 from megacache.integrations._receipts import HitRate, collect
 
 
 @click.command("run", cls=ProgramCommand)
-@click.option("--min-hit-rate", type=click.FloatRange(0, 1), metavar="SHARE", help="Fail if fewer lookups hit.")
-@click.option("--warm-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for the store.")
-@click.option("--publish-after", type=click.FloatRange(0), metavar="SECONDS", help="Publish after so long a quiet.")
-@click.option("--exit-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Delay the end by at most so long.")
+@click.option("--min-hit-rate", type=Finite(0, 1), metavar="SHARE", help="Fail if fewer lookups hit.")
+@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait so long for the store.")
+@click.option("--publish-after", type=Finite(0), metavar="SECONDS", help="Publish after so long a quiet.")
+@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by at most so long.")
 @click.option("--read-only", is_flag=True, help="Publish nothing.")
 @click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
 @click.argument("url", metavar="URL")
@@ -49,7 +49,7 @@ def run_command(
     given = {name: value for name, value in seconds.items() if value is not None}
     settings = AutostartSettings.read()
     settings = settings.changed(**given, log="warning" if quiet else settings.log or "info")
-    changes = {"MEGACACHE_URL": chosen_url(url), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
+    changes = {"MEGACACHE_URL": lasting_url(chosen_url(url)), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
     if min_hit_rate is None:
         become(path, command, attended_environment(settings, changes))
     with tempfile.TemporaryDirectory(prefix="megacache-run-") as folder:

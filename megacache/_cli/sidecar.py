@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ import click
 
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
-from megacache._cli._program import ProgramCommand, end_like, named, program_argument, wait_for
-from megacache._settings import AutostartSettings
+from megacache._cli._program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
+from megacache._settings import AutostartSettings, lasting_url
 from megacache.integrations._launch import attended_environment
 
 _POLL_SECONDS = 0.5
@@ -26,14 +27,14 @@ _REQUEST_SECONDS = 5.0
 @click.option("--ready-url", required=True, metavar="URL", help="Answers 2xx once the server is ready.")
 @click.option(
     "--ready-timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     default=1800,
     show_default=True,
     metavar="SECONDS",
     help="Publish nothing if it is not ready by then.",
 )
-@click.option("--warm-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for the store.")
-@click.option("--exit-timeout", type=click.FloatRange(0), metavar="SECONDS", help="Delay the end by at most so long.")
+@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait so long for the store.")
+@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by at most so long.")
 @click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
 @click.argument("url", metavar="URL")
 @program_argument
@@ -49,7 +50,7 @@ def sidecar_command(
     Example:
       megacache sidecar s3://bucket/llama/v1 --ready-url http://127.0.0.1:8000/health -- vllm serve llama
     """  # noqa: D301 - as click wants it
-    if not ready_url.startswith(("http://", "https://")):
+    if not _is_http_url(ready_url):
         raise click.BadParameter(f"{ready_url} is no http URL", param_hint="--ready-url")
     path, command = named(program)
     given = {name: value for name, value in seconds.items() if value is not None}
@@ -57,7 +58,7 @@ def sidecar_command(
         sign = Path(folder) / "ready"
         settings = AutostartSettings.read()
         settings = settings.changed(**given, log="warning" if quiet else settings.log or "info", publish_when=str(sign))
-        environment = attended_environment(settings, {"MEGACACHE_URL": chosen_url(url)})
+        environment = attended_environment(settings, {"MEGACACHE_URL": lasting_url(chosen_url(url))})
 
         def look(child: "subprocess.Popen[bytes]") -> None:
             asked = child, ready_url, ready_timeout, sign
@@ -67,24 +68,40 @@ def sidecar_command(
     end_like(code)
 
 
+def _is_http_url(url: str) -> bool:
+    """Tell whether a URL can be asked: what lies outside of ASCII has to be percent-encoded."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return named and parts.scheme in {"http", "https"} and url.isascii() and url.isprintable() and " " not in url
+
+
 def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, seconds: float, sign: Path) -> None:
     """Put the sign up once the server answers."""
     started = time.monotonic()
     while child.poll() is None:
-        if _is_ready(url):
+        answer = _answer(url)
+        if answer is None:
             sign.touch()
             say("ready after {} s: publishing what was compiled", f"{time.monotonic() - started:.1f}")
             return
         if time.monotonic() >= started + seconds:
-            say("[bold yellow]not ready[/] within {} s: nothing is published", f"{seconds:g}")
+            told = f"{seconds:g}", answer
+            say("[bold yellow]not ready[/] within {} s: nothing is published; the last answer was: {}", *told)
             return
         time.sleep(_POLL_SECONDS)
 
 
-def _is_ready(url: str) -> bool:
+def _answer(url: str) -> str | None:
+    """Ask the server; give what it answered if it is not ready."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=_REQUEST_SECONDS) as answer:
-            return bool(http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES)
-    except (OSError, http.client.HTTPException, urllib.error.URLError):
-        return False
+            ready = http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES
+            return None if ready else f"HTTP {answer.status}"
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code}"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__

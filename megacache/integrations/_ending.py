@@ -1,8 +1,10 @@
 """How this process ends: whether well, and a moment for what is left to do, also when it is told to terminate."""
 
+import atexit
 import functools
 import sys
 import threading
+from _sitebuiltins import Quitter
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -17,7 +19,7 @@ _failed = threading.Event()
 def failed() -> bool:
     """Tell whether the program has ended, or is ending, by an exception or with an exit code other than 0.
 
-    An exit code that is raised as `SystemExit`, and not by `sys.exit`, is not noticed.
+    An exit code that is raised as `SystemExit`, and not by `sys.exit`, `exit` or `quit`, is not noticed.
     """
     last = getattr(sys, "last_value", None)  # what ended the main thread, whatever hook prints it
     crashed = last is not None and not isinstance(last, KeyboardInterrupt)
@@ -32,25 +34,49 @@ def goes_on() -> None:
 def on_ending(finish: Callable[[], None]) -> None:
     """Call `finish` once the program has ended, while threads, executors and host names can still be used.
 
-    It is called in the main thread. For `SIGTERM`, if nobody else handles it, the handler that is set here asks the one
-    who attends to this process; it then dies of the signal.
+    It is called in the main thread, and once more if other threads go on without that, after they have ended. For
+    `SIGTERM`, if nobody else handles it, the handler that is set here asks the one who attends to this process; it then
+    dies of the signal.
     What never returns to Python, such as `os._exit` or `SIGKILL`, is not heard.
     """
     _notice_failures()
-    at_shutdown(finish)
+    at_shutdown(functools.partial(_finish, finish))
     megacache_on_compile.handle_sigterm()
 
 
+def threads_go_on() -> bool:
+    """Tell whether there are threads that the interpreter waits for, and that may compile after the main thread."""
+    return any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+
+
+def _finish(finish: Callable[[], None]) -> None:
+    # To join threads here would be too early: one that waits for the end of the main thread would wait for ever, and
+    # so would the workers of `concurrent.futures`. What `atexit` calls comes after the interpreter has joined them.
+    if threads_go_on():
+        atexit.register(finish)
+    finish()
+
+
 def _notice_failures() -> None:
-    leave = sys.exit
+    leave, quit_ = sys.exit, Quitter.__call__
 
     @functools.wraps(leave)
     def note_code(code: Any = None, /) -> Any:
-        if code is not None and code != 0 and threading.current_thread() is threading.main_thread():
-            _failed.set()
+        _note(code)
         leave(code)
 
+    @functools.wraps(quit_)
+    def note_code_of_quitter(self: Quitter, code: Any = None) -> Any:
+        _note(code)
+        quit_(self, code)
+
     sys.exit = note_code
+    Quitter.__call__ = note_code_of_quitter  # type: ignore[method-assign]  # the `exit` and `quit` of module `site`
+
+
+def _note(code: Any) -> None:
+    if code is not None and code != 0 and threading.current_thread() is threading.main_thread():
+        _failed.set()
 
 
 def _worker_exit_code() -> Any:

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from megacache import _compiler, _crash_guard
-from megacache._api import publish, warm
+from megacache._api import publish, receipt, warm
+from megacache._receipt import Receipt
 from megacache._results import PublishStatus
 from megacache._settings import AutostartSettings, Settings
 from megacache.errors import MegacacheError
@@ -50,6 +51,8 @@ class Attendant:
     def __init__(self, settings: AutostartSettings) -> None:
         self._settings = settings
         self._warmed = False
+        self._inherits = False
+        self._inherited = Receipt()
         self._begin()
 
     def _begin(self) -> None:
@@ -60,17 +63,22 @@ class Attendant:
         self._ending = False
         self._ended = False
         self._last = 0.0
+        self._compilations = 0
+        self._compilations_at_end = 0
         self._failures = 0
         self._device: int | None = None
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: what its parent compiled is its parent's to publish."""
         self._begin()
+        self._inherits = self._settings.receipts is not None
 
     def begins(self) -> None:
         """Warm, before the first compilation of this process."""
         self._compiling = True
         _ending.goes_on()
+        if self._inherits:
+            self._inherits, self._inherited = False, receipt()
         self.warm()
 
     def warm(self) -> None:
@@ -88,27 +96,35 @@ class Attendant:
         with self._changed:
             self._compiling = False
             self._unpublished = True
+            self._compilations += 1
             self._last = time.monotonic()
             with suppress(MegacacheError):
                 self._device = _compiler.current_device()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="megacache-autostart", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="megacache-autostart", daemon=True)
+                thread.start()  # some versions of Python refuse that once the main thread has ended
+                self._thread = thread
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Publish what is left and wait for it so long, unless the program has failed, or is still compiling."""
+        """Publish what is left and wait for it so long, unless the program has failed, or is still compiling.
+
+        It is called again if the program went on after its main thread had ended; what failed is not tried again then.
+        """
         _crash_guard.disarm_all()
         if self._thread is None or _ending.failed():
             return
-        if self._unpublished and not self._compiling and self._is_allowed() and self._settings.exit_timeout:
-            with self._changed:
-                self._ending = True
-                self._changed.notify_all()
-                done = self._changed.wait_for(self._is_over, timeout=self._settings.exit_timeout)
-                if not done:
-                    _log.warning("publish not finished: exit_timeout=%g", self._settings.exit_timeout)
-        _receipts.leave(self._settings.receipts)
+        if self._is_left() and self._is_allowed() and self._settings.exit_timeout:
+            self._publish_at_end(self._settings.exit_timeout)
+        _receipts.leave(self._settings.receipts, self._inherited)
+
+    def _publish_at_end(self, seconds: float) -> None:
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+            if not self._changed.wait_for(self._is_over, timeout=seconds):
+                _log.warning("publish not finished: exit_timeout=%g", seconds)
+            self._compilations_at_end = self._compilations
 
     def _watch(self) -> None:
         """Publish whenever it is time, for as long as the process lives; what fails is tried again, ever later."""
@@ -123,7 +139,8 @@ class Attendant:
                 self._unpublished = self._last != seen or not done
                 self._last = self._last if done else time.monotonic()
                 self._failures = 0 if done else self._failures + 1
-                self._ended = ending
+                self._ending = self._ending and not ending
+                self._ended = ending and not _ending.threads_go_on()
                 self._changed.notify_all()
 
     def _is_time(self) -> bool:
@@ -134,8 +151,12 @@ class Attendant:
             quiet = min(quiet, _LONGEST_AFTER_SIGN)
         return self._ending or time.monotonic() >= self._last + pause(quiet, self._failures)
 
+    def _is_left(self) -> bool:
+        new = self._compilations > self._compilations_at_end
+        return self._unpublished and not self._compiling and new
+
     def _is_over(self) -> bool:
-        return self._ended or not self._unpublished
+        return not (self._ending and self._unpublished)
 
     def _is_allowed(self) -> bool:
         sign = self._settings.publish_when
@@ -150,7 +171,7 @@ class Attendant:
             _log.exception("publish failed")
             return True
         finally:
-            _receipts.leave(self._settings.receipts)
+            _receipts.leave(self._settings.receipts, self._inherited)
 
 
 def pause(quiet: float, failures: int) -> float:

@@ -4,11 +4,13 @@ import contextlib
 import json
 import os
 import uuid
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from megacache._api import receipt
+from megacache._receipt import Lookups, Receipt
 from megacache._temporary import write_whole
 
 _TOKEN = uuid.uuid4().hex
@@ -32,12 +34,38 @@ class HitRate:
         return self.hit / self.total if self.total else None
 
 
-def leave(folder: str | None) -> None:
-    """Put the receipt of this process into a folder, in place of an earlier one; what fails there is dropped."""
+def leave(folder: str | None, inherited: Receipt) -> None:
+    """Put the receipt of this process into a folder, in place of an earlier one; what fails there is dropped.
+
+    The lookups in it are without those that a forked process inherited: its parent tells of them.
+    """
     if folder is None:
         return
     with contextlib.suppress(OSError):
-        write_whole(Path(folder) / f"{os.getpid()}-{_TOKEN}.json", json.dumps(receipt().to_json()).encode())
+        own = json.dumps(_own(receipt(), inherited).to_json()).encode()
+        write_whole(Path(folder) / f"{os.getpid()}-{_TOKEN}.json", own)
+
+
+def _own(found: Receipt, inherited: Receipt) -> Receipt:
+    return replace(
+        found,
+        inductor=_since(inherited.inductor, found.inductor),
+        aot_autograd=_since(inherited.aot_autograd, found.aot_autograd),
+    )
+
+
+def _since(before: Lookups | None, now: Lookups | None) -> Lookups | None:
+    if before is None or now is None:
+        return now
+    if now.hit < before.hit or now.missed < before.missed or now.bypassed < before.bypassed:
+        return now  # the program has cleared PyTorch's counters
+    return Lookups(
+        hit=now.hit - before.hit,
+        missed=now.missed - before.missed,
+        guard_missed=None if now.guard_missed is None else now.guard_missed - (before.guard_missed or 0),
+        bypassed=now.bypassed - before.bypassed,
+        reasons=dict(Counter(now.reasons) - Counter(before.reasons)),
+    )
 
 
 def collect(folder: str) -> HitRate:

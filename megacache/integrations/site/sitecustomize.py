@@ -1,18 +1,22 @@
-"""Python imports this at its start, below `megacache run`; it then gives way to the module that it hides."""
+"""Python imports this at its start, below `megacache run`; it then gives way to the module that it hides.
+
+Every Python that the program starts reads it: those that are too old for megacache, Python 2 among them, do no more.
+"""
 
 import os
 import sys
 
-import megacache_on_compile  # type: ignore[import-not-found]  # lies beside this file, in a folder that is on the path
+if sys.version_info >= (3, 11):  # noqa: UP036 - not only our Python reads this
+    import megacache_on_compile  # type: ignore[import-not-found]  # lies beside this file, in a folder on the path
 
-megacache_on_compile.watch()
+    megacache_on_compile.watch()
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib costs milliseconds at each start
 sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != _FOLDER]  # noqa: PTH100
 _own = sys.modules.pop(__name__)
 try:
     import sitecustomize  # type: ignore[import-not-found]  # noqa: F401 - the one that comes next on the path
-except ModuleNotFoundError as error:
+except ImportError as error:
     sys.modules[__name__] = _own
-    if error.name != __name__:
+    if getattr(error, "name", __name__) != __name__:
         raise
