@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from megacache._settings import AutostartSettings
-from megacache.integrations._launch import attended_environment
+from megacache.integrations._launch import autostart_environment
 from megacache.integrations.site import megacache_on_compile
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     if len(sys.argv) < 2:  # noqa: PLR2004 - the name of this module, and what it is to run
         sys.exit("usage: python -m megacache.autostart (PROGRAM.py | -m MODULE | -c CODE) [ARGUMENT]...")
     python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
-    os.execve(sys.executable, [*python, *sys.argv[1:]], attended_environment(AutostartSettings.read(), {}))  # noqa: S606
+    os.execve(sys.executable, [*python, *sys.argv[1:]], autostart_environment(AutostartSettings.read(), {}))  # noqa: S606
 
 
 if __name__ == "__main__":

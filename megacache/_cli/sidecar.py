@@ -16,7 +16,7 @@ from megacache._cli._options import chosen_url
 from megacache._cli._output import say
 from megacache._cli._program import ProgramCommand, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
-from megacache.integrations._launch import attended_environment
+from megacache.integrations._launch import autostart_environment as attended_environment
 
 _POLL_SECONDS = 0.5
 _REQUEST_SECONDS = 5.0

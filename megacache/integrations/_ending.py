@@ -32,8 +32,8 @@ def goes_on() -> None:
 def on_ending(finish: Callable[[], None]) -> None:
     """Call `finish` once the program has ended, while threads, executors and host names can still be used.
 
-    It is called in the main thread. For `SIGTERM`, if nobody else handles it, the handler that is set here asks the one
-    who attends to this process; it then dies of the signal.
+    It is called in the main thread. For `SIGTERM`, if nobody else handles it, the handler that is set here finishes the
+    autostart of this process; it then dies of the signal.
     What never returns to Python, such as `os._exit` or `SIGKILL`, is not heard.
     """
     _notice_failures()
