@@ -7,8 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
-from megacache import _compiler, _ledger
-from megacache import _crash_guard as _starts
+from megacache import _compiler, _crash_guard, _ledger
 from megacache._background import in_background
 from megacache._budget import WARM_MAX_BYTES
 from megacache._deadline import Deadline
@@ -197,8 +196,8 @@ class Cache:
         with clock.stage("open"):
             store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
         policy = self._keys.policy(settings)
-        starts = _starts.beside(known.folder)
-        _starts.hear()
+        starts = _crash_guard.guard_beside(known.folder)
+        _crash_guard.install()
         result = Warming(
             store,
             environment,

@@ -148,9 +148,6 @@ def install() -> None:
         )
 
 
-beside, hear = guard_beside, install  # as `_cache` still calls them
-
-
 def disarm_all() -> None:
     """Take the markers of this process down: it ends of its own will."""
     _each(CrashGuard.disarm)

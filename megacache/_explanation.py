@@ -151,5 +151,5 @@ class Explanation:
 def _described(title: str, miss: GraphMiss) -> str:
     shown = [f"  {difference}" for difference in miss.differences[:_MAX_LINES]]
     more = len(miss.differences) - len(shown)
-    told = [f"{title}: {miss.reason}".removesuffix(": "), *shown, f"  and {more} more" if more else ""]
-    return "\n".join(filter(None, told))
+    lines = [f"{title}: {miss.reason}".removesuffix(": "), *shown, f"  and {more} more" if more else ""]
+    return "\n".join(filter(None, lines))

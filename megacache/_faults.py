@@ -65,16 +65,16 @@ def redacted(url: str) -> str:
 
 
 def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
-    told = _told(error, url, doing)
+    message = _told(error, url, doing)
     if isinstance(error, ImportError):
-        return SettingsError(told, hint=_install_hint(error))
+        return SettingsError(message, hint=_install_hint(error))
     if isinstance(error, FileNotFoundError):
-        return MissingError(told, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
+        return MissingError(message, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
     if _error_code(error) == _WRONG_TIME:
-        return AccessError(told, hint="set the clock of this machine")
+        return AccessError(message, hint="set the clock of this machine")
     if _is_refusal(error):
-        return AccessError(told, hint="check the credentials and what they may do")
-    return UnavailableError(told, hint="the store or the way to it is at fault; it is safe to try again")
+        return AccessError(message, hint="check the credentials and what they may do")
+    return UnavailableError(message, hint="the store or the way to it is at fault; it is safe to try again")
 
 
 def _told(error: Exception, url: str, doing: str) -> str:

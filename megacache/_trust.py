@@ -265,6 +265,6 @@ def _translated(doing: str) -> Iterator[None]:
     except ImportError as error:
         raise SettingsError(f"{doing} failed: {error}", hint='pip install "megacache[signing]"') from error
     except Exception as error:
-        told = error.strerror if isinstance(error, OSError) else str(error)[:200]
-        msg = f"{doing} failed: {type(error).__name__}: {told}"
+        text = error.strerror if isinstance(error, OSError) else str(error)[:200]
+        msg = f"{doing} failed: {type(error).__name__}: {text}"
         raise SettingsError(msg, hint="check the key and what it is named by") from error

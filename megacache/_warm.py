@@ -8,7 +8,7 @@ from megacache import _compiler
 from megacache._budget import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._bundle import Unpacked, parents_first, suspicion
 from megacache._catalog import Catalog, Listing
-from megacache._crash_guard import CrashGuard as Starts
+from megacache._crash_guard import CrashGuard
 from megacache._delivery import Delivery, Order
 from megacache._environment import Environment
 from megacache._inventory import nearest_other
@@ -65,7 +65,7 @@ class Warming:
         progress: ProgressCallback,
         *,
         files: bool,
-        starts: Starts,
+        starts: CrashGuard,
         quarantine: bool = False,
         policy: TrustPolicy | None = None,
         max_bytes: int = WARM_MAX_BYTES,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from megacache._settings import AutostartSettings, Settings, child_environment, lasting_url
 from megacache.errors import MegacacheError
-from megacache.integrations._launch import attended_environment
+from megacache.integrations._launch import autostart_environment
 from megacache.integrations.site import megacache_on_compile
 
 _NAME = "megacache.autostart"
@@ -32,7 +32,7 @@ def _environment() -> Mapping[str, str]:
         return _cold("with -I, -E or -S Python does not look for what attends to it")
     try:
         url = Settings.read().url
-        return attended_environment(AutostartSettings.read(), {"MEGACACHE_URL": lasting_url(url)} if url else {})
+        return autostart_environment(AutostartSettings.read(), {"MEGACACHE_URL": lasting_url(url)} if url else {})
     except MegacacheError as error:
         return _cold(f"{type(error).__name__}: {error}")
 

@@ -41,13 +41,13 @@ def vllm_like(*, rank: int, url: str, version: str = "0.33.0") -> Answer:
 def serve_like_vllm() -> bool:
     """Compile in a server's worker as vLLM's plug-in sees to it, by the variables alone; tell if it was loaded."""
     from megacache.integrations import vllm
-    from megacache.integrations._lifecycle import attend
+    from megacache.integrations._lifecycle import autostart
 
     root = Path(os.environ["VLLM_CACHE_ROOT"])
     folder = root / FOLDER / HASH / "rank_0_0"
     vllm.carry(root, "0.33.0")
     vllm.note(folder)
-    attend().warm()
+    autostart().warm()
     backend = _Backend(folder / "backbone")
     with torch.no_grad():
         torch.compile(_net(0), backend=backend)(_batch())

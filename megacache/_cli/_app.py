@@ -87,8 +87,8 @@ class Commands(click.Group):
             meant = _OTHER_NAMES.get(args[0].lower()) or next(
                 iter(difflib.get_close_matches(args[0], COMMANDS, n=1)), ""
             )
-            told = f"{error.message.rstrip('.')}. Did you mean {meant!r}?" if meant else error.message
-            raise click.UsageError(told, ctx) from None
+            message = f"{error.message.rstrip('.')}. Did you mean {meant!r}?" if meant else error.message
+            raise click.UsageError(message, ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""

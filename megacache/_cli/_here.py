@@ -67,15 +67,15 @@ class Asking:
                 hint="`megacache env --json > here.json` on the machine in question tells `explain --env here.json`",
             )
         try:
-            told, failed = self._child.communicate(timeout=_SECONDS)
+            output, errors = self._child.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired as error:
             self.give_up()
             raise CompilerError(f"PyTorch did not report its environment within {_SECONDS:g} s") from error
         if self._child.returncode:
-            said = failed.strip().rpartition("\n")[2].removeprefix("error: ")
+            said = errors.strip().rpartition("\n")[2].removeprefix("error: ")
             raise CompilerError(f"PyTorch did not report its environment: {said[-_TAIL:]}")
         try:
-            return parsed(told)
+            return parsed(output)
         except SettingsError as error:
             raise CompilerError("PyTorch printed something besides its environment") from error
 

@@ -10,7 +10,7 @@ from megacache._cli._options import chosen_url
 from megacache._cli._output import say
 from megacache._cli._program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings, lasting_url
-from megacache.integrations._launch import attended_environment
+from megacache.integrations._launch import autostart_environment
 from megacache.integrations._receipts import HitRate, collect
 
 
@@ -51,9 +51,9 @@ def run_command(
     settings = settings.changed(**given, log="warning" if quiet else settings.log or "info")
     changes = {"MEGACACHE_URL": lasting_url(chosen_url(url)), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
     if min_hit_rate is None:
-        become(path, command, attended_environment(settings, changes))
+        become(path, command, autostart_environment(settings, changes))
     with tempfile.TemporaryDirectory(prefix="megacache-run-") as folder:
-        code = wait_for(path, command, attended_environment(settings.changed(receipts=folder), changes))
+        code = wait_for(path, command, autostart_environment(settings.changed(receipts=folder), changes))
         if not code:
             code = _judged(collect(folder), min_hit_rate)
     end_like(code)
@@ -63,8 +63,8 @@ def _judged(found: HitRate, least: float) -> int:
     if found.rate is None:
         say("[bold red]hit rate:[/] no graph was looked up, {} was asked for", least)
         return EXIT_TOO_FEW_HITS
-    told = f"{found.rate:.3f}", found.hit, found.total, found.processes
-    say("hit rate: {}: {} of {} lookups hit, in {} processes", *told)
+    numbers = f"{found.rate:.3f}", found.hit, found.total, found.processes
+    say("hit rate: {}: {} of {} lookups hit, in {} processes", *numbers)
     if found.rate >= least:
         return 0
     say("[bold red]error:[/] {} was asked for; `megacache.explain()` in the program says why it missed", least)

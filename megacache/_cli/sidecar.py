@@ -17,7 +17,7 @@ from megacache._cli._options import chosen_url
 from megacache._cli._output import say
 from megacache._cli._program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings, lasting_url
-from megacache.integrations._launch import attended_environment
+from megacache.integrations._launch import autostart_environment
 
 _POLL_SECONDS = 0.5
 _REQUEST_SECONDS = 5.0
@@ -58,7 +58,7 @@ def sidecar_command(
         sign = Path(folder) / "ready"
         settings = AutostartSettings.read()
         settings = settings.changed(**given, log="warning" if quiet else settings.log or "info", publish_when=str(sign))
-        environment = attended_environment(settings, {"MEGACACHE_URL": lasting_url(chosen_url(url))})
+        environment = autostart_environment(settings, {"MEGACACHE_URL": lasting_url(chosen_url(url))})
 
         def look(child: "subprocess.Popen[bytes]") -> None:
             asked = child, ready_url, ready_timeout, sign

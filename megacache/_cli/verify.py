@@ -76,13 +76,13 @@ def _print(views: list[View], url: str) -> None:
         return
     rows = []
     for view, one in bundles:
-        told = "; ".join(fault["message"] for fault in one["faults"]) or "sound"
-        note = " ".join([*one["marks"], told])
+        verdict = "; ".join(fault["message"] for fault in one["faults"]) or "sound"
+        note = " ".join([*one["marks"], verdict])
         rows.append((view["device"], view["fingerprint"], one["bundle"], size_text(one["bytes_stored"]), note))
     print_table(("DEVICE", "ENVIRONMENT", "BUNDLE", "SIZE", "VERDICT"), rows, numbers=("SIZE",))
     size = size_text(sum(one["bytes_stored"] for _, one in bundles))
     sound = sum(not one["faults"] for _, one in bundles)
     say("{} of {} sound, of {} stored", sound, counted(len(bundles), "bundle"), size)
     if orphans := sum(len(view["orphans"]) for view in views):
-        told = "{} in no bundle: an interrupted publication leaves such, and no reader sees them"
-        say(told, counted(orphans, "chunk"))
+        message = "{} in no bundle: an interrupted publication leaves such, and no reader sees them"
+        say(message, counted(orphans, "chunk"))

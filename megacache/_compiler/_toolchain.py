@@ -34,13 +34,13 @@ def compiler_version() -> str:
     from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
 
     try:
-        told = get_compiler_version_info(get_cpp_compiler())
+        text = get_compiler_version_info(get_cpp_compiler())
     except Exception:  # noqa: BLE001 - a host without a compiler is a fact, too
-        told = ""
-    if not told:
+        text = ""
+    if not text:
         return NO_COMPILER
-    match = re.search(r"(?:gcc|clang) version [\w.]+(?: \([^()/]*\))?", told)
-    return match[0] if match else f"unknown {_digest(told)}"
+    match = re.search(r"(?:gcc|clang) version [\w.]+(?: \([^()/]*\))?", text)
+    return match[0] if match else f"unknown {_digest(text)}"
 
 
 def compiler_name() -> str:

@@ -115,19 +115,19 @@ def _note_event(event_name: str, _time_ns: int, metadata: Mapping[str, Any] | No
     cache, _sep, state = event_name.rpartition("_")
     if cache not in _CACHES or state not in {"hit", "miss", "bypass"}:
         return
-    told = metadata or {}
+    metadata = metadata or {}
     _lookups.append(
         Lookup(
             kind=_CACHES[cache],
             state=state,
-            guard_missed=state == "miss" and told.get("cache_status_detailed") == "guard_miss",
-            reason=_reason(told) if state == "bypass" else "",
-            seconds_saved=told.get("time_saved_ns", 0) / 1e9 + told.get("time_saved_ms", 0) / 1e3,
+            guard_missed=state == "miss" and metadata.get("cache_status_detailed") == "guard_miss",
+            reason=_reason(metadata) if state == "bypass" else "",
+            seconds_saved=metadata.get("time_saved_ns", 0) / 1e9 + metadata.get("time_saved_ms", 0) / 1e3,
         )
     )
 
 
-def _reason(told: Mapping[str, Any]) -> str:
+def _reason(metadata: Mapping[str, Any]) -> str:
     """Give the first line of torch's reason, for the rest may be a page of the program's code."""
-    first, _, _ = str(told.get("cache_bypass_reason") or UNKNOWN).strip().partition("\n")
+    first, _, _ = str(metadata.get("cache_bypass_reason") or UNKNOWN).strip().partition("\n")
     return first[:_MAX_REASON].strip() or UNKNOWN

@@ -1,4 +1,4 @@
-"""The environment in which a program, and every Python that it starts, is attended to."""
+"""The environment that starts megacache in a program, and in every Python that this one starts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,6 @@ from megacache.integrations import site
 _FOLDER = str(Path(next(iter(site.__path__))).resolve())
 
 
-def attended_environment(settings: AutostartSettings, changes: Mapping[str, str]) -> dict[str, str]:
+def autostart_environment(settings: AutostartSettings, changes: Mapping[str, str]) -> dict[str, str]:
     """Give this process's environment with what makes Python import `sitecustomize` of our folder first."""
     return child_environment({**settings.variables(), **changes}, python_path=_FOLDER)

@@ -28,24 +28,24 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 1.0, 600.0, 10
 
 
 @functools.cache
-def attend() -> "Attendant":
+def autostart() -> "Autostart":
     """Look after this process from now on; calling it again changes nothing.
 
     Raises `SettingsError` for a variable that means nothing, and `CompilerError` if PyTorch cannot be heard.
     """
     settings = AutostartSettings.read()
-    attendant = Attendant(settings)
+    started = Autostart(settings)
     if settings.log is not None:
         _speak(settings.log)
     if not Settings.read().disabled:
         _crash_guard.install()  # before: what warms at a compilation's beginning has to be within what marks it
-        _compiler.on_compilations(attendant.begins, attendant.ends)
-        os.register_at_fork(after_in_child=attendant.after_fork)
-        _ending.on_ending(attendant.finish)
-    return attendant
+        _compiler.on_compilations(started.begins, started.ends)
+        os.register_at_fork(after_in_child=started.after_fork)
+        _ending.on_ending(started.finish)
+    return started
 
 
-class Attendant:
+class Autostart:
     """Warms and publishes for this process."""
 
     def __init__(self, settings: AutostartSettings) -> None:

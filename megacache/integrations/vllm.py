@@ -16,7 +16,7 @@ from typing import Any
 from megacache import _compiler, _roots
 from megacache._settings import Settings
 from megacache.errors import SettingsError
-from megacache.integrations._lifecycle import attend
+from megacache.integrations._lifecycle import autostart
 
 _log = logging.getLogger("megacache")
 
@@ -172,6 +172,6 @@ def _begin(config: Any) -> None:
         from vllm import envs
 
         carry(Path(envs.VLLM_CACHE_ROOT), str(vllm.__version__))
-        attend().warm()
+        autostart().warm()
     except Exception as error:  # noqa: BLE001 - a server without a cache is better than none
         _log.warning("vLLM starts without its cache: error=%s: %s", type(error).__name__, error)

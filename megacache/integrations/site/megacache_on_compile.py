@@ -13,9 +13,9 @@ _LIBRARY, _COMPILER = "torch", "torch._dynamo"
 
 
 def watch() -> None:
-    """Let megacache attend to this process from the moment at which it imports PyTorch's compiler."""
+    """Let megacache start by itself in this process at the moment at which it imports PyTorch's compiler."""
     if _COMPILER in sys.modules:
-        _attend()
+        _autostart()
         return
     if _LIBRARY in sys.modules:
         handle_sigterm()
@@ -53,7 +53,7 @@ class _Finder:
                 if self in sys.meta_path:
                     sys.meta_path.remove(self)
                 load(module)
-                _attend()
+                _autostart()
 
             loader.exec_module = exec_module
         return spec
@@ -80,17 +80,17 @@ def handle_sigterm() -> None:
         lifecycle = sys.modules.get("megacache.integrations._lifecycle")
         try:
             if lifecycle is not None:
-                lifecycle.attend().finish()
+                lifecycle.autostart().finish()
         finally:
             os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, terminate)
 
 
-def _attend() -> None:
+def _autostart() -> None:
     try:
-        from megacache.integrations._lifecycle import attend
+        from megacache.integrations._lifecycle import autostart
 
-        attend()
+        autostart()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with megacache, the program goes on
         sys.stderr.write(f"megacache: this process starts cold: {type(error).__name__}: {error}\n")
