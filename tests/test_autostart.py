@@ -249,7 +249,7 @@ def test_flags_of_the_interpreter_stay(start: Start, flags: tuple[str, ...]) -> 
 @pytest.mark.parametrize(
     ("flags", "log", "told"),
     [
-        ((), "verbose", "SettingsError: MEGACACHE_LOG='verbose' is no level"),
+        ((), "verbose", "SettingsError: MEGACACHE_LOG='verbose' is not a level"),
         (("-E",), "info", "with -I, -E or -S"),
         (("-S",), "info", "with -I, -E or -S"),
     ],
