@@ -25,7 +25,8 @@ SUSPICION_SECONDS = 3600.0
 """A bundle is left out for so long: what was no fault of its own costs no more than that."""
 _PARTS = ("artifacts", "files")
 _MAX_SIZE = 64 << 20
-_CLEARED = ".cleared.json"
+_SUFFIX = ".json"
+_CLEARED = f".cleared{_SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +64,19 @@ class Markers:
 
     def suspects(self) -> Mapping[str, Suspect]:
         """Give the bundles that processes had loaded which are gone, by bundle id; old markers are cleared away."""
-        return {suspect.bundle: suspect for path in self._abandoned() for suspect in _parsed(path)}
+        return {suspect.bundle: suspect for marker in self._abandoned() for suspect in marker.suspects}
 
     def to_clear(self) -> Iterator[Suspect]:
-        """Give, once for all processes, the suspects whose artifacts and files still lie in PyTorch's folders."""
-        for path in self._abandoned():
-            if not path.name.endswith(_CLEARED):
-                suspects = tuple(_parsed(path))
-                with suppress(OSError):  # another process has taken it on
-                    path.rename(path.with_suffix(_CLEARED))
-                    yield from suspects
+        """Give the suspects whose artifacts and files still lie in PyTorch's folders.
+
+        A marker is noted as cleared when the next one is asked for. Two processes may do the same work before that,
+        which does no harm; none goes on while it is only begun.
+        """
+        for marker in self._abandoned():
+            if not marker.path.name.endswith(_CLEARED):
+                yield from marker.suspects
+                with suppress(OSError):  # another process was faster, or nothing may be written here
+                    marker.path.rename(marker.path.with_suffix(_CLEARED))
 
     def put_up(self, loads: Iterable[Suspect], *, blind: bool) -> int:
         """Write the marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
@@ -106,17 +110,56 @@ class Markers:
     def leave(self) -> None:
         """Leave the marker where it is, and its lock to the process from which this one was forked."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            with suppress(OSError):  # as a network's disk may tell at the end what it could not write
+                os.close(self._descriptor)
         self._descriptor = self._path = None
 
-    def _abandoned(self) -> Iterator[Path]:
-        for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else ():
-            with suppress(OSError):  # another process may have cleared it away
-                if path != self._path and not _is_locked(path):
-                    if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
-                        yield path
-                    else:
-                        path.unlink()
+    def _abandoned(self) -> Iterator["_Marker"]:
+        return filter(None, (_found(path) for path in self._listed() if path != self._path))
+
+    def _listed(self) -> Sequence[Path]:
+        """List what may be markers; none where the folder cannot be read, be it that of another user."""
+        try:
+            return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        except OSError:
+            return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Marker:
+    """What a process has left that is gone."""
+
+    path: Path
+    suspects: Sequence[Suspect]
+
+
+def _found(listed: Path) -> _Marker | None:
+    """Read a marker that was listed, under the name that it has when another process has cleared it since."""
+    for path in (listed, listed.with_suffix(_CLEARED)):
+        with suppress(FileNotFoundError):
+            return _read(path)
+    return None
+
+
+def _read(path: Path) -> _Marker | None:
+    """Read a marker; None if its process lives, if it is too old, which ends it, or if that cannot be told.
+
+    Raises `FileNotFoundError`, and no other `OSError`.
+    """
+    try:
+        with _opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            if time.time() - found.st_mtime < SUSPICION_SECONDS:
+                return _Marker(path=path, suspects=_parsed(descriptor))
+            path.unlink()
+    except FileNotFoundError:
+        raise
+    except OSError:
+        pass
+    return None
 
 
 @contextmanager
@@ -129,20 +172,27 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _is_locked(path: Path) -> bool:
-    """Tell whether the process that left a marker lives; what cannot be told is taken for life."""
-    try:
-        with _opened(path) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return not stat.S_ISREG(os.fstat(descriptor).st_mode)
-    except OSError:
-        return True
+def _where(listed: Path) -> Path:
+    """Follow a marker that another process has cleared since the folder was listed."""
+    cleared = listed.with_suffix(_CLEARED)
+    return cleared if not os.path.lexists(listed) and os.path.lexists(cleared) else listed
 
 
-def _parsed(path: Path) -> Sequence[Suspect]:
-    """Read a marker; one that is not whole accuses nobody."""
+def _is_recent(path: Path) -> bool:
+    """Tell whether a marker still counts; one that is too old is cleared away."""
     try:
-        with _opened(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+        if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
+            return True
+        path.unlink()
+    except OSError:  # another process may have cleared it away
+        pass
+    return False
+
+
+def _parsed(descriptor: int) -> Sequence[Suspect]:
+    """Parse a marker; one that is not whole accuses nobody."""
+    try:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
             if os.fstat(descriptor).st_size > _MAX_SIZE:
                 return ()
             first, _, reason = file.read(_MAX_SIZE).partition(b"\n")

@@ -2,13 +2,28 @@
 
 import json
 import os
+import shutil
+import tempfile
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from megacache import _markers
 from megacache._markers import SUSPICION_SECONDS, Markers, Suspect
 from tests.builders import artifact, bundle
+from tests.processes import run_code
+
+STRANGER = """
+import os, sys, megacache
+for folder in sys.argv[:0:-1]:
+    if folder == sys.argv[1] and not os.getuid():
+        os.setuid(65534)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    print(megacache.warm(f"file://{sys.argv[1]}/store").status)
+"""
+"""Warm twice, the second time where another user was first."""
 
 ONE = Suspect.of(bundle([artifact("a")]).manifest)
 
@@ -51,6 +66,43 @@ def test_suspects_are_cleared_once(folder: Path) -> None:
     markers = Markers(folder)
     assert [list(markers.to_clear()), list(Markers(folder).to_clear())] == [[ONE], []]
     assert Markers(folder).suspects() == {ONE.bundle: ONE}
+
+
+def test_start_that_listed_before_another_has_cleared_is_warned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A marker that another process takes on between the listing and the reading accuses all the same."""
+    leave_marker(folder)
+    opened = _markers._opened
+
+    def late(path: Path) -> AbstractContextManager[int]:
+        monkeypatch.setattr(_markers, "_opened", opened)
+        assert list(Markers(folder).to_clear()) == [ONE]
+        return opened(path)
+
+    monkeypatch.setattr(_markers, "_opened", late)
+    assert Markers(folder).suspects() == {ONE.bundle: ONE}
+
+
+def test_suspect_is_cleared_before_it_is_said_to_be(folder: Path) -> None:
+    """While one process is at it, or was killed at it, the next one does the work, and none takes it for done."""
+    leave_marker(folder)
+    begun = Markers(folder).to_clear()
+    assert next(begun) == ONE
+    assert list(Markers(folder).to_clear()) == [ONE]
+    assert list(begun) == []
+    assert Markers(folder).suspects() == {ONE.bundle: ONE}
+
+
+def test_folder_of_another_user_holds_no_markers(tmp_path: Path) -> None:
+    """Where nothing may be read or written a start goes on, and knows of no suspect."""
+    place = Path(tempfile.mkdtemp())  # the folders of pytest are closed to other users
+    (place / "megacache").mkdir(mode=0)
+    (place / "store").mkdir()
+    for path in (place, place / "store"):
+        path.chmod(0o777)
+    done = run_code(STRANGER, str(place), str(tmp_path))
+    shutil.rmtree(place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "miss\nmiss\n"
 
 
 def test_suspicion_ends(folder: Path) -> None:
