@@ -3,7 +3,7 @@
 A marker lies beside PyTorch's cache while artifacts are handed over, and from the beginning of a compilation, in which
 they are unpickled, until some seconds after its end, when what they hold has been called. Python's faulthandler writes
 into it if the process dies of a fault of its own: one that was killed from outside accuses nobody. Where the program
-uses the faulthandler itself, every death counts.
+uses the faulthandler itself, as under torchelastic, nobody can tell the two apart: there the second death counts.
 """
 
 import faulthandler

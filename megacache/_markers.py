@@ -2,7 +2,8 @@
 
 A marker is locked by its process, so that the system itself tells whether a process is gone that left one. Its first
 line holds what the process had loaded; what stands after it is why the process died. Where nothing does, the marker
-accuses nobody, unless it says that it is blind to reasons.
+accuses nobody, unless it says that it is blind to reasons: then it accuses what another process had loaded as well that
+died as blindly before this one began. Ranks that are stopped together are one death, not eight.
 """
 
 import fcntl
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +39,8 @@ class Suspect:
     """Kind and key of each."""
     files: tuple[tuple[str, str], ...]
     """Root and path of each."""
+    alone: bool = False
+    """True if the process told why it died, and had loaded nothing else."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -56,6 +59,7 @@ class Markers:
         self._folder = folder
         self._path: Path | None = None
         self._descriptor: int | None = None
+        self._doubted: frozenset[str] = frozenset()
 
     @property
     def is_up(self) -> bool:
@@ -63,8 +67,14 @@ class Markers:
         return self._descriptor is not None
 
     def suspects(self) -> Mapping[str, Suspect]:
-        """Give the bundles that processes had loaded which are gone, by bundle id; old markers are cleared away."""
-        return {suspect.bundle: suspect for marker in self._abandoned() for suspect in marker.suspects}
+        """Give what processes may have died of, by bundle id, and note what another blind death would count against.
+
+        Old markers are cleared away.
+        """
+        markers = list(self._abandoned())
+        self._doubted = frozenset(bundle for marker in markers for bundle in marker.doubted)
+        found = [suspect for marker in markers for suspect in marker.suspects]
+        return {suspect.bundle: suspect for suspect in sorted(found, key=lambda one: one.alone)}
 
     def to_clear(self) -> Iterator[Suspect]:
         """Give the suspects whose artifacts and files still lie in PyTorch's folders.
@@ -90,7 +100,8 @@ class Markers:
         self._path = path
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            text = json.dumps({"blind": blind, "loads": [asdict(one) for one in loads]})
+            named = {"blind": blind, "again": sorted(self._doubted), "loads": [asdict(one) for one in loads]}
+            text = json.dumps(named)
             os.write(self._descriptor, f"{text}\n".encode())
             temporary.replace(path)
         except OSError:
@@ -130,7 +141,9 @@ class _Marker:
     """What a process has left that is gone."""
 
     path: Path
-    suspects: Sequence[Suspect]
+    suspects: Sequence[Suspect] = ()
+    doubted: Sequence[str] = ()
+    """Ids of bundles that nobody can tell whether it died of."""
 
 
 def _found(listed: Path) -> _Marker | None:
@@ -153,7 +166,7 @@ def _read(path: Path) -> _Marker | None:
             if not stat.S_ISREG(found.st_mode):
                 return None
             if time.time() - found.st_mtime < SUSPICION_SECONDS:
-                return _Marker(path=path, suspects=_parsed(descriptor))
+                return _parsed(path, descriptor)
             path.unlink()
     except FileNotFoundError:
         raise
@@ -189,17 +202,28 @@ def _is_recent(path: Path) -> bool:
     return False
 
 
-def _parsed(descriptor: int) -> Sequence[Suspect]:
+def _parsed(path: Path, descriptor: int) -> _Marker:
     """Parse a marker; one that is not whole accuses nobody."""
     try:
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            if os.fstat(descriptor).st_size > _MAX_SIZE:
-                return ()
-            first, _, reason = file.read(_MAX_SIZE).partition(b"\n")
-            marker = json.loads(first)
-            return [_suspect(one) for one in marker["loads"]] if reason or marker["blind"] else ()
+            if os.fstat(descriptor).st_size <= _MAX_SIZE:
+                first, _, reason = file.read(_MAX_SIZE).partition(b"\n")
+                return _judged(path, json.loads(first), told=bool(reason))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return ()
+        pass
+    return _Marker(path=path)
+
+
+def _judged(path: Path, marker: Mapping[str, Any], *, told: bool) -> _Marker:
+    """Say whom a marker accuses."""
+    loads = [_suspect(one) for one in marker["loads"]]
+    if told:
+        return _Marker(path=path, suspects=[replace(one, alone=len(loads) == 1) for one in loads])
+    if not marker["blind"]:
+        return _Marker(path=path)
+    again = frozenset(map(str, marker["again"]))
+    suspects = [one for one in loads if one.bundle in again]
+    return _Marker(path=path, suspects=suspects, doubted=[one.bundle for one in loads])
 
 
 def _suspect(one: Mapping[str, Any]) -> Suspect:

@@ -34,6 +34,10 @@ _SUSPECTED = (
     "a process that had loaded it died as it compiled or made its first calls; it is left out for an hour "
     "(`megacache quarantine` takes it from everyone)"
 )
+_UNCERTAIN = (
+    "it is not quarantined: the process had loaded others as well, or its own faulthandler kept why it died; "
+    "`megacache quarantine` takes it from everyone once you know that it is to blame"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -171,8 +175,11 @@ class Warming:
                 yield manifest
 
     def _withdraw(self, bundle: str) -> None:
-        """Take a bundle that killed a process from everyone, if that is wanted."""
+        """Take a bundle that killed a process from everyone, if that is wanted and no other can be to blame."""
         if not self._quarantine:
+            return
+        if not self._suspects[bundle].alone:
+            self._pass_by(bundle, _UNCERTAIN)
             return
         try:
             self._catalog.quarantine(bundle)

@@ -28,6 +28,7 @@ from pathlib import Path
 from megacache import _crash_guard
 from tests.builders import artifact, bundle
 guard = _crash_guard._guards.setdefault(Path(sys.argv[1]), _crash_guard.CrashGuard(Path(sys.argv[1])))
+guard.suspects()
 guard.add([bundle([artifact("a")]).manifest])
 guard.arm()
 print("armed", flush=True)
@@ -84,11 +85,31 @@ def test_killed_process_accuses_nobody(folder: Path) -> None:
 
 
 def test_program_that_handles_its_faults_keeps_doing_so(folder: Path) -> None:
-    """Where the faulthandler is in use it is left alone, and every death counts."""
-    popen = hold(folder, "input()", "-X", "faulthandler")
-    popen.kill()
-    popen.communicate()
-    assert Markers(folder).suspects().keys() == {ONE.bundle}
+    """Where the faulthandler is in use it is left alone, and no reason is known: the second death in a row counts."""
+    for accused in (set(), {ONE.bundle}):
+        popen = hold(folder, "input()", "-X", "faulthandler")
+        popen.kill()
+        popen.communicate()
+        assert Markers(folder).suspects().keys() == accused
+
+
+def test_ranks_that_are_stopped_together_accuse_nobody(folder: Path) -> None:
+    """A restart that ends several processes in their first compilation is one death, whoever arms late."""
+    ranks = [
+        hold(folder, "input(); guard.disarm(); guard.arm(); print('again', flush=True); input()", "-X", "faulthandler")
+        for _ in range(2)
+    ]
+    first, late = ranks
+    first.terminate()
+    first.communicate()
+    assert late.stdin is not None
+    assert late.stdout is not None
+    late.stdin.write("\n")
+    late.stdin.flush()
+    assert late.stdout.readline() == "again\n"
+    late.terminate()
+    late.communicate()
+    assert Markers(folder).suspects() == {}
 
 
 @pytest.mark.parametrize("then", ["guard.disarm()", "guard.disarm(); os.abort()"])
@@ -176,6 +197,27 @@ def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: 
     assert published["status"] == "published"
     warmed, ran = processes.run(*steps, folder=folder)
     assert (warmed["status"], warmed["bundles"], ran["fx_hit"]) == ("loaded", [published["bundle"]], 1)
+
+
+@pytest.mark.parametrize(("others", "handler", "deaths"), [(["cosine"], None, 1), ([], "1", 2)])
+def test_bundle_that_may_be_innocent_is_not_taken_from_everyone(
+    processes: Processes, tmp_path: Path, others: list[str], handler: str | None, deaths: int
+) -> None:
+    """One of several, or what a process died of that could not tell why, is left out here alone, and it is said."""
+    store = tmp_path / "store"
+    processes.run(step("run", model="doubling"), step("publish", url=str(store)))
+    poisoned(store, signal.SIGSEGV)
+    for model in others:
+        processes.run(step("run", model=model), step("publish", url=str(store)))
+    folder = processes.new_folder()
+    steps = step("warm", url=str(store)), step("run", model="doubling")
+    environment = {"MEGACACHE_QUARANTINE": "1", "PYTHONFAULTHANDLER": handler}
+    for _ in range(deaths):
+        assert processes.start(*steps, folder=folder, environment=environment).exit_status() == -signal.SIGSEGV
+    warmed, ran = processes.run(*steps, folder=folder, environment=environment)
+    assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
+    assert "\n".join(warmed["warnings"]).count("it is not quarantined: ") == 1 + len(others)
+    assert list(store.glob("*/*/bundles/*.quarantined")) == []
 
 
 def test_deadly_bundle_kills_once_without_a_line_of_code(processes: Processes, tmp_path: Path) -> None:
