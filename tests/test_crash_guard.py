@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -159,15 +159,17 @@ def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     assert guard.suspects() == {}
 
 
-def poisoned(store: Path, number: int) -> str:
-    """Put a bundle beside the sound one, whose graph kills the process that looks it up."""
+PICKLED = frozenset({"inductor", "aot_autograd", "pgo"})
+
+
+def poisoned(store: Path, number: int, kinds: Collection[str] = PICKLED) -> str:
+    """Put a bundle in the place of the sound one, with artifacts that kill the process that looks them up."""
     ref = next(one for one in unseal(manifest_path(store).read_bytes()).chunks if one.part == "artifacts")
     found = list(parse_blob(open_chunk(ref, chunk_path(store).read_bytes())))
     deadly = [
-        Artifact(kind=one.kind, key=one.key, content=pickle.dumps(Abort(number)))
-        for one in found
-        if one.kind in {"inductor", "aot_autograd"}
+        Artifact(kind=one.kind, key=one.key, content=pickle.dumps(Abort(number))) for one in found if one.kind in kinds
     ]
+    assert {one.kind for one in deadly} == kinds & {one.kind for one in found} != set()
     bundle_id = add_bundle(store, *deadly)
     manifest_path_of(store, ref.digest.hex).unlink()
     return bundle_id
@@ -179,15 +181,14 @@ def manifest_path_of(store: Path, digest: str) -> Path:
     return next(path for path in paths if any(c.digest.hex == digest for c in unseal(path.read_bytes()).chunks))
 
 
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL])
-def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: int) -> None:
+def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path) -> None:
     """The process that loads it dies in its first compilation; the next one leaves it out, says so and compiles."""
     store = tmp_path / "store"
     processes.run(step("run", model="doubling"), step("publish", url=str(store)))
-    deadly = poisoned(store, number)
+    deadly = poisoned(store, signal.SIGILL)
     folder = processes.new_folder()
     steps = step("warm", url=str(store)), step("run", model="doubling")
-    assert processes.start(*steps, folder=folder).exit_status() == -number
+    assert processes.start(*steps, folder=folder).exit_status() == -signal.SIGILL
     warmed, ran, published = processes.run(
         *steps, step("publish", url=str(store)), folder=folder, environment={"MEGACACHE_QUARANTINE": "1"}
     )
@@ -197,6 +198,19 @@ def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: 
     assert published["status"] == "published"
     warmed, ran = processes.run(*steps, folder=folder)
     assert (warmed["status"], warmed["bundles"], ran["fx_hit"]) == ("loaded", [published["bundle"]], 1)
+
+
+@pytest.mark.parametrize("kind", sorted(PICKLED))
+def test_deadly_artifact_kills_once(processes: Processes, tmp_path: Path, kind: str) -> None:
+    """Of whatever kind it is that PyTorch unpickles, it is taken out of the local cache, too."""
+    store, folder = tmp_path / "store", processes.new_folder()
+    job = {"TORCH_COMPILE_JOB_ID": "job"}
+    processes.run(step("run", model="doubling"), step("publish", url=str(store)), environment=job)
+    poisoned(store, signal.SIGSEGV, {kind})
+    steps = step("warm", url=str(store)), step("run", model="doubling")
+    assert processes.start(*steps, folder=folder, environment=job).exit_status() == -signal.SIGSEGV
+    warmed, ran = processes.run(*steps, folder=folder, environment=job)
+    assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
 
 
 @pytest.mark.parametrize(("others", "handler", "deaths"), [(["cosine"], None, 1), ([], "1", 2)])
