@@ -49,9 +49,19 @@ class CrashGuard:
         """Give those of them that still lie in PyTorch's folders, as `Markers.to_clear` does."""
         return self._markers.to_clear()
 
+    def is_rid_of(self, bundle: str) -> bool:
+        """Tell whether PyTorch's folders are rid of a bundle in quarantine, as `Markers.is_rid_of` does."""
+        return self._markers.is_rid_of(bundle)
+
+    def note_riddance(self, bundle: str) -> None:
+        """Note that they are, as `Markers.note_riddance` does."""
+        self._markers.note_riddance(bundle)
+
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
-        self._loads.update((manifest.bundle, Suspect.of(manifest)) for manifest in manifests)
+        for manifest in manifests:
+            self._loads[manifest.bundle] = Suspect.of(manifest)
+            self._markers.forget_riddance(manifest.bundle)
 
     def arm(self) -> None:
         """Put the marker up, if anything was loaded: from now on a death counts."""

@@ -88,6 +88,24 @@ class Markers:
                 with suppress(OSError):  # another process was faster, or nothing may be written here
                     marker.path.rename(marker.path.with_suffix(_CLEARED))
 
+    def is_rid_of(self, bundle: str) -> bool:
+        """Tell whether `note_riddance` was called, for the folder that the markers are about, since it was loaded."""
+        return os.path.lexists(self._note(bundle))
+
+    def note_riddance(self, bundle: str) -> None:
+        """Note that what a bundle in quarantine may have left in PyTorch's folders is gone."""
+        with suppress(OSError):  # then the next start looks again
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._note(bundle).touch()
+
+    def forget_riddance(self, bundle: str) -> None:
+        """Take that note away: the bundle is loaded again."""
+        with suppress(OSError):
+            self._note(bundle).unlink()
+
+    def _note(self, bundle: str) -> Path:
+        return self._folder / f"{bundle}.gone"
+
     def put_up(self, loads: Iterable[Suspect], *, blind: bool) -> int:
         """Write the marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
 

@@ -143,11 +143,16 @@ class Warming:
             self._restoration.remove(suspect.files)
 
     def _clear_quarantined(self, listing: Listing) -> None:
-        """Take out of PyTorch's cache what an earlier start may have loaded from bundles that are withdrawn now."""
-        for done in self._catalog.read(listing.quarantined):
+        """Take out of PyTorch's cache, once, what an earlier start may have loaded from bundles withdrawn since.
+
+        What has been compiled here in their place since then stays.
+        """
+        left = {bundle: size for bundle, size in listing.quarantined.items() if not self._starts.is_rid_of(bundle)}
+        for done in self._catalog.read(affordable_manifests(left)):
             if done.value is not None:
-                _compiler.forget((one.kind, one.key) for one in done.value.artifacts)
-                self._restoration.remove((one.root, one.path) for one in done.value.files.index)
+                _compiler.forget_exactly(done.value.artifacts)
+                self._restoration.remove_exactly(done.value.files.index)
+                self._starts.note_riddance(done.item)
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.unusable.update(listing.withdrawn)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,7 +162,7 @@ def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
 PICKLED = frozenset({"inductor", "aot_autograd", "pgo"})
 
 
-def poisoned(store: Path, number: int, kinds: Collection[str] = PICKLED) -> str:
+def poisoned(store: Path, number: int, kinds: frozenset[str] = PICKLED) -> str:
     """Put a bundle in the place of the sound one, with artifacts that kill the process that looks them up."""
     ref = next(one for one in unseal(manifest_path(store).read_bytes()).chunks if one.part == "artifacts")
     found = list(parse_blob(open_chunk(ref, chunk_path(store).read_bytes())))
@@ -206,7 +206,7 @@ def test_deadly_artifact_kills_once(processes: Processes, tmp_path: Path, kind: 
     store, folder = tmp_path / "store", processes.new_folder()
     job = {"TORCH_COMPILE_JOB_ID": "job"}
     processes.run(step("run", model="doubling"), step("publish", url=str(store)), environment=job)
-    poisoned(store, signal.SIGSEGV, {kind})
+    poisoned(store, signal.SIGSEGV, frozenset({kind}))
     steps = step("warm", url=str(store)), step("run", model="doubling")
     assert processes.start(*steps, folder=folder, environment=job).exit_status() == -signal.SIGSEGV
     warmed, ran = processes.run(*steps, folder=folder, environment=job)

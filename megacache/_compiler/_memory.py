@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 from megacache._blob import Artifact, build_blob, parse_blob
 from megacache._compiler._door import compile_lock, door
 from megacache._deadline import Deadline
+from megacache._digest import Digest
+from megacache._manifest import ArtifactRef
 from megacache.errors import CompilerError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -81,8 +83,29 @@ def forget(artifacts: Iterable[tuple[str, str]]) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def forget_exactly(artifacts: Iterable[ArtifactRef]) -> None:
+    """Remove what `forget` removes, but only where its content is the one that is named."""
+    with door("removing cached graphs"):
+        for artifact in artifacts:
+            for path in _entries(artifact.kind, artifact.key):
+                with suppress(OSError, ValueError):
+                    if Digest.of(path.read_bytes()) == artifact.digest:
+                        path.unlink()
+
+
+def _entries(kind: str, key: str) -> Sequence[Path]:
+    """Find the files in which torch may keep an artifact that it unpickles."""
+    if kind == "pgo":
+        return (_profile(key),)
+    folder = _folder(kind, key)
+    try:
+        return () if folder is None else tuple(folder.iterdir())
+    except OSError:
+        return ()
+
+
 def _folder(kind: str, key: str) -> Path | None:
-    """Find the folder in which torch keeps the graphs of one key, each under the SHA-256 of its content."""
+    """Find the folder in which torch keeps the graphs of one key, each under a digest of its content."""
     from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
     from torch._inductor.codecache import FxGraphCache
 
@@ -97,7 +120,8 @@ def _profile(key: str) -> Path:
     from torch._dynamo import config, pgo
 
     with config.patch(automatic_dynamic_local_pgo=True):
-        return Path(pgo.code_state_path(pgo.PGOCacheArtifact._rewrite_cache_key_for_mega_cache(key)))
+        path: Any = pgo.code_state_path(pgo.PGOCacheArtifact._rewrite_cache_key_for_mega_cache(key))
+        return Path(path)
 
 
 @contextmanager
