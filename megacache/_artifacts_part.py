@@ -17,7 +17,8 @@ _KEYS: Mapping[str, re.Pattern[str]] = {
     "inductor": re.compile(_SAFE_NAME),
     "aot_autograd": re.compile(_SAFE_NAME),
     "autotune": re.compile(rf"{_SAFE_NAME}/{_SAFE_NAME}\.best_config"),
-    "pgo": re.compile(r"[\x20-\x7e]{1,240}"),  # it becomes part of the name of one file, without its slashes
+    # It becomes part of the name of one file, `code_state_<key>.pkl.lock` at the longest, without its slashes.
+    "pgo": re.compile(r"[\x20-\x7e]{1,235}"),
 }
 
 KINDS = frozenset(_KEYS)

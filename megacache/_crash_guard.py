@@ -3,7 +3,7 @@
 A marker lies beside PyTorch's cache while artifacts are handed over, and from the beginning of a compilation, in which
 they are unpickled, until some seconds after its end, when what they hold has been called. Python's faulthandler writes
 into it if the process dies of a fault of its own: one that was killed from outside accuses nobody. Where the program
-uses the faulthandler itself, every death counts.
+uses the faulthandler itself, as under torchelastic, nobody can tell the two apart: there the second death counts.
 """
 
 import faulthandler
@@ -49,9 +49,19 @@ class CrashGuard:
         """Give those of them that still lie in PyTorch's folders, as `Markers.to_clear` does."""
         return self._markers.to_clear()
 
+    def is_rid_of(self, bundle: str) -> bool:
+        """Tell whether PyTorch's folders are rid of a bundle in quarantine, as `Markers.is_rid_of` does."""
+        return self._markers.is_rid_of(bundle)
+
+    def note_riddance(self, bundle: str) -> None:
+        """Note that they are, as `Markers.note_riddance` does."""
+        self._markers.note_riddance(bundle)
+
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
-        self._loads.update((manifest.bundle, Suspect.of(manifest)) for manifest in manifests)
+        for manifest in manifests:
+            self._loads[manifest.bundle] = Suspect.of(manifest)
+            self._markers.forget_riddance(manifest.bundle)
 
     def arm(self) -> None:
         """Put the marker up, if anything was loaded: from now on a death counts."""

@@ -2,7 +2,8 @@
 
 A marker is locked by its process, so that the system itself tells whether a process is gone that left one. Its first
 line holds what the process had loaded; what stands after it is why the process died. Where nothing does, the marker
-accuses nobody, unless it says that it is blind to reasons.
+accuses nobody, unless it says that it is blind to reasons: then it accuses what another process had loaded as well that
+died as blindly before this one began. Ranks that are stopped together are one death, not eight.
 """
 
 import fcntl
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,8 @@ SUSPICION_SECONDS = 3600.0
 """A bundle is left out for so long: what was no fault of its own costs no more than that."""
 _PARTS = ("artifacts", "files")
 _MAX_SIZE = 64 << 20
-_CLEARED = ".cleared.json"
+_SUFFIX = ".json"
+_CLEARED = f".cleared{_SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Suspect:
     """Kind and key of each."""
     files: tuple[tuple[str, str], ...]
     """Root and path of each."""
+    alone: bool = False
+    """True if the process told why it died, and had loaded nothing else."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
@@ -56,6 +60,7 @@ class Markers:
         self._folder = folder
         self._path: Path | None = None
         self._descriptor: int | None = None
+        self._doubted: frozenset[str] = frozenset()
 
     @property
     def is_up(self) -> bool:
@@ -63,17 +68,44 @@ class Markers:
         return self._descriptor is not None
 
     def suspects(self) -> Mapping[str, Suspect]:
-        """Give the bundles that processes had loaded which are gone, by bundle id; old markers are cleared away."""
-        return {suspect.bundle: suspect for path in self._abandoned() for suspect in _parsed(path)}
+        """Give what processes may have died of, by bundle id, and note what another blind death would count against.
+
+        Old markers are cleared away.
+        """
+        markers = list(self._abandoned())
+        self._doubted = frozenset(bundle for marker in markers for bundle in marker.doubted)
+        found = [suspect for marker in markers for suspect in marker.suspects]
+        return {suspect.bundle: suspect for suspect in sorted(found, key=lambda one: one.alone)}
 
     def to_clear(self) -> Iterator[Suspect]:
-        """Give, once for all processes, the suspects whose artifacts and files still lie in PyTorch's folders."""
-        for path in self._abandoned():
-            if not path.name.endswith(_CLEARED):
-                suspects = tuple(_parsed(path))
-                with suppress(OSError):  # another process has taken it on
-                    path.rename(path.with_suffix(_CLEARED))
-                    yield from suspects
+        """Give the suspects whose artifacts and files still lie in PyTorch's folders.
+
+        A marker is noted as cleared when the next one is asked for. Two processes may do the same work before that,
+        which does no harm; none goes on while it is only begun.
+        """
+        for marker in self._abandoned():
+            if not marker.path.name.endswith(_CLEARED):
+                yield from marker.suspects
+                with suppress(OSError):  # another process was faster, or nothing may be written here
+                    marker.path.rename(marker.path.with_suffix(_CLEARED))
+
+    def is_rid_of(self, bundle: str) -> bool:
+        """Tell whether `note_riddance` was called, for the folder that the markers are about, since it was loaded."""
+        return os.path.lexists(self._note(bundle))
+
+    def note_riddance(self, bundle: str) -> None:
+        """Note that what a bundle in quarantine may have left in PyTorch's folders is gone."""
+        with suppress(OSError):  # then the next start looks again
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._note(bundle).touch()
+
+    def forget_riddance(self, bundle: str) -> None:
+        """Take that note away: the bundle is loaded again."""
+        with suppress(OSError):
+            self._note(bundle).unlink()
+
+    def _note(self, bundle: str) -> Path:
+        return self._folder / f"{bundle}.gone"
 
     def put_up(self, loads: Iterable[Suspect], *, blind: bool) -> int:
         """Write the marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
@@ -87,8 +119,8 @@ class Markers:
                 self._path, self._descriptor = path, os.open(temporary, os.O_WRONLY)
                 os.fchmod(self._descriptor, 0o600)
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                text = json.dumps({"blind": blind, "loads": [asdict(one) for one in loads]})
-                os.write(self._descriptor, f"{text}\n".encode())
+                named = {"blind": blind, "again": sorted(self._doubted), "loads": [asdict(one) for one in loads]}
+                os.write(self._descriptor, f"{json.dumps(named)}\n".encode())
                 temporary.replace(path)
         except OSError:
             self.take_down()
@@ -105,17 +137,58 @@ class Markers:
     def leave(self) -> None:
         """Leave the marker where it is, and its lock to the process from which this one was forked."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            with suppress(OSError):  # as a network's disk may tell at the end what it could not write
+                os.close(self._descriptor)
         self._descriptor = self._path = None
 
-    def _abandoned(self) -> Iterator[Path]:
-        for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else ():
-            with suppress(OSError):  # another process may have cleared it away
-                if path != self._path and not _is_locked(path):
-                    if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
-                        yield path
-                    else:
-                        path.unlink()
+    def _abandoned(self) -> Iterator["_Marker"]:
+        return filter(None, (_found(path) for path in self._listed() if path != self._path))
+
+    def _listed(self) -> Sequence[Path]:
+        """List what may be markers; none where the folder cannot be read, be it that of another user."""
+        try:
+            return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        except OSError:
+            return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Marker:
+    """What a process has left that is gone."""
+
+    path: Path
+    suspects: Sequence[Suspect] = ()
+    doubted: Sequence[str] = ()
+    """Ids of bundles that nobody can tell whether it died of."""
+
+
+def _found(listed: Path) -> _Marker | None:
+    """Read a marker that was listed, under the name that it has when another process has cleared it since."""
+    for path in (listed, listed.with_suffix(_CLEARED)):
+        with suppress(FileNotFoundError):
+            return _read(path)
+    return None
+
+
+def _read(path: Path) -> _Marker | None:
+    """Read a marker; None if its process lives, if it is too old, which ends it, or if that cannot be told.
+
+    Raises `FileNotFoundError`, and no other `OSError`.
+    """
+    try:
+        with _opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            if time.time() - found.st_mtime < SUSPICION_SECONDS:
+                return _parsed(path, descriptor)
+            path.unlink()
+    except FileNotFoundError:
+        raise
+    except OSError:
+        pass
+    return None
 
 
 @contextmanager
@@ -128,27 +201,45 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _is_locked(path: Path) -> bool:
-    """Tell whether the process that left a marker lives; what cannot be told is taken for life."""
-    try:
-        with _opened(path) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return not stat.S_ISREG(os.fstat(descriptor).st_mode)
-    except OSError:
-        return True
+def _where(listed: Path) -> Path:
+    """Follow a marker that another process has cleared since the folder was listed."""
+    cleared = listed.with_suffix(_CLEARED)
+    return cleared if not os.path.lexists(listed) and os.path.lexists(cleared) else listed
 
 
-def _parsed(path: Path) -> Sequence[Suspect]:
-    """Read a marker; one that is not whole accuses nobody."""
+def _is_recent(path: Path) -> bool:
+    """Tell whether a marker still counts; one that is too old is cleared away."""
     try:
-        with _opened(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-            if os.fstat(descriptor).st_size > _MAX_SIZE:
-                return ()
-            first, _, reason = file.read(_MAX_SIZE).partition(b"\n")
-            marker = json.loads(first)
-            return [_suspect(one) for one in marker["loads"]] if reason or marker["blind"] else ()
+        if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
+            return True
+        path.unlink()
+    except OSError:  # another process may have cleared it away
+        pass
+    return False
+
+
+def _parsed(path: Path, descriptor: int) -> _Marker:
+    """Parse a marker; one that is not whole accuses nobody."""
+    try:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            if os.fstat(descriptor).st_size <= _MAX_SIZE:
+                first, _, reason = file.read(_MAX_SIZE).partition(b"\n")
+                return _judged(path, json.loads(first), told=bool(reason))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return ()
+        pass
+    return _Marker(path=path)
+
+
+def _judged(path: Path, marker: Mapping[str, Any], *, told: bool) -> _Marker:
+    """Say whom a marker accuses."""
+    loads = [_suspect(one) for one in marker["loads"]]
+    if told:
+        return _Marker(path=path, suspects=[replace(one, alone=len(loads) == 1) for one in loads])
+    if not marker["blind"]:
+        return _Marker(path=path)
+    again = frozenset(map(str, marker["again"]))
+    suspects = [one for one in loads if one.bundle in again]
+    return _Marker(path=path, suspects=suspects, doubted=[one.bundle for one in loads])
 
 
 def _suspect(one: Mapping[str, Any]) -> Suspect:

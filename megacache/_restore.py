@@ -5,10 +5,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from megacache import _compiler, _files, _roots
+from megacache._digest import Digest
 from megacache._environment import Mismatch
-from megacache._files import CompiledFile
+from megacache._files import CompiledFile, Located
 from megacache._guard import mismatches
-from megacache._manifest import Manifest
+from megacache._manifest import FileRef, Manifest
 from megacache.errors import CompilerError, UntrustedError
 
 
@@ -77,6 +78,14 @@ class Restoration:
             if folder is not None:
                 with suppress(OSError, UntrustedError):
                     _files.remove(root, path, folder)
+
+    def remove_exactly(self, files: Iterable[FileRef]) -> None:
+        """Remove files of a bundle, but only where their content is the one that is named."""
+        for file in files:
+            folder = self._roots.get(file.root)
+            found = folder and Located(root=file.root, path=file.path, folder=folder).read()
+            if found and Digest.of(found.content) == file.digest:
+                self.remove([(file.root, file.path)])
 
     def finish(self) -> None:
         """Let PyTorch find what is in place; nothing happens without any."""

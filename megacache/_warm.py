@@ -34,6 +34,10 @@ _SUSPECTED = (
     "a process that had loaded it died as it compiled or made its first calls; it is left out for an hour "
     "(`megacache quarantine` takes it from everyone)"
 )
+_UNCERTAIN = (
+    "it is not quarantined: the process had loaded others as well, or its own faulthandler kept why it died; "
+    "`megacache quarantine` takes it from everyone once you know that it is to blame"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,11 +143,16 @@ class Warming:
             self._restoration.remove(suspect.files)
 
     def _clear_quarantined(self, listing: Listing) -> None:
-        """Take out of PyTorch's cache what an earlier start may have loaded from bundles that are withdrawn now."""
-        for done in self._catalog.read(listing.quarantined):
+        """Take out of PyTorch's cache, once, what an earlier start may have loaded from bundles withdrawn since.
+
+        What has been compiled here in their place since then stays.
+        """
+        left = {bundle: size for bundle, size in listing.quarantined.items() if not self._starts.is_rid_of(bundle)}
+        for done in self._catalog.read(affordable_manifests(left)):
             if done.value is not None:
-                _compiler.forget((one.kind, one.key) for one in done.value.artifacts)
-                self._restoration.remove((one.root, one.path) for one in done.value.files.index)
+                _compiler.forget_exactly(done.value.artifacts)
+                self._restoration.remove_exactly(done.value.files.index)
+                self._starts.note_riddance(done.item)
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.unusable.update(listing.withdrawn)
@@ -171,8 +180,11 @@ class Warming:
                 yield manifest
 
     def _withdraw(self, bundle: str) -> None:
-        """Take a bundle that killed a process from everyone, if that is wanted."""
+        """Take a bundle that killed a process from everyone, if that is wanted and no other can be to blame."""
         if not self._quarantine:
+            return
+        if not self._suspects[bundle].alone:
+            self._pass_by(bundle, _UNCERTAIN)
             return
         try:
             self._catalog.quarantine(bundle)

@@ -143,7 +143,7 @@ portable_artifact = st.one_of(
     st.builds(
         Artifact,
         kind=st.just("pgo"),
-        key=st.text(string.digits + string.ascii_letters + "!~ :/", min_size=1, max_size=240),
+        key=st.text(string.digits + string.ascii_letters + "!~ :/", min_size=1, max_size=235),
         content=st.binary(max_size=50),
     ),
     st.builds(

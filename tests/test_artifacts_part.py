@@ -1,6 +1,7 @@
 """Artifacts become chunks, and come out of them only if nothing is wrong."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torch._dynamo.pgo import get_cache_key
 from torch._inductor.codecache import sha256_hash
 from torch._inductor.runtime.autotune_cache import AutotuneCache
 
+from megacache import _compiler
 from megacache._artifacts_part import is_portable, payloads
-from megacache._blob import Artifact, parse_blob
+from megacache._blob import Artifact, build_blob, parse_blob
 from megacache._bundle import unpack_chunk
+from megacache._deadline import Deadline
 from megacache._digest import Digest
-from megacache.errors import FormatError, IntegrityError, MegacacheError, UntrustedError
+from megacache.errors import CompilerError, FormatError, IntegrityError, MegacacheError, UntrustedError
 from tests.builders import (
     AOT_KEY,
     AUTOTUNE_KEY,
@@ -102,6 +105,17 @@ def test_torchs_own_keys_travel() -> None:
         *REAL_KEYS,
     ]:
         assert is_portable(artifact(key, kind=kind)), (kind, key)
+
+
+def test_longest_key_of_a_profile_is_one_that_pytorch_can_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It writes `.tmp` and `.lock` files beside the profile; one character more, and it refuses the whole blob."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    longest = next(n for n in range(300, 0, -1) if is_portable(artifact("x" * n, kind="pgo")))
+    _compiler.load(build_blob([artifact("x" * longest, kind="pgo")]), Deadline.after(60))
+    with pytest.raises(CompilerError):
+        _compiler.load(build_blob([artifact("x" * (longest + 1), kind="pgo")]), Deadline.after(60))
 
 
 CLIMBING = ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a/b", "a\\b", "a\0", "a\n", "a.so", "кључ", "x" * 129]

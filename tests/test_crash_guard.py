@@ -28,6 +28,7 @@ from pathlib import Path
 from megacache import _crash_guard
 from tests.builders import artifact, bundle
 guard = _crash_guard._guards.setdefault(Path(sys.argv[1]), _crash_guard.CrashGuard(Path(sys.argv[1])))
+guard.suspects()
 guard.add([bundle([artifact("a")]).manifest])
 guard.arm()
 print("armed", flush=True)
@@ -84,11 +85,31 @@ def test_killed_process_accuses_nobody(folder: Path) -> None:
 
 
 def test_program_that_handles_its_faults_keeps_doing_so(folder: Path) -> None:
-    """Where the faulthandler is in use it is left alone, and every death counts."""
-    popen = hold(folder, "input()", "-X", "faulthandler")
-    popen.kill()
-    popen.communicate()
-    assert Markers(folder).suspects().keys() == {ONE.bundle}
+    """Where the faulthandler is in use it is left alone, and no reason is known: the second death in a row counts."""
+    for accused in (set(), {ONE.bundle}):
+        popen = hold(folder, "input()", "-X", "faulthandler")
+        popen.kill()
+        popen.communicate()
+        assert Markers(folder).suspects().keys() == accused
+
+
+def test_ranks_that_are_stopped_together_accuse_nobody(folder: Path) -> None:
+    """A restart that ends several processes in their first compilation is one death, whoever arms late."""
+    ranks = [
+        hold(folder, "input(); guard.disarm(); guard.arm(); print('again', flush=True); input()", "-X", "faulthandler")
+        for _ in range(2)
+    ]
+    first, late = ranks
+    first.terminate()
+    first.communicate()
+    assert late.stdin is not None
+    assert late.stdout is not None
+    late.stdin.write("\n")
+    late.stdin.flush()
+    assert late.stdout.readline() == "again\n"
+    late.terminate()
+    late.communicate()
+    assert Markers(folder).suspects() == {}
 
 
 @pytest.mark.parametrize("then", ["guard.disarm()", "guard.disarm(); os.abort()"])
@@ -138,15 +159,17 @@ def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     assert guard.suspects() == {}
 
 
-def poisoned(store: Path, number: int) -> str:
-    """Put a bundle beside the sound one, whose graph kills the process that looks it up."""
+PICKLED = frozenset({"inductor", "aot_autograd", "pgo"})
+
+
+def poisoned(store: Path, number: int, kinds: frozenset[str] = PICKLED) -> str:
+    """Put a bundle in the place of the sound one, with artifacts that kill the process that looks them up."""
     ref = next(one for one in unseal(manifest_path(store).read_bytes()).chunks if one.part == "artifacts")
     found = list(parse_blob(open_chunk(ref, chunk_path(store).read_bytes())))
     deadly = [
-        Artifact(kind=one.kind, key=one.key, content=pickle.dumps(Abort(number)))
-        for one in found
-        if one.kind in {"inductor", "aot_autograd"}
+        Artifact(kind=one.kind, key=one.key, content=pickle.dumps(Abort(number))) for one in found if one.kind in kinds
     ]
+    assert {one.kind for one in deadly} == kinds & {one.kind for one in found} != set()
     bundle_id = add_bundle(store, *deadly)
     manifest_path_of(store, ref.digest.hex).unlink()
     return bundle_id
@@ -158,15 +181,14 @@ def manifest_path_of(store: Path, digest: str) -> Path:
     return next(path for path in paths if any(c.digest.hex == digest for c in unseal(path.read_bytes()).chunks))
 
 
-@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL])
-def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: int) -> None:
+def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path) -> None:
     """The process that loads it dies in its first compilation; the next one leaves it out, says so and compiles."""
     store = tmp_path / "store"
     processes.run(step("run", model="doubling"), step("publish", url=str(store)))
-    deadly = poisoned(store, number)
+    deadly = poisoned(store, signal.SIGILL)
     folder = processes.new_folder()
     steps = step("warm", url=str(store)), step("run", model="doubling")
-    assert processes.start(*steps, folder=folder).exit_status() == -number
+    assert processes.start(*steps, folder=folder).exit_status() == -signal.SIGILL
     warmed, ran, published = processes.run(
         *steps, step("publish", url=str(store)), folder=folder, environment={"MEGACACHE_QUARANTINE": "1"}
     )
@@ -176,6 +198,40 @@ def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path, number: 
     assert published["status"] == "published"
     warmed, ran = processes.run(*steps, folder=folder)
     assert (warmed["status"], warmed["bundles"], ran["fx_hit"]) == ("loaded", [published["bundle"]], 1)
+
+
+@pytest.mark.parametrize("kind", sorted(PICKLED))
+def test_deadly_artifact_kills_once(processes: Processes, tmp_path: Path, kind: str) -> None:
+    """Of whatever kind it is that PyTorch unpickles, it is taken out of the local cache, too."""
+    store, folder = tmp_path / "store", processes.new_folder()
+    job = {"TORCH_COMPILE_JOB_ID": "job"}
+    processes.run(step("run", model="doubling"), step("publish", url=str(store)), environment=job)
+    poisoned(store, signal.SIGSEGV, frozenset({kind}))
+    steps = step("warm", url=str(store)), step("run", model="doubling")
+    assert processes.start(*steps, folder=folder, environment=job).exit_status() == -signal.SIGSEGV
+    warmed, ran = processes.run(*steps, folder=folder, environment=job)
+    assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
+
+
+@pytest.mark.parametrize(("others", "handler", "deaths"), [(["cosine"], None, 1), ([], "1", 2)])
+def test_bundle_that_may_be_innocent_is_not_taken_from_everyone(
+    processes: Processes, tmp_path: Path, others: list[str], handler: str | None, deaths: int
+) -> None:
+    """One of several, or what a process died of that could not tell why, is left out here alone, and it is said."""
+    store = tmp_path / "store"
+    processes.run(step("run", model="doubling"), step("publish", url=str(store)))
+    poisoned(store, signal.SIGSEGV)
+    for model in others:
+        processes.run(step("run", model=model), step("publish", url=str(store)))
+    folder = processes.new_folder()
+    steps = step("warm", url=str(store)), step("run", model="doubling")
+    environment = {"MEGACACHE_QUARANTINE": "1", "PYTHONFAULTHANDLER": handler}
+    for _ in range(deaths):
+        assert processes.start(*steps, folder=folder, environment=environment).exit_status() == -signal.SIGSEGV
+    warmed, ran = processes.run(*steps, folder=folder, environment=environment)
+    assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
+    assert "\n".join(warmed["warnings"]).count("it is not quarantined: ") == 1 + len(others)
+    assert list(store.glob("*/*/bundles/*.quarantined")) == []
 
 
 def test_deadly_bundle_kills_once_without_a_line_of_code(processes: Processes, tmp_path: Path) -> None:

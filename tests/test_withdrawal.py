@@ -5,15 +5,31 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from torch._inductor.codecache import sha256_hash
 
+from megacache import _budget
+from megacache._blob import Artifact
 from megacache._catalog import Catalog
 from megacache._cli._app import app
+from megacache._crash_guard import CrashGuard
 from megacache._deadline import Deadline
-from megacache._manifest import seal
+from megacache._manifest import Manifest, seal
+from megacache._session import Session
 from megacache._settings import split_epoch
+from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._warm import Warming
 from megacache.errors import SettingsError
-from tests.builders import artifact, bundle, environment, open_store, prefix_of, upload
+from tests.builders import (
+    Bundle,
+    artifact,
+    bundle,
+    compiled_file,
+    environment,
+    open_store,
+    prefix_of,
+    upload,
+)
 from tests.processes import Processes, step
 
 
@@ -42,6 +58,108 @@ def test_quarantine_hides_a_bundle_until_it_is_lifted(store: Store, tmp_path: Pa
     for _ in range(2):
         assert invoke("quarantine", url, name, "--lift")[0] == 0
         assert catalog.list().visible.keys() == {one.manifest.bundle, other.manifest.bundle}
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a cache folder for PyTorch in this process."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "local"))
+    return tmp_path / "local"
+
+
+def fill(local: Path, *, content: bytes = b"poison") -> set[Path]:
+    """Put a graph, a profile and a library where PyTorch keeps them; give their paths."""
+    graph = local / "fxgraph" / "gr" / "fgraph" / sha256_hash(content)
+    paths = [graph, local / "dynamo" / "code_state_k.pkl", local / "ab" / "library.so"]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return set(paths)
+
+
+def left(local: Path) -> set[Path]:
+    """Give the files that are left, without megacache's own."""
+    return {path for path in local.rglob("*") if path.is_file() and "megacache" not in path.parts}
+
+
+def start(store: Store, local: Path) -> None:
+    """Warm a process of its own in that folder."""
+    guard = CrashGuard(local / "megacache" / "starts")
+    Warming(store, environment(), Session(), Stopwatch(), lambda _: None, files=True, starts=guard).run()
+
+
+def poison(content: bytes = b"poison") -> Bundle:
+    """Make a bundle with a graph, a profile and a library."""
+    graph, profile = (
+        Artifact(kind=kind, key=key, content=content) for kind, key in (("inductor", "fgraph"), ("pgo", "k"))
+    )
+    return bundle([graph, profile], files=[compiled_file(content=content)])
+
+
+def test_quarantined_bundle_leaves_the_local_cache_once(store: Store, local: Path) -> None:
+    """What it left there is removed by the first start that sees the mark, and nothing that was compiled since."""
+    one = poison()
+    upload(store, one)
+    Catalog.of(store, environment()).quarantine(one.manifest.bundle)
+    beside = {path for path in fill(local, content=b"sound") if path.parent.name == "fgraph"}
+    poisoned = fill(local)
+    start(store, local)
+    assert left(local) == beside
+    fill(local)
+    start(store, local)
+    assert left(local) == beside | poisoned
+
+
+def test_host_that_never_publishes_is_cold_once(processes: Processes, tmp_path: Path) -> None:
+    """After a quarantine it compiles anew, and then it goes on from what it has compiled itself."""
+    url, folder = str(tmp_path / "store"), processes.new_folder()
+    *_, published = processes.run(step("run", model="doubling"), step("publish", url=url))
+    steps = step("warm", url=url), step("run", model="doubling")
+    misses = [processes.run(*steps, folder=folder)[1]["fx_miss"]]
+    assert invoke("quarantine", url, published["bundle"])[0] == 0
+    misses += [processes.run(*steps, folder=folder)[1]["fx_miss"] for _ in range(2)]
+    assert misses == [0, 1, 0]
+
+
+def test_what_only_bears_the_name_of_a_quarantined_artifact_stays(store: Store, local: Path) -> None:
+    """A profile, a library and a graph with other content are this host's own, even before the first start."""
+    one = poison()
+    upload(store, one)
+    Catalog.of(store, environment()).quarantine(one.manifest.bundle)
+    sound = fill(local, content=b"sound")
+    start(store, local)
+    assert left(local) == sound
+
+
+def test_quarantined_bundles_are_read_once_and_within_bounds(
+    store: Store, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their manifests cost a start nothing once they have been read, and never more than what all may cost."""
+    bundles = [bundle([artifact(str(n))]) for n in range(5)]
+    upload(store, *bundles)
+    for one in bundles:
+        Catalog.of(store, environment()).quarantine(one.manifest.bundle)
+    read: list[str] = []
+    read_one = Catalog.read_one
+
+    def noted(catalog: Catalog, name: str, size: int) -> Manifest:
+        read.append(name)
+        return read_one(catalog, name, size)
+
+    monkeypatch.setattr(Catalog, "read_one", noted)
+    monkeypatch.setattr(_budget, "MAX_BUNDLES", 3)
+    for count in (3, 5, 5):
+        start(store, local)
+        assert len(read) == len(set(read)) == count
+
+
+def test_bundle_that_is_loaded_again_is_cleared_again(tmp_path: Path) -> None:
+    """The note that a bundle left the local cache ends when its quarantine is lifted and it is loaded."""
+    guard, one = CrashGuard(tmp_path / "starts"), bundle([artifact("a")]).manifest
+    guard.note_riddance(one.bundle)
+    assert CrashGuard(tmp_path / "starts").is_rid_of(one.bundle)
+    guard.add([one])
+    assert not CrashGuard(tmp_path / "starts").is_rid_of(one.bundle)
 
 
 def test_unknown_bundle_is_told(store: Store, tmp_path: Path) -> None:

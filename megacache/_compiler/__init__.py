@@ -10,7 +10,7 @@ from megacache._compiler._components import graph_key, graphs_below
 from megacache._compiler._counters import Activity, activity
 from megacache._compiler._facts import current_environment
 from megacache._compiler._libraries import file_roots, used_files
-from megacache._compiler._memory import Loaded, forget, load, record, unrecorded
+from megacache._compiler._memory import Loaded, forget, forget_exactly, load, record, unrecorded
 from megacache._compiler._probes import passed_probes
 from megacache._compiler._state import (
     cache_folder,
@@ -32,6 +32,7 @@ __all__ = [
     "current_environment",
     "file_roots",
     "forget",
+    "forget_exactly",
     "graph_key",
     "graphs_below",
     "load",

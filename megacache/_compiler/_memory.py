@@ -2,14 +2,17 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from megacache._blob import Artifact, build_blob, parse_blob
 from megacache._compiler._door import compile_lock, door
 from megacache._deadline import Deadline
+from megacache._digest import Digest
+from megacache._manifest import ArtifactRef
 from megacache.errors import CompilerError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -67,15 +70,58 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
 
 
 def forget(artifacts: Iterable[tuple[str, str]]) -> None:
-    """Remove graphs from torch's cache folder, given by kind and key; of other kinds nothing runs when it is read."""
-    with door("removing cached graphs"):
-        from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
-        from torch._inductor.codecache import FxGraphCache
+    """Remove from torch's cache folder what it unpickles, given by kind and key: graphs and profiles.
 
-        owners: dict[str, Any] = {"inductor": FxGraphCache, "aot_autograd": AOTAutogradCache}
+    Of the kinds that travel the other one, `autotune`, is read as JSON.
+    """
+    with door("removing cached graphs"):
         for kind, key in artifacts:
-            if kind in owners and _NAME.fullmatch(key):
-                shutil.rmtree(owners[kind]._get_tmp_dir_for_key(key), ignore_errors=True)
+            if kind == "pgo":
+                with suppress(OSError, ValueError):  # what has no name on this disk is not there
+                    _profile(key).unlink()
+            elif (folder := _folder(kind, key)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_exactly(artifacts: Iterable[ArtifactRef]) -> None:
+    """Remove what `forget` removes, but only where its content is the one that is named."""
+    with door("removing cached graphs"):
+        for artifact in artifacts:
+            for path in _entries(artifact.kind, artifact.key):
+                with suppress(OSError, ValueError):
+                    if Digest.of(path.read_bytes()) == artifact.digest:
+                        path.unlink()
+
+
+def _entries(kind: str, key: str) -> Sequence[Path]:
+    """Find the files in which torch may keep an artifact that it unpickles."""
+    if kind == "pgo":
+        return (_profile(key),)
+    folder = _folder(kind, key)
+    try:
+        return () if folder is None else tuple(folder.iterdir())
+    except OSError:
+        return ()
+
+
+def _folder(kind: str, key: str) -> Path | None:
+    """Find the folder in which torch keeps the graphs of one key, each under a digest of its content."""
+    from torch._functorch._aot_autograd.autograd_cache import AOTAutogradCache
+    from torch._inductor.codecache import FxGraphCache
+
+    owners: dict[str, Any] = {"inductor": FxGraphCache, "aot_autograd": AOTAutogradCache}
+    if kind not in owners or not _NAME.fullmatch(key):
+        return None
+    return Path(owners[kind]._get_tmp_dir_for_key(key))
+
+
+def _profile(key: str) -> Path:
+    """Find the file in which torch keeps the profile of a key, whether it would read it in this process or not."""
+    from torch._dynamo import config, pgo
+
+    with config.patch(automatic_dynamic_local_pgo=True):
+        path: Any = pgo.code_state_path(pgo.PGOCacheArtifact._rewrite_cache_key_for_mega_cache(key))
+        return Path(path)
 
 
 @contextmanager
