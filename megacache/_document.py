@@ -37,10 +37,11 @@ class Node:
                 list_hook=_refuse_timestamps,
                 ext_hook=_refuse_extension,
             )
-            return cls(*_refuse_timestamps([found]), what)
+            (plain,) = _refuse_timestamps([found])
         except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
             msg = f"not msgpack: {error}"
             raise FormatError(msg, path=what) from error
+        return cls(plain, what)
 
     def wrong(self, expected: str) -> FormatError:
         """Make the error that says what should stand here."""

@@ -284,7 +284,7 @@ def test_place_has_one_name(url: str, scope: str, monkeypatch: pytest.MonkeyPatc
     assert scope_of(url) == scope
 
 
-class Azure(fsspec.AbstractFileSystem):
+class Azure(fsspec.AbstractFileSystem):  # type: ignore[misc]
     """Stands for adlfs, which is not needed to name a place."""
 
     protocol = "abfs"

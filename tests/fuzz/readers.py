@@ -203,7 +203,9 @@ ROWS = [
     ["inductor", "linked/x.so", 0o755, b""],
     ["inductor", "kept/x.so", 0o755, b"replaced"],
 ]
-SUSPECT = Suspect(bundle="0", artifacts=(("inductor", "f1"), ("pgo", "k")), files=(("inductor", "ab/x.so"),))
+SUSPECT = Suspect(
+    bundle="0", artifacts=(("inductor", "f1"), ("pgo", "k")), files=(("inductor", "ab/x.so"),), alone=True
+)
 MARKER = json.dumps({"blind": False, "loads": [asdict(SUSPECT)]}).encode() + b"\nFatal Python error: Aborted"
 
 READERS: Mapping[str, Reader] = {
