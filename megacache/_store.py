@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from megacache._client_options import AZURE, GCS, S3, with_defaults
 from megacache._deadline import Deadline
 from megacache._faults import broke_off, faults, http_status, redacted
 from megacache._local import create_file, list_files
@@ -31,25 +32,10 @@ _READ_ATTEMPTS = 3
 _PAUSE_SECONDS = 0.1
 _EXISTS, _CONFLICT = 412, 409
 
-_S3 = frozenset({"s3", "s3a"})
-_GCS = frozenset({"gs", "gcs"})
-_AZURE = frozenset({"abfs", "abfss", "az", "adl"})
 _LOCAL = frozenset({"file", "local"})
 _CACHING = frozenset({"simplecache", "filecache", "blockcache"})
 """What keeps copies of the objects of the place behind it."""
 
-_FRESH: Mapping[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-_S3_OPTIONS: Mapping[str, Any] = {
-    **_FRESH,
-    "config_kwargs": {
-        "connect_timeout": 3,
-        "read_timeout": 10,
-        # Of botocore's modes, this one knows that a 429 is to be tried again, whatever code comes with it.
-        "retries": {"mode": "legacy", "total_max_attempts": 3},
-        "max_pool_connections": 64,
-    },
-}
-_GCS_OPTIONS: Mapping[str, Any] = {**_FRESH, "requests_timeout": 30}
 _MISUSE = (ValueError, TypeError, AttributeError)
 
 
@@ -100,7 +86,7 @@ class Store:
         def connect() -> "tuple[AbstractFileSystem, str, str]":
             from fsspec.core import url_to_fs
 
-            fs, root = url_to_fs(url, **_with_defaults(url, storage_options or {}))
+            fs, root = url_to_fs(url, **with_defaults(url, storage_options or {}))
             _prepare(fs)
             return fs, root, _scope(url)
 
@@ -143,7 +129,7 @@ class Store:
                     return self._read(key, size)
                 except Exception as error:
                     # botocore leaves the body of an answer to its caller; gcsfs has tried again by itself.
-                    if not broke_off(error) or self._protocols & _GCS:
+                    if not broke_off(error) or self._protocols & GCS:
                         raise
                     self._pause(attempt)
             return self._read(key, size)
@@ -175,7 +161,7 @@ class Store:
 
     def _find(self, path: str) -> Mapping[str, Mapping[str, Any]]:
         parent, _, name = path.rpartition("/")
-        if self._protocols & (_S3 | _GCS) and parent:
+        if self._protocols & (S3 | GCS) and parent:
             # With a prefix, s3fs does not ask again when the answer is empty.
             return self._ask("find", parent, prefix=f"{name}/", detail=True)  # type: ignore[no-any-return]
         try:
@@ -183,7 +169,7 @@ class Store:
             if not found:
                 self._ask("ls", path)  # raises what `find` takes for an empty folder
         except FileNotFoundError:
-            if self._protocols & (_S3 | _GCS):
+            if self._protocols & (S3 | GCS):
                 raise
             return {}
         return found
@@ -191,7 +177,7 @@ class Store:
     def _create(self, path: str, data: bytes) -> None:
         if self._protocols & _LOCAL:
             call(lambda: create_file(Path(path), data), deadline=self.deadline, doing=f"creating {path}")
-        elif self._protocols & (_S3 | _GCS):
+        elif self._protocols & (S3 | GCS):
             # Servers honour the condition on a single PUT only, and not on a multipart upload.
             self._ask("pipe_file", path, data, mode="create", chunksize=_SINGLE_PUT)
         else:
@@ -253,9 +239,9 @@ def _link_scope(link: str, *, chained: bool) -> str:
         return f"{protocol}://{_folder(implementation._strip_protocol(link if rest else '/'))}"
     if chained and not rest:
         return protocol
-    container = rest.partition("@")[0].partition(":")[0] if protocol in _AZURE and "@" in rest.partition("/")[0] else ""
+    container = rest.partition("@")[0].partition(":")[0] if protocol in AZURE and "@" in rest.partition("/")[0] else ""
     place = redacted(f"{protocol}://{rest}").partition("://")[2]
-    if protocol in _S3 | _GCS | _AZURE:  # keys are no folders: `a//b` is not `a/b`
+    if protocol in S3 | GCS | AZURE:  # keys are no folders: `a//b` is not `a/b`
         return f"{protocol}://{container and f'{container}@'}{place.strip('/')}"
     authority, _, path = ("", "", place) if protocol == "memory" else place.partition("/")
     return f"{protocol}://{authority}{_folder(path)}"
@@ -268,34 +254,8 @@ def _folder(path: str) -> str:
 def _prepare(fs: "AbstractFileSystem | None") -> None:
     """Change what a client does by itself, and each client that it stands before."""
     while fs is not None:
-        if _S3.intersection(_protocols(fs)):
+        if S3.intersection(_protocols(fs)):
             fs.retries = 1  # s3fs tries again around botocore, twice for a read, and makes 100 requests of one
         if fs.async_impl and getattr(fs.loop, "_default_executor", None) is None:
             fs.loop.set_default_executor(DaemonExecutor())
         fs = getattr(fs, "fs", None)
-
-
-def _with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    chain = [link.partition("://")[0] for link in url.split("::")]
-    if len(chain) == 1:
-        return _merged(_protocol_options(chain[0]), options)
-    return {**options, **{link: _merged(_protocol_options(link), options.get(link) or {}) for link in chain}}
-
-
-def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Let what is given override the defaults, one level down as well."""
-    merged = {**defaults, **given}
-    for name, default in defaults.items():
-        if isinstance(default, Mapping) and isinstance(given.get(name), Mapping):
-            merged[name] = {**default, **given[name]}
-    return merged
-
-
-def _protocol_options(protocol: str) -> Mapping[str, Any]:
-    if protocol in _S3:
-        return _S3_OPTIONS
-    if protocol in _GCS:
-        return _GCS_OPTIONS
-    if protocol in _AZURE:
-        return _FRESH
-    return {"skip_instance_cache": True}

@@ -8,6 +8,7 @@ from megacache import _compiler
 from megacache._budget import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._bundle import Unpacked, parents_first, suspicion
 from megacache._catalog import Catalog, Listing
+from megacache._clearance import clear_quarantined, clear_suspects
 from megacache._crash_guard import CrashGuard
 from megacache._delivery import Delivery, Order
 from megacache._environment import Environment
@@ -94,7 +95,7 @@ class Warming:
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
-            self._clear_suspects()
+            clear_suspects(self._starts, self._restoration)
             try:
                 self._round()
                 if self._tally.incomplete:
@@ -110,7 +111,7 @@ class Warming:
     def _round(self) -> None:
         with self._clock.stage("list"):
             listing = self._catalog.list()
-            self._clear_quarantined(listing)
+            clear_quarantined(listing, self._catalog, self._starts, self._restoration)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
             wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
@@ -135,24 +136,6 @@ class Warming:
                 yield order
             else:
                 self._pass_by(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
-
-    def _clear_suspects(self) -> None:
-        """Take out of PyTorch's cache what a process had loaded from bundles when it died."""
-        for suspect in self._starts.to_clear():
-            _compiler.forget(suspect.artifacts)
-            self._restoration.remove(suspect.files)
-
-    def _clear_quarantined(self, listing: Listing) -> None:
-        """Take out of PyTorch's cache, once, what an earlier start may have loaded from bundles withdrawn since.
-
-        What has been compiled here in their place since then stays.
-        """
-        left = {bundle: size for bundle, size in listing.quarantined.items() if not self._starts.is_rid_of(bundle)}
-        for done in self._catalog.read(affordable_manifests(left)):
-            if done.value is not None:
-                _compiler.forget_exactly(done.value.artifacts)
-                self._restoration.remove_exactly(done.value.files.index)
-                self._starts.note_riddance(done.item)
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.unusable.update(listing.withdrawn)
