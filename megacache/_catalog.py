@@ -41,7 +41,7 @@ class Listing:
     quarantined: Mapping[str, int]
     """Size of the manifest of each bundle that is out of service."""
     signatures: Mapping[tuple[str, str], int]
-    """Size of each signature that was added later, by bundle id and tag of the key."""
+    """Size of each signature that was added later, by bundle id and tag of the signature."""
 
 
 class Catalog:

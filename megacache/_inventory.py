@@ -32,7 +32,7 @@ class Holding:
     marks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Marks of bundles, by bundle id, of bundles that are gone as well."""
     signatures: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Bytes of each signature that was added later, by bundle id and tag of the key."""
+    """Bytes of each signature that was added later, by bundle id and tag of the signature."""
     chunks: Mapping[Digest, int] = field(default_factory=dict)
     """Bytes of each chunk as stored."""
 

@@ -2,7 +2,7 @@
 
 <device slug>/<fingerprint>/bundles/<bundle id>.msgpack     a manifest: the bundle exists when its manifest does
 <device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers
-<device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by the tag of its key
+<device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by its tag
 <device slug>/<fingerprint>/chunks/<sha256>.zst             a compressed chunk, named by the digest of its stored bytes
 """
 
@@ -101,7 +101,7 @@ class Placed:
     mark: tuple[str, str] | None = None
     """Id of the bundle that it marks, and the mark."""
     signature: tuple[str, str] | None = None
-    """Id of the bundle that it signs, and the tag of the key."""
+    """Id of the bundle that it signs, and its tag."""
     chunk: Digest | None = None
 
 

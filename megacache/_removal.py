@@ -21,7 +21,7 @@ class RemovalPlan:
     marks: tuple[tuple[str, str], ...]
     """Bundle and mark."""
     signatures: tuple[tuple[str, str], ...]
-    """Bundle and tag of the key."""
+    """Bundle and tag of the signature."""
     chunks: tuple[Digest, ...]
     """Those that no other bundle needs."""
     size: int

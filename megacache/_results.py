@@ -40,7 +40,7 @@ class PublishStatus(StrEnum):
     TOO_LARGE = "too_large"
     """What is new exceeds the `max_publish_bytes` of the `Cache`; nothing was uploaded."""
     READ_ONLY = "read_only"
-    """Writing is switched off, or the store refused it."""
+    """Writing is switched off, the store refused it, or nobody would load it for lack of a trusted signature."""
     DISABLED = "disabled"
     """Switched off, here or in PyTorch."""
     UNAVAILABLE = "unavailable"
