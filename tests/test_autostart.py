@@ -15,6 +15,7 @@ import pytest
 
 from megacache._inventory import Inventory
 from megacache._manifest import unseal
+from megacache.integrations import site
 from megacache.integrations._lifecycle import pause
 from tests.builders import open_store
 from tests.processes import REPOSITORY, Processes
@@ -211,7 +212,7 @@ def test_hidden_sitecustomize_runs(start: Start, tmp_path: Path) -> None:
 
 def test_python_that_is_too_old_is_left_alone(start: Start, tmp_path: Path) -> None:
     """Every Python 3 can read what lies on its path, and one that is too old runs only the module that it hides."""
-    source = REPOSITORY / "megacache" / "integrations" / "site" / "sitecustomize.py"
+    source = Path(next(iter(site.__path__))) / "sitecustomize.py"
     ast.parse(source.read_text(), feature_version=(3, 4))
     (tmp_path / "sitecustomize.py").write_text("print('own')")
     code = (

@@ -1,6 +1,5 @@
 """The document that holds what graphs' keys were made of is read as written, and strictly."""
 
-import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,7 +70,6 @@ def test_damaged_document_is_read_or_refused(data: st.DataObject) -> None:
         ({"graphs": [["k", "f", "", 0, {"x": 1 << 70 >> 8}]]}, "graphs"),
         ({"graphs": [["k", "f", None, 0, {}]]}, "graphs"),
         ({"graphs": {}}, "graphs"),
-        ({"values": [["d", msgpack.Timestamp(0)]]}, "values"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_its_place(changed: dict[str, object], place: str) -> None:
