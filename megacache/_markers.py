@@ -201,23 +201,6 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _where(listed: Path) -> Path:
-    """Follow a marker that another process has cleared since the folder was listed."""
-    cleared = listed.with_suffix(_CLEARED)
-    return cleared if not os.path.lexists(listed) and os.path.lexists(cleared) else listed
-
-
-def _is_recent(path: Path) -> bool:
-    """Tell whether a marker still counts; one that is too old is cleared away."""
-    try:
-        if time.time() - path.stat().st_mtime < SUSPICION_SECONDS:
-            return True
-        path.unlink()
-    except OSError:  # another process may have cleared it away
-        pass
-    return False
-
-
 def _parsed(path: Path, descriptor: int) -> _Marker:
     """Parse a marker; one that is not whole accuses nobody."""
     try:
