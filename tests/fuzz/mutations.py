@@ -43,6 +43,7 @@ STRANGE: tuple[object, ...] = (
     msgpack.Timestamp(0),
 )
 """Values that a reader may not have thought of."""
+_LARGE = 1 << 17
 
 
 def changed(data: bytes, rng: random.Random) -> bytes:
@@ -53,12 +54,15 @@ def changed(data: bytes, rng: random.Random) -> bytes:
         tree = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException):
         return torn(data, rng)
+    packed = data
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         tree = _anywhere(tree, rng)
-    try:
-        packed: bytes = msgpack.packb(tree)
-    except (ValueError, OverflowError, TypeError):
-        return torn(data, rng)
+        try:
+            packed = msgpack.packb(tree)
+        except (ValueError, OverflowError, TypeError):
+            return torn(data, rng)
+        if len(packed) > _LARGE:  # what is repeated within what is repeated would outgrow memory
+            break
     return packed
 
 
