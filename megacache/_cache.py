@@ -196,7 +196,7 @@ class Cache:
         with clock.stage("open"):
             store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
         policy = self._keys.policy(settings)
-        starts = _crash_guard.guard_beside(known.folder)
+        crash_guard = _crash_guard.guard_beside(known.folder)
         _crash_guard.install()
         result = Warming(
             store,
@@ -205,7 +205,7 @@ class Cache:
             clock,
             self._progress,
             files=self._files,
-            starts=starts,
+            crash_guard=crash_guard,
             quarantine=settings.quarantine and not settings.read_only,
             policy=policy,
             max_bytes=max_bytes,

@@ -10,7 +10,7 @@ import faulthandler
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ class CrashGuard:
     """Has a marker in one folder whenever this process may die of what it has loaded."""
 
     def __init__(self, folder: Path) -> None:
-        self._markers = Markers(folder)
+        self.markers = Markers(folder)
+        """Those of other processes, too."""
         self._loads: dict[str, Suspect] = {}
         self._begin()
 
@@ -41,33 +42,17 @@ class CrashGuard:
         self._faulthandler: _BorrowedFaulthandler | None = None
         self._impossible = False
 
-    def suspects(self) -> Mapping[str, Suspect]:
-        """Give what other processes may have died of, as `Markers.suspects` does."""
-        return self._markers.suspects()
-
-    def to_clear(self) -> Iterator[Suspect]:
-        """Give those of them that still lie in PyTorch's folders, as `Markers.to_clear` does."""
-        return self._markers.to_clear()
-
-    def is_rid_of(self, bundle: str) -> bool:
-        """Tell whether PyTorch's folders are rid of a bundle in quarantine, as `Markers.is_rid_of` does."""
-        return self._markers.is_rid_of(bundle)
-
-    def note_riddance(self, bundle: str) -> None:
-        """Note that they are, as `Markers.note_riddance` does."""
-        self._markers.note_riddance(bundle)
-
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
         for manifest in manifests:
             self._loads[manifest.bundle] = Suspect.of(manifest)
-            self._markers.forget_riddance(manifest.bundle)
+            self.markers.forget_riddance(manifest.bundle)
 
     def arm(self) -> None:
         """Put the marker up, if anything was loaded: from now on a death counts."""
         with self._lock:
             self._forget_timer()
-            if self._loads and not self._markers.is_up and not self._impossible:
+            if self._loads and not self.markers.is_up and not self._impossible:
                 self._put_up()
 
     def disarm(self) -> None:
@@ -75,7 +60,7 @@ class CrashGuard:
         with self._lock:
             self._forget_timer()
             self._give_back()
-            self._markers.take_down()
+            self.markers.take_down()
 
     @contextmanager
     def armed(self) -> Iterator[None]:
@@ -90,7 +75,7 @@ class CrashGuard:
         """Take the marker down after some seconds."""
         with self._lock:
             self._forget_timer()
-            if self._markers.is_up:
+            if self.markers.is_up:
                 self._timer = threading.Timer(SURVIVAL_SECONDS, self.disarm)
                 self._timer.daemon = True
                 self._timer.start()
@@ -98,13 +83,13 @@ class CrashGuard:
     def after_fork(self) -> None:
         """Leave the marker to the parent: a child keeps no lock alive."""
         self._give_back()
-        self._markers.leave()
+        self.markers.leave()
         self._begin()
 
     def _put_up(self) -> None:
         blind = faulthandler.is_enabled()
         try:
-            descriptor = self._markers.put_up(self._loads.values(), blind=blind)
+            descriptor = self.markers.put_up(self._loads.values(), blind=blind)
         except OSError:  # a start without a marker is better than none
             self._impossible = True
         else:

@@ -70,7 +70,7 @@ class Warming:
         progress: ProgressCallback,
         *,
         files: bool,
-        starts: CrashGuard,
+        crash_guard: CrashGuard,
         quarantine: bool = False,
         policy: TrustPolicy | None = None,
         max_bytes: int = WARM_MAX_BYTES,
@@ -83,8 +83,8 @@ class Warming:
         self._clock = clock
         self._progress = progress
         self._restoration = Restoration(wanted=files)
-        self._starts = starts
-        self._suspects = starts.suspects()
+        self._crash_guard = crash_guard
+        self._suspects = crash_guard.markers.suspects()
         self._quarantine = quarantine
         self._left = max_bytes
         self._tally = _Tally()
@@ -95,7 +95,7 @@ class Warming:
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
-            clear_suspects(self._starts, self._restoration)
+            clear_suspects(self._crash_guard.markers, self._restoration)
             try:
                 self._round()
                 if self._tally.incomplete:
@@ -111,13 +111,13 @@ class Warming:
     def _round(self) -> None:
         with self._clock.stage("list"):
             listing = self._catalog.list()
-            clear_quarantined(listing, self._catalog, self._starts, self._restoration)
+            clear_quarantined(listing, self._catalog, self._crash_guard.markers, self._restoration)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
             wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
             orders = list(self._affordable(wanted))
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
-        self._starts.add([order.manifest for order in orders])
+        self._crash_guard.add([order.manifest for order in orders])
         with closing(self._catalog.deliver(orders)) as deliveries:
             while True:
                 with self._clock.stage("download"):
@@ -199,7 +199,7 @@ class Warming:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
         if unpacked.blob:
-            with self._clock.stage("load"), self._starts.armed():
+            with self._clock.stage("load"), self._crash_guard.armed():
                 tally.artifacts = tally.artifacts.plus(_compiler.load(unpacked.blob, self._store.deadline))
         else:
             with self._clock.stage("files"):

@@ -68,7 +68,7 @@ def warm(store: Address, *, folder: str) -> str:
     _compiler.load = lambda *_: _compiler.Loaded()
     guard = CrashGuard(Path(folder).with_name("starts") / str(os.getpid()))
     warming = Warming(
-        open_store(store), environment(), Session(), Stopwatch(), lambda _: None, files=True, starts=guard
+        open_store(store), environment(), Session(), Stopwatch(), lambda _: None, files=True, crash_guard=guard
     )
     result = warming.run()
     assert not result.warnings, result.warnings

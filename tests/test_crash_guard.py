@@ -28,7 +28,7 @@ from pathlib import Path
 from megacache import _crash_guard
 from tests.builders import artifact, bundle
 guard = _crash_guard._guards.setdefault(Path(sys.argv[1]), _crash_guard.CrashGuard(Path(sys.argv[1])))
-guard.suspects()
+guard.markers.suspects()
 guard.add([bundle([artifact("a")]).manifest])
 guard.arm()
 print("armed", flush=True)
@@ -156,7 +156,7 @@ def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     guard.add([ONE])
     guard.arm()
     guard.disarm()
-    assert guard.suspects() == {}
+    assert guard.markers.suspects() == {}
 
 
 PICKLED = frozenset({"inductor", "aot_autograd", "pgo"})

@@ -72,7 +72,7 @@ def warm(
         clock,
         lambda _: None,
         files=True,
-        starts=guard,
+        crash_guard=guard,
         policy=policy,
         max_bytes=max_bytes,
     ).run()

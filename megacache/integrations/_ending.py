@@ -34,10 +34,9 @@ def goes_on() -> None:
 def on_ending(finish: Callable[[], None]) -> None:
     """Call `finish` once the program has ended, while threads, executors and host names can still be used.
 
-    It is called in the main thread, and once more if other threads go on without that, after they have ended. For
-    `SIGTERM`, if nobody else handles it, the handler that is set here asks the one who attends to this process; it then
-    dies of the signal.
-    What never returns to Python, such as `os._exit` or `SIGKILL`, is not heard.
+    It is called in the main thread, and once more after other threads have ended, if any outlive that. If nobody else
+    handles `SIGTERM`, a handler set here does the same and then lets the process die of the signal. Ends that never
+    return to Python, such as `os._exit` or `SIGKILL`, are not noticed.
     """
     _notice_failures()
     at_shutdown(functools.partial(_finish, finish))
