@@ -2,24 +2,19 @@
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from megacache import _crash_guard
-from megacache._blob import Artifact, parse_blob
-from megacache._chunk import open_chunk
 from megacache._crash_guard import CrashGuard
-from megacache._manifest import unseal
 from megacache._markers import Markers
 from tests.builders import artifact, bundle
-from tests.damage import add_bundle, chunk_path, manifest_path
+from tests.poison import PICKLED, poisoned
 from tests.processes import REPOSITORY, Processes, step
 
 HOLDER = """
@@ -35,16 +30,6 @@ print("armed", flush=True)
 {then}
 """
 ONE = bundle([artifact("a")]).manifest
-
-
-class Abort:
-    """Unpickles into the death of the process."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __reduce__(self) -> tuple[object, tuple[int]]:
-        return signal.raise_signal, (self._number,)
 
 
 @pytest.fixture
@@ -157,28 +142,6 @@ def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     guard.arm()
     guard.disarm()
     assert guard.markers.suspects() == {}
-
-
-PICKLED = frozenset({"inductor", "aot_autograd", "pgo"})
-
-
-def poisoned(store: Path, number: int, kinds: frozenset[str] = PICKLED) -> str:
-    """Put a bundle in the place of the sound one, with artifacts that kill the process that looks them up."""
-    ref = next(one for one in unseal(manifest_path(store).read_bytes()).chunks if one.part == "artifacts")
-    found = list(parse_blob(open_chunk(ref, chunk_path(store).read_bytes())))
-    deadly = [
-        Artifact(kind=one.kind, key=one.key, content=pickle.dumps(Abort(number))) for one in found if one.kind in kinds
-    ]
-    assert {one.kind for one in deadly} == kinds & {one.kind for one in found} != set()
-    bundle_id = add_bundle(store, *deadly)
-    manifest_path_of(store, ref.digest.hex).unlink()
-    return bundle_id
-
-
-def manifest_path_of(store: Path, digest: str) -> Path:
-    """Find the manifest that names a chunk."""
-    paths: Iterator[Path] = store.glob("*/*/bundles/*.msgpack")
-    return next(path for path in paths if any(c.digest.hex == digest for c in unseal(path.read_bytes()).chunks))
 
 
 def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path) -> None:
