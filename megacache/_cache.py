@@ -207,6 +207,7 @@ class Cache:
             files=self._files,
             crash_guard=crash_guard,
             quarantine=settings.quarantine and not settings.read_only,
+            instance="" if settings.read_only else settings.instance,
             policy=policy,
             max_bytes=max_bytes,
         ).run()

@@ -14,10 +14,12 @@ from megacache._environment import Environment
 from megacache._layout import (
     QUARANTINED,
     EnvironmentPrefix,
+    Start,
     environment_prefix,
     manifest_name,
     signature_of,
     split_listing,
+    start_of,
 )
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, parse_manifest, seal
 from megacache._parallel import Done, call, unordered, within_window
@@ -42,6 +44,8 @@ class Listing:
     """Size of the manifest of each bundle that is out of service."""
     signatures: Mapping[tuple[str, str], int]
     """Size of each signature that was added later, by bundle id and tag of the signature."""
+    starts: Mapping[Start, int]
+    """Size of each start marker."""
 
 
 class Catalog:
@@ -60,7 +64,8 @@ class Catalog:
         those that were added later, as a listing tells them; `list` finds them by itself.
         """
         self._store = store
-        self._prefix = prefix
+        self.prefix = prefix
+        """Where they lie."""
         self._policy = policy
         self._signatures = signatures
 
@@ -71,7 +76,7 @@ class Catalog:
 
     def list(self) -> Listing:
         """List the bundles."""
-        sizes = {entry.key: entry.size for entry in self._store.list(self._prefix.bundles)}
+        sizes = {entry.key: entry.size for entry in self._store.list(self.prefix.bundles)}
         visible, withdrawn = split_listing(sizes)
         self._signatures = {found: size for name, size in sizes.items() if (found := signature_of(name))}
         return Listing(
@@ -83,6 +88,7 @@ class Catalog:
                 if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
             },
             signatures=self._signatures,
+            starts={start: size for name, size in sizes.items() if (start := start_of(name))},
         )
 
     def read(self, bundles: Mapping[str, int]) -> Iterator[Done[str, Manifest]]:
@@ -106,12 +112,12 @@ class Catalog:
 
     def deliver(self, orders: Sequence[Order]) -> Generator[Delivery]:
         """Fetch what is in bundles."""
-        return deliver(self._store, orders, locate=lambda ref: self._prefix.chunk(ref.digest))
+        return deliver(self._store, orders, locate=lambda ref: self.prefix.chunk(ref.digest))
 
     def fetch(self, chunks: Sequence[ChunkRef]) -> Generator[Done[ChunkRef, bytes]]:
         """Fetch chunks of any part in parallel, and give their raw content once it is proved."""
         return within_window(
-            lambda ref: open_chunk(ref, self._store.read(self._prefix.chunk(ref.digest), size=ref.stored_size)),
+            lambda ref: open_chunk(ref, self._store.read(self.prefix.chunk(ref.digest), size=ref.stored_size)),
             chunks,
             weight=lambda ref: ref.stored_size + ref.raw_size,
             deadline=self._store.deadline,
@@ -123,7 +129,7 @@ class Catalog:
 
         def upload(payload: Payload) -> ChunkRef:
             chunk = pack_chunk(payload)
-            self._store.create(self._prefix.chunk(chunk.ref.digest), chunk.stored)
+            self._store.create(self.prefix.chunk(chunk.ref.digest), chunk.stored)
             return chunk.ref
 
         refs = []
@@ -156,15 +162,15 @@ class Catalog:
 
     def announce_sealed(self, bundle: str, sealed: bytes) -> bool:
         """Write a manifest in the envelope it came in."""
-        return self._store.create(self._prefix.manifest(bundle), sealed)
+        return self._store.create(self.prefix.manifest(bundle), sealed)
 
     def quarantine(self, bundle: str) -> bool:
         """Hide a bundle from all readers; return False if it is hidden already."""
-        return self._store.create(self._prefix.mark(bundle, QUARANTINED), b"\n")  # several stores have no empty objects
+        return self._store.create(self.prefix.mark(bundle, QUARANTINED), b"\n")  # several stores have no empty objects
 
     def lift(self, bundle: str) -> None:
         """Give a bundle back to readers."""
-        self._store.delete(self._prefix.mark(bundle, QUARANTINED))
+        self._store.delete(self.prefix.mark(bundle, QUARANTINED))
 
     def _each(
         self, work: Callable[[Payload], ChunkRef], payloads: Sequence[Payload], doing: str
@@ -183,7 +189,7 @@ class Catalog:
         if size > MAX_MANIFEST_SIZE:
             msg = f"manifest of {size} bytes, at most {MAX_MANIFEST_SIZE} are read"
             raise FormatError(msg, path=bundle)
-        return self._store.read(self._prefix.manifest(bundle), size=size)
+        return self._store.read(self.prefix.manifest(bundle), size=size)
 
     def _opened(self, bundle: str, sealed: bytes) -> Manifest:
         envelope = open_envelope(sealed)
@@ -194,8 +200,8 @@ class Catalog:
             msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
             raise self._misplaced(msg, "manifest.bundle")
         place = environment_prefix(manifest.environment.device, manifest.environment.fingerprint)
-        if self._policy is not None and place != self._prefix:
-            msg = f"manifest of {place.path} under {self._prefix.path}"
+        if self._policy is not None and place != self.prefix:
+            msg = f"manifest of {place.path} under {self.prefix.path}"
             raise self._misplaced(msg, "manifest.environment")
         return manifest
 
@@ -212,5 +218,5 @@ class Catalog:
         for (signed, tag), size in self._signatures.items():
             if signed == bundle and tag in tags and size <= MAX_SIGNATURE_SIZE:
                 with suppress(FormatError, MissingError):
-                    found += parse_signatures(self._store.read(self._prefix.signature(bundle, tag), size=size))
+                    found += parse_signatures(self._store.read(self.prefix.signature(bundle, tag), size=size))
         return replace(envelope, signatures=tuple(found))

@@ -4,6 +4,8 @@ A marker lies beside PyTorch's cache while artifacts are handed over, and from t
 they are unpickled, until some seconds after its end, when what they hold has been called. Python's faulthandler writes
 into it if the process dies of a fault of its own: one that was killed from outside accuses nobody. Where the program
 uses the faulthandler itself, as under torchelastic, nobody can tell the two apart: there the second death counts.
+
+An instance that loses its disk when it dies has the same marker in the store, too.
 """
 
 import faulthandler
@@ -16,9 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from megacache import _compiler
+from megacache._deadline import Deadline
+from megacache._layout import EnvironmentPrefix
 from megacache._manifest import Manifest
 from megacache._markers import Markers, Suspect
 from megacache._shutdown import at_shutdown
+from megacache._store import Store
+from megacache._store_markers import PATIENCE_SECONDS, StoreMarkers
 from megacache.errors import CompilerError
 
 SURVIVAL_SECONDS = 10.0
@@ -41,6 +47,7 @@ class CrashGuard:
         self._timer: threading.Timer | None = None
         self._faulthandler: _BorrowedFaulthandler | None = None
         self._impossible = False
+        self._elsewhere: dict[tuple[str, str], StoreMarkers] = {}
 
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
@@ -48,28 +55,43 @@ class CrashGuard:
             self._loads[manifest.bundle] = Suspect.of(manifest)
             self.markers.forget_riddance(manifest.bundle)
 
-    def arm(self) -> None:
-        """Put the marker up, if anything was loaded: from now on a death counts."""
+    def also_in(self, store: Store, prefix: EnvironmentPrefix, instance: str) -> StoreMarkers:
+        """Have every marker of this process in a store, too, from now on; give those of its instance that are there."""
+        markers = StoreMarkers(store, prefix, self.markers, instance)
+        return self._elsewhere.setdefault((store.url, prefix.path), markers)
+
+    def arm(self, deadline: Deadline | None = None) -> None:
+        """Put the marker up, if anything was loaded: from now on a death counts.
+
+        A store has to take it before the deadline, or soon.
+        """
         with self._lock:
             self._forget_timer()
             if self._loads and not self.markers.is_up and not self._impossible:
                 self._put_up()
+                self._put_up_elsewhere(deadline or Deadline.after(PATIENCE_SECONDS))
 
     def disarm(self) -> None:
         """Take the marker down: this process has survived."""
         with self._lock:
             self._forget_timer()
             self._give_back()
+            if self.markers.is_up:  # first there: a marker that is in the store alone is of a process that is gone
+                for markers in self._elsewhere.values():
+                    markers.take_down()
             self.markers.take_down()
 
     @contextmanager
-    def armed(self) -> Iterator[None]:
-        """Let a death count for the length of a block."""
-        self.arm()
+    def armed(self, deadline: Deadline) -> Iterator[None]:
+        """Let a death count for the length of a block, or for longer, so that a store need not be asked at each."""
+        self.arm(deadline)
         try:
             yield
         finally:
-            self.disarm()
+            if self._elsewhere:
+                self.disarm_later()
+            else:
+                self.disarm()
 
     def disarm_later(self) -> None:
         """Take the marker down after some seconds."""
@@ -94,6 +116,11 @@ class CrashGuard:
             self._impossible = True
         else:
             self._faulthandler = None if blind else _BorrowedFaulthandler(descriptor)
+
+    def _put_up_elsewhere(self, deadline: Deadline) -> None:
+        if self.markers.is_up:
+            for markers in self._elsewhere.values():
+                markers.put_up(self.markers.name, self._loads, deadline)
 
     def _give_back(self) -> None:
         if self._faulthandler is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from megacache._catalog import Catalog
 from megacache._digest import Digest
 from megacache._environment import Environment
-from megacache._layout import WITHDRAWING_MARKS, EnvironmentPrefix, Placed, environment_prefix, place
+from megacache._layout import WITHDRAWING_MARKS, EnvironmentPrefix, Placed, Start, environment_prefix, place
 from megacache._manifest import Manifest
 from megacache._parallel import Done, unordered
 from megacache._store import Entry, Store
@@ -33,6 +33,8 @@ class Holding:
     """Marks of bundles, by bundle id, of bundles that are gone as well."""
     signatures: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Bytes of each signature that was added later, by bundle id and tag of the signature."""
+    starts: tuple[Start, ...] = ()
+    """Starts that have a marker."""
     chunks: Mapping[Digest, int] = field(default_factory=dict)
     """Bytes of each chunk as stored."""
 
@@ -52,7 +54,7 @@ class Holding:
 
     @property
     def size(self) -> int:
-        """Bytes of all its objects but the marks."""
+        """Bytes of all its manifests and chunks."""
         return sum(self.manifests.values()) + sum(self.chunks.values())
 
 
@@ -96,17 +98,22 @@ def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -
     chunks: dict[Digest, int] = {}
     marks: dict[str, frozenset[str]] = {}
     signatures: dict[tuple[str, str], int] = {}
+    starts: list[Start] = []
     for placed, size in objects:
         if placed.mark is not None:
             bundle, mark = placed.mark
             marks[bundle] = marks.get(bundle, frozenset()) | {mark}
         elif placed.signature is not None:
             signatures[placed.signature] = size
+        elif placed.start is not None:
+            starts.append(placed.start)
         elif placed.chunk is not None:
             chunks[placed.chunk] = size
         else:
             manifests[placed.manifest] = size
-    return Holding(prefix=prefix, manifests=manifests, marks=marks, signatures=signatures, chunks=chunks)
+    return Holding(
+        prefix=prefix, manifests=manifests, marks=marks, signatures=signatures, starts=tuple(starts), chunks=chunks
+    )
 
 
 def nearest_other(

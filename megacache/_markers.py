@@ -57,22 +57,32 @@ class Markers:
     """The markers in one folder, that of this process among them."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._path: Path | None = None
         self._descriptor: int | None = None
         self._doubted: frozenset[str] = frozenset()
+        self._doubted_since = 0.0
 
     @property
     def is_up(self) -> bool:
         """True if this process has put up its own."""
         return self._descriptor is not None
 
+    @property
+    def name(self) -> str:
+        """What it is called: 32 hex digits; empty if it is not up."""
+        return _name(self._path) if self._path is not None else ""
+
+    def names(self) -> frozenset[str]:
+        """Say what all that lie here are called, of whatever age."""
+        return frozenset(map(_name, self._listed()))
+
     def suspects(self) -> Mapping[str, Suspect]:
         """Give what processes may have died of, by bundle id, and note what another blind death would count against.
 
         Old markers are cleared away.
         """
-        markers = list(self._abandoned())
+        markers, self._doubted_since = list(self._abandoned()), time.time()
         self._doubted = frozenset(bundle for marker in markers for bundle in marker.doubted)
         found = [suspect for marker in markers for suspect in marker.suspects]
         return {suspect.bundle: suspect for suspect in sorted(found, key=lambda one: one.alone)}
@@ -96,7 +106,7 @@ class Markers:
     def note_riddance(self, bundle: str) -> None:
         """Note that what a bundle in quarantine may have left in PyTorch's folders is gone."""
         with suppress(OSError):  # then the next start looks again
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._note(bundle).touch()
 
     def forget_riddance(self, bundle: str) -> None:
@@ -105,21 +115,22 @@ class Markers:
             self._note(bundle).unlink()
 
     def _note(self, bundle: str) -> Path:
-        return self._folder / f"{bundle}.gone"
+        return self.folder / f"{bundle}.gone"
 
     def put_up(self, loads: Iterable[Suspect], *, blind: bool) -> int:
         """Write the marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
 
         Give the descriptor to write to why the process dies; with `blind`, nobody will.
         """
-        path = self._folder / f"{uuid.uuid4().hex}.json"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{uuid.uuid4().hex}.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with temporary_beside(path) as temporary:
                 self._path, self._descriptor = path, os.open(temporary, os.O_WRONLY)
                 os.fchmod(self._descriptor, 0o600)
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                named = {"blind": blind, "again": sorted(self._doubted), "loads": [asdict(one) for one in loads]}
+                doubted = self._doubted if time.time() - self._doubted_since < SUSPICION_SECONDS else ()
+                named = {"blind": blind, "again": sorted(doubted), "loads": [asdict(one) for one in loads]}
                 os.write(self._descriptor, f"{json.dumps(named)}\n".encode())
                 temporary.replace(path)
         except OSError:
@@ -147,7 +158,7 @@ class Markers:
     def _listed(self) -> Sequence[Path]:
         """List what may be markers; none where the folder cannot be read, be it that of another user."""
         try:
-            return sorted(path for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+            return sorted(path for path in self.folder.iterdir() if path.suffix == _SUFFIX)
         except OSError:
             return ()
 
@@ -160,6 +171,10 @@ class _Marker:
     suspects: Sequence[Suspect] = ()
     doubted: Sequence[str] = ()
     """Ids of bundles that nobody can tell whether it died of."""
+
+
+def _name(path: Path) -> str:
+    return path.name.partition(".")[0]
 
 
 def _found(listed: Path) -> _Marker | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from megacache._catalog import Catalog
 from megacache._digest import Digest
 from megacache._inventory import Holding
-from megacache._layout import EnvironmentPrefix
+from megacache._layout import EnvironmentPrefix, Start
 from megacache._parallel import unordered
 from megacache._results import Progress, ProgressCallback
 from megacache._store import Store
@@ -22,6 +22,8 @@ class RemovalPlan:
     """Bundle and mark."""
     signatures: tuple[tuple[str, str], ...]
     """Bundle and tag of the signature."""
+    starts: tuple[Start, ...]
+    """Starts whose markers go."""
     chunks: tuple[Digest, ...]
     """Those that no other bundle needs."""
     size: int
@@ -39,6 +41,7 @@ class RemovalPlan:
             [
                 *(self.prefix.mark(bundle, mark) for bundle, mark in self.marks),
                 *(self.prefix.signature(bundle, tag) for bundle, tag in self.signatures),
+                *map(self.prefix.start, self.starts),
             ],
             [self.prefix.chunk(digest) for digest in self.chunks],
         ]
@@ -86,6 +89,7 @@ def _plan(holding: Holding, bundles: list[str], chunks: set[Digest], *, kept: in
         bundles=tuple(bundles),
         marks=tuple((bundle, mark) for bundle in marked for mark in sorted(holding.marks[bundle])),
         signatures=tuple(one for one in sorted(holding.signatures) if everything or one[0] in bundles),
+        starts=holding.starts if everything else (),
         chunks=tuple(sorted(chunks)),
         size=size,
         kept=kept,

@@ -19,26 +19,18 @@ from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatu
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._suspicions import Suspicions
 from megacache._trust import TrustPolicy
 from megacache.errors import (
     BundleError,
     CompilerError,
     MegacacheError,
     MissingError,
-    StoreError,
     UnsupportedFormatError,
     UntrustedError,
 )
 
 _EXPLAIN_SECONDS = 5.0
-_SUSPECTED = (
-    "a process that had loaded it died as it compiled or made its first calls; it is left out for an hour "
-    "(`megacache quarantine` takes it from everyone)"
-)
-_UNCERTAIN = (
-    "it is not quarantined: the process had loaded others as well, or its own faulthandler kept why it died; "
-    "`megacache quarantine` takes it from everyone once you know that it is to blame"
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +64,7 @@ class Warming:
         files: bool,
         crash_guard: CrashGuard,
         quarantine: bool = False,
+        instance: str = "",
         policy: TrustPolicy | None = None,
         max_bytes: int = WARM_MAX_BYTES,
     ) -> None:
@@ -84,8 +77,8 @@ class Warming:
         self._progress = progress
         self._restoration = Restoration(wanted=files)
         self._crash_guard = crash_guard
-        self._suspects = crash_guard.markers.suspects()
-        self._quarantine = quarantine
+        elsewhere = crash_guard.also_in(store, self._catalog.prefix, instance) if instance else None
+        self._suspicions = Suspicions(self._catalog, crash_guard.markers, elsewhere, quarantine=quarantine)
         self._left = max_bytes
         self._tally = _Tally()
 
@@ -111,6 +104,7 @@ class Warming:
     def _round(self) -> None:
         with self._clock.stage("list"):
             listing = self._catalog.list()
+            self._suspicions.hear(listing)
             clear_quarantined(listing, self._catalog, self._crash_guard.markers, self._restoration)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
@@ -148,10 +142,10 @@ class Warming:
             manifest = done.value
             if manifest is None:
                 self._fail(done.item, done.fault)
-            elif done.item in self._suspects:
-                self._pass_by(done.item, _SUSPECTED)
+            elif done.item in self._suspicions:
                 self._session.unusable.add(done.item)
-                self._withdraw(done.item)
+                for consequence in self._suspicions.consequences(done.item):
+                    self._pass_by(done.item, consequence)
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
                 self._session.unusable.add(done.item)
@@ -161,18 +155,6 @@ class Warming:
                 self._pass_by(done.item, "it holds nothing that this megacache reads")
             else:
                 yield manifest
-
-    def _withdraw(self, bundle: str) -> None:
-        """Take a bundle that killed a process from everyone, if that is wanted and no other can be to blame."""
-        if not self._quarantine:
-            return
-        if not self._suspects[bundle].alone:
-            self._pass_by(bundle, _UNCERTAIN)
-            return
-        try:
-            self._catalog.quarantine(bundle)
-        except StoreError as error:
-            self._pass_by(bundle, f"it is not quarantined: {error}")
 
     def _accept(self, delivery: Delivery) -> None:
         bundle = delivery.manifest.bundle
@@ -199,7 +181,7 @@ class Warming:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
         if unpacked.blob:
-            with self._clock.stage("load"), self._crash_guard.armed():
+            with self._clock.stage("load"), self._crash_guard.armed(self._store.deadline):
                 tally.artifacts = tally.artifacts.plus(_compiler.load(unpacked.blob, self._store.deadline))
         else:
             with self._clock.stage("files"):

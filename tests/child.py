@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -262,6 +263,12 @@ def meet(path: str, others: int) -> Answer:
     return {}
 
 
+def kill() -> Answer:
+    """Kill this process, as one is that has no memory left."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
 def artifacts_on_disk() -> Answer:
     """Count the files in torch's cache folder that came out of artifacts."""
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
@@ -343,6 +350,7 @@ STEPS: dict[str, Callable[..., Answer]] = {
         load_plainly,
         configure,
         meet,
+        kill,
         artifacts_on_disk,
         watch_processes,
         started_processes,

@@ -1,5 +1,9 @@
 """How many requests reach an S3 server."""
 
+import shutil
+import signal
+from collections import defaultdict
+
 import pytest
 
 from tests.processes import Processes, step
@@ -15,11 +19,11 @@ def there(moto_server: MotoServer, name: str) -> dict[str, object]:
 
 def counted(server: MotoServer) -> dict[str, int]:
     """Count the requests since the last `forget`: listings, reads and writes, each by what they concern."""
-    found = {"LIST": 0, "GET bundles": 0, "GET chunks": 0, "PUT bundles": 0, "PUT chunks": 0}
+    found: dict[str, int] = defaultdict(int)
     for line in server.requests():
         method, path = line.split(" ", 1)
         found["LIST" if "list-type=2" in path else f"{method} {path.split('/')[-2]}"] += 1
-    return {what: count for what, count in found.items() if count}
+    return found
 
 
 def test_each_call_asks_for_no_more_than_it_needs(
@@ -36,6 +40,23 @@ def test_each_call_asks_for_no_more_than_it_needs(
     warmed, _, unchanged = processes.run(step("warm", **there), step("run", model="doubling"), step("publish", **there))
     assert (warmed["status"], unchanged["status"]) == ("loaded", "unchanged")
     assert counted(moto_server) == {"LIST": 1, "GET bundles": 1, "GET chunks": 2}
+
+
+def test_start_marker_costs_three_requests(
+    moto_server: MotoServer, processes: Processes, there: dict[str, object]
+) -> None:
+    """One is put up before anything is loaded and stays until the process ends; one that was left is read."""
+    processes.run(step("run", model="doubling"), step("publish", **there))
+    named, folder = {"MEGACACHE_INSTANCE": "pod-0"}, processes.new_folder()
+    steps = step("warm", **there), step("run", model="doubling")
+    for left in range(2):
+        moto_server.forget()
+        warmed, _ = processes.run(*steps, environment=named, folder=folder)
+        assert warmed["status"] == "loaded"
+        asked = {"LIST": 1, "GET bundles": 1 + left, "GET chunks": 2, "PUT bundles": 1, "DELETE bundles": 2}
+        assert counted(moto_server) == asked
+        assert processes.start(*steps, step("kill"), environment=named, folder=folder).exit_status() == -signal.SIGKILL
+        shutil.rmtree(folder)
 
 
 def test_miss_costs_two_listings_and_one_manifest_of_each_other_environment(

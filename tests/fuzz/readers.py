@@ -27,6 +27,7 @@ from megacache._graph_keys import Component, GraphKey, pack_keys, parse_keys
 from megacache._manifest import FilesPart, Manifest, parse_manifest, seal
 from megacache._markers import Markers, Suspect
 from megacache._nearest import differences, nearest
+from megacache._store_markers import parse_marker
 from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError
 from tests.builders import AOT_KEY, AUTOTUNE_KEY, PGO_KEY, Graph, artifact, bundle, compiled_file, environment
@@ -161,6 +162,13 @@ def read_marker(data: bytes) -> None:
         assert all(is_inside(path) for _, path in suspect.files)
 
 
+def read_start(data: bytes) -> None:
+    """Read a marker in a store."""
+    for names in parse_marker(data):
+        assert all(isinstance(name, str) for name in names)
+        assert len(names) <= 1 << 16
+
+
 def _agreeing(data: bytes) -> Manifest:
     """Describe files as a chunk of them does, so that they are refused for what they are and not for differing."""
     rows: object = ()
@@ -218,5 +226,6 @@ READERS: Mapping[str, Reader] = {
     "explain": Reader(read=read_explain, seeds=(pack_keys(KEYS),)),
     "components": Reader(read=read_components, seeds=(_recorded(),)),
     "marker": Reader(read=read_marker, seeds=(MARKER,)),
+    "start": Reader(read=read_start, seeds=(msgpack.packb({"loads": ["0" * 32, "1" * 32], "again": ["0" * 32]}),)),
 }
 """By name."""
