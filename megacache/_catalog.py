@@ -135,8 +135,9 @@ class Catalog:
         refs = []
         with closing(self._each(upload, payloads, f"uploading to {self._store.url}")) as arrivals:
             for done in arrivals:
-                refs.append(done.result())
-                uploaded(done.result())
+                ref = done.result()
+                refs.append(ref)
+                uploaded(ref)
         return tuple(sorted(refs, key=lambda ref: ref.digest))
 
     def fits(self, payloads: Sequence[Payload], most: int) -> bool:

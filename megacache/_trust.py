@@ -11,7 +11,7 @@ from typing import Any
 
 from megacache._envelope import Envelope, Signature, signed_type, tag_of
 from megacache._settings import Settings
-from megacache._wording import shown
+from megacache._wording import counted, shown
 from megacache.errors import SettingsError, UntrustedError
 
 KeySource = str | os.PathLike[str]
@@ -19,6 +19,7 @@ KeySource = str | os.PathLike[str]
 _FILE = "file2"
 _IMPORTABLE = frozenset({"awskms", "gcpkms", "hv"})
 """Schemes of signers that tell their public key when they are asked by its name alone."""
+_CLIENT = 'install the client of that service, such as pip install "securesystemslib[awskms]"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ class TrustPolicy:
                 except _UnknownError as error:
                     untold.append(shown(str(error)))
         if len(valid) < self.threshold:
-            msg = f"{len(valid)} valid signatures for {scope}, of {self.threshold} that are needed"
+            msg = f"{counted(len(valid), 'valid signature')} for {scope}, {self.threshold} needed"
             hint = f"could not be verified: {untold[0]}" if untold else ""
             raise UntrustedError(msg, hint=hint or _why(envelope, {key.keyid for key in self.keys}, scope))
 
@@ -267,4 +268,5 @@ def _translated(doing: str) -> Iterator[None]:
     except Exception as error:
         text = error.strerror if isinstance(error, OSError) else str(error)[:200]
         msg = f"{doing} failed: {type(error).__name__}: {text}"
-        raise SettingsError(msg, hint="check the key and what it is named by") from error
+        lacking = type(error).__name__ == "UnsupportedLibraryError"
+        raise SettingsError(msg, hint=_CLIENT if lacking else "check the file or URI that names the key") from error

@@ -1,4 +1,7 @@
-"""Run moto's S3 behind a gate that logs requests, fails some of them or ignores `If-None-Match`."""
+"""Run moto behind a gate that logs requests, fails some of them or ignores `If-None-Match`.
+
+It serves S3, and KMS as far as signing with elliptic curves.
+"""
 
 import argparse
 import json
@@ -13,6 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
+from moto.kms.utils import ECDSAPrivateKey
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 from werkzeug.wrappers import Response
@@ -88,6 +95,13 @@ def _fail(mode: str, environ: "WSGIEnvironment") -> Response:
     return Response(ERROR.format(code=CODES[status]), status, mimetype="application/xml")
 
 
+def _sign(key: ECDSAPrivateKey, digest: bytes, algorithm: str) -> bytes:
+    """Sign a digest, as clients ask KMS to: moto would take it for the message."""
+    assert algorithm == "ECDSA_SHA_256"
+    signature: bytes = key.private_key.sign(digest, ec.ECDSA(Prehashed(SHA256())))
+    return signature
+
+
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -96,6 +110,7 @@ def main() -> None:
     parser.add_argument("--unconditional", action="store_true", help="ignore If-None-Match")
     options = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    ECDSAPrivateKey.sign = _sign  # type: ignore[assignment, method-assign]
     app = DomainDispatcherApplication(create_backend_app)
     gate = Gate(app, options.workdir, conditional=not options.unconditional)
     run_simple("127.0.0.1", options.port, gate, threaded=True, request_handler=MotoRequestHandler)
