@@ -19,11 +19,10 @@ from typing import Any
 
 from megacache import _compiler
 from megacache._deadline import Deadline
-from megacache._layout import EnvironmentPrefix
+from megacache._layout import Start
 from megacache._manifest import Manifest
-from megacache._markers import Markers, Suspect
+from megacache._markers import Markers, OwnMarker, Suspect
 from megacache._shutdown import at_shutdown
-from megacache._store import Store
 from megacache._store_markers import PATIENCE_SECONDS, StoreMarkers
 from megacache.errors import CompilerError
 
@@ -47,7 +46,10 @@ class CrashGuard:
         self._timer: threading.Timer | None = None
         self._faulthandler: _BorrowedFaulthandler | None = None
         self._impossible = False
-        self._elsewhere: dict[tuple[str, str], StoreMarkers] = {}
+        self._elsewhere: dict[object, StoreMarkers] = {}
+        self._up: list[OwnMarker] = []
+        self._up_elsewhere: list[tuple[StoreMarkers, Start]] = []
+        self._told: object = None
 
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
@@ -55,31 +57,45 @@ class CrashGuard:
             self._loads[manifest.bundle] = Suspect.of(manifest)
             self.markers.forget_riddance(manifest.bundle)
 
-    def also_in(self, store: Store, prefix: EnvironmentPrefix, instance: str) -> StoreMarkers:
-        """Have every marker of this process in a store, too, from now on; give those of its instance that are there."""
-        markers = StoreMarkers(store, prefix, self.markers, instance)
-        return self._elsewhere.setdefault((store.url, prefix.path), markers)
+    def also_in(self, cache: object, markers: StoreMarkers) -> None:
+        """Have markers of this process in a store, too, from now on; for one cache, only where it was named last."""
+        with self._lock:
+            self._elsewhere[cache] = markers
 
     def arm(self, deadline: Deadline | None = None) -> None:
-        """Put the marker up, if anything was loaded: from now on a death counts.
+        """Put a marker up, unless one tells already all that was loaded: from now on a death counts.
 
-        A store has to take it before the deadline, or soon.
+        A store has to take it before the deadline, and soon.
         """
-        with self._lock:
+        deadline = (deadline or Deadline.after(PATIENCE_SECONDS)).sooner(PATIENCE_SECONDS)
+        if not self._lock.acquire(timeout=max(deadline.remaining(), 0.001)):
+            return
+        try:
             self._forget_timer()
-            if self._loads and not self.markers.is_up and not self._impossible:
-                self._put_up()
-                self._put_up_elsewhere(deadline or Deadline.after(PATIENCE_SECONDS))
+            tells = frozenset(self._loads), tuple(self._elsewhere.values())
+            if self._loads and tells != self._told and not self._impossible:
+                self._told = tells
+                self._put_up(deadline)
+        finally:
+            self._lock.release()
 
     def disarm(self) -> None:
-        """Take the marker down: this process has survived."""
+        """Take all markers down: this process has survived."""
         with self._lock:
             self._forget_timer()
             self._give_back()
-            if self.markers.is_up:  # first there: a marker that is in the store alone is of a process that is gone
-                for markers in self._elsewhere.values():
-                    markers.take_down()
-            self.markers.take_down()
+            here, self._up, self._told = self._up, [], None
+            there, elsewhere = tuple(self._up_elsewhere), tuple(self._elsewhere.values())
+        deadline = Deadline.after(PATIENCE_SECONDS)
+        for one in there:  # first: a marker that is in the store alone is of a process that is gone
+            markers, start = one
+            if markers.take_down(start, deadline):
+                with self._lock, suppress(ValueError):  # another thread was faster
+                    self._up_elsewhere.remove(one)
+        for own in here:
+            own.take_down()
+        for markers in elsewhere:
+            markers.clear_old(deadline)
 
     @contextmanager
     def armed(self, deadline: Deadline) -> Iterator[None]:
@@ -94,33 +110,36 @@ class CrashGuard:
                 self.disarm()
 
     def disarm_later(self) -> None:
-        """Take the marker down after some seconds."""
+        """Take all markers down after some seconds."""
         with self._lock:
             self._forget_timer()
-            if self.markers.is_up:
+            if self._up:
                 self._timer = threading.Timer(SURVIVAL_SECONDS, self.disarm)
                 self._timer.daemon = True
-                self._timer.start()
+                with suppress(RuntimeError):  # no thread is to be had: they come down later
+                    self._timer.start()
 
     def after_fork(self) -> None:
-        """Leave the marker to the parent: a child keeps no lock alive."""
+        """Leave the markers to the parent: a child keeps no lock alive."""
         self._give_back()
-        self.markers.leave()
+        for own in self._up:
+            own.leave()
         self._begin()
 
-    def _put_up(self) -> None:
+    def _put_up(self, deadline: Deadline) -> None:
+        self._give_back()
         blind = faulthandler.is_enabled()
         try:
-            descriptor = self.markers.put_up(self._loads.values(), blind=blind)
+            own = self.markers.put_up(self._loads.values(), blind=blind)
         except OSError:  # a start without a marker is better than none
             self._impossible = True
-        else:
-            self._faulthandler = None if blind else _BorrowedFaulthandler(descriptor)
-
-    def _put_up_elsewhere(self, deadline: Deadline) -> None:
-        if self.markers.is_up:
-            for markers in self._elsewhere.values():
-                markers.put_up(self.markers.name, self._loads, deadline)
+            return
+        self._up.append(own)
+        self._faulthandler = None if blind else _BorrowedFaulthandler(own.descriptor)
+        for markers in self._elsewhere.values():
+            start = markers.start(own.name)
+            self._up_elsewhere.append((markers, start))  # before: a signal's handler may want to take it down meanwhile
+            markers.put_up(start, self._loads, deadline)
 
     def _give_back(self) -> None:
         if self._faulthandler is not None:

@@ -3,7 +3,8 @@
 <device slug>/<fingerprint>/bundles/<bundle id>.msgpack     a manifest: the bundle exists when its manifest does
 <device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers
 <device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by its tag
-<device slug>/<fingerprint>/bundles/<instance>.<marker>.<seconds>.started  a start that was under way at that time
+<device slug>/<fingerprint>/bundles/<instance>.<marker>.<seconds>.started   a start that was under way at that time
+<device slug>/<fingerprint>/bundles/<instance>.<marker>.<seconds>.survived  says that it went well
 <device slug>/<fingerprint>/chunks/<sha256>.zst             a compressed chunk, named by the digest of its stored bytes
 """
 
@@ -22,7 +23,9 @@ _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")
 _PLACE = re.compile(r"(?P<environment>[a-z0-9-]+/[0-9a-f]{16})/(?P<folder>bundles|chunks)/(?P<name>[^/]+)")
 _SIGNATURE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<tag>[0-9a-f]{16})\.sig")
 _CHUNK = re.compile(r"(?P<digest>[0-9a-f]{64})\.zst")
-_START = re.compile(r"(?P<instance>[0-9a-f]{16})\.(?P<marker>[0-9a-f]{32})\.(?P<began>[0-9]{1,12})\.started")
+_START = re.compile(
+    r"(?P<instance>[0-9a-f]{16})\.(?P<marker>[0-9a-f]{32})\.(?P<began>[0-9]{1,12})\.(?P<ending>started|survived)"
+)
 
 
 def slug(device: str) -> str:
@@ -45,11 +48,13 @@ class Start:
     """32 hex digits: the name of the marker beside the local cache."""
     began: int
     """Seconds since 1970."""
+    survived: bool = False
+    """True for what says that it went well, where its marker could not be deleted."""
 
     @property
     def name(self) -> str:
         """The name of its marker within `bundles/`."""
-        return f"{self.instance}.{self.marker}.{self.began}.started"
+        return f"{self.instance}.{self.marker}.{self.began}.{'survived' if self.survived else 'started'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,10 @@ def signature_of(name: str) -> tuple[str, str] | None:
 def start_of(name: str) -> Start | None:
     """Read a name in `bundles/`: a start if it is that of a start marker."""
     match = _START.fullmatch(name)
-    return Start(instance=match["instance"], marker=match["marker"], began=int(match["began"])) if match else None
+    if match is None:
+        return None
+    survived = match["ending"] == "survived"
+    return Start(instance=match["instance"], marker=match["marker"], began=int(match["began"]), survived=survived)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,24 +54,12 @@ class Suspect:
 
 
 class Markers:
-    """The markers in one folder, that of this process among them."""
+    """The markers in one folder, those of this process among them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._path: Path | None = None
-        self._descriptor: int | None = None
         self._doubted: frozenset[str] = frozenset()
         self._doubted_since = 0.0
-
-    @property
-    def is_up(self) -> bool:
-        """True if this process has put up its own."""
-        return self._descriptor is not None
-
-    @property
-    def name(self) -> str:
-        """What it is called: 32 hex digits; empty if it is not up."""
-        return _name(self._path) if self._path is not None else ""
 
     def names(self) -> frozenset[str]:
         """Say what all that lie here are called, of whatever age."""
@@ -117,43 +105,29 @@ class Markers:
     def _note(self, bundle: str) -> Path:
         return self.folder / f"{bundle}.gone"
 
-    def put_up(self, loads: Iterable[Suspect], *, blind: bool) -> int:
-        """Write the marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
+    def put_up(self, loads: Iterable[Suspect], *, blind: bool) -> "OwnMarker":
+        """Write a marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
 
-        Give the descriptor to write to why the process dies; with `blind`, nobody will.
+        With `blind`, nobody will write into it why the process dies.
         """
-        path = self.folder / f"{uuid.uuid4().hex}.json"
+        doubted = self._doubted if time.time() - self._doubted_since < SUSPICION_SECONDS else ()
+        named = {"blind": blind, "again": sorted(doubted), "loads": [asdict(one) for one in loads]}
+        path = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary_beside(path) as temporary:
-                self._path, self._descriptor = path, os.open(temporary, os.O_WRONLY)
-                os.fchmod(self._descriptor, 0o600)
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                doubted = self._doubted if time.time() - self._doubted_since < SUSPICION_SECONDS else ()
-                named = {"blind": blind, "again": sorted(doubted), "loads": [asdict(one) for one in loads]}
-                os.write(self._descriptor, f"{json.dumps(named)}\n".encode())
+        with temporary_beside(path) as temporary:
+            own = OwnMarker(path=path, descriptor=os.open(temporary, os.O_WRONLY))
+            try:
+                os.fchmod(own.descriptor, 0o600)
+                fcntl.flock(own.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.write(own.descriptor, f"{json.dumps(named)}\n".encode())
                 temporary.replace(path)
-        except OSError:
-            self.take_down()
-            raise
-        return self._descriptor
-
-    def take_down(self) -> None:
-        """Remove the marker of this process, if there is one."""
-        if self._path is not None:
-            with suppress(OSError):
-                self._path.unlink()
-        self.leave()
-
-    def leave(self) -> None:
-        """Leave the marker where it is, and its lock to the process from which this one was forked."""
-        if self._descriptor is not None:
-            with suppress(OSError):  # as a network's disk may tell at the end what it could not write
-                os.close(self._descriptor)
-        self._descriptor = self._path = None
+            except OSError:
+                own.take_down()
+                raise
+        return own
 
     def _abandoned(self) -> Iterator["_Marker"]:
-        return filter(None, (_found(path) for path in self._listed() if path != self._path))
+        return filter(None, map(_found, self._listed()))
 
     def _listed(self) -> Sequence[Path]:
         """List what may be markers; none where the folder cannot be read, be it that of another user."""
@@ -161,6 +135,31 @@ class Markers:
             return sorted(path for path in self.folder.iterdir() if path.suffix == _SUFFIX)
         except OSError:
             return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnMarker:
+    """A marker of this process, which holds its lock."""
+
+    path: Path
+    descriptor: int
+    """To write to why the process dies."""
+
+    @property
+    def name(self) -> str:
+        """What it is called: 32 hex digits."""
+        return _name(self.path)
+
+    def take_down(self) -> None:
+        """Remove it."""
+        with suppress(OSError):
+            self.path.unlink()
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave it where it is, and its lock to the process from which this one was forked."""
+        with suppress(OSError):  # as a network's disk may tell at the end what it could not write
+            os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megacache._deadline import Deadline
 from megacache._digest import Digest
@@ -19,14 +19,12 @@ from megacache._layout import EnvironmentPrefix, Start
 from megacache._markers import SUSPICION_SECONDS, Markers, Suspect
 from megacache._parallel import unordered
 from megacache._store import Store
-from megacache.errors import FormatError, MegacacheError
+from megacache.errors import AccessError, FormatError, MegacacheError
 
 _log = logging.getLogger("megacache")
 
 PATIENCE_SECONDS = 3.0
 """The longest that loading or compiling waits for a marker to be put up, and the end of a process for its removal."""
-FORGOTTEN_SECONDS = 86_400
-"""After so long any instance clears away the marker of another, which may never start again."""
 _INSTANCE_DIGITS = 16
 _MAX_SIZE = 1 << 20
 _MOST = 100
@@ -34,7 +32,7 @@ _MOST = 100
 
 
 class StoreMarkers:
-    """The markers of one instance for one environment, that of this process among them."""
+    """The markers of one instance for one environment, those of this process among them."""
 
     def __init__(self, store: Store, prefix: EnvironmentPrefix, local: Markers, instance: str) -> None:
         """Name an instance; processes in it whose cache folders differ are not taken for each other."""
@@ -44,8 +42,8 @@ class StoreMarkers:
         self._instance = Digest.of(f"{instance}\0{local.folder}".encode()).hex[:_INSTANCE_DIGITS]
         self._left: Sequence[_Left] = ()
         self._old: Sequence[Start] = ()
-        self._own: Start | None = None
-        self._failed = False
+        self._put: dict[Start, bool] = {}
+        self._given_up = False
 
     def suspects(self, listed: Mapping[Start, int]) -> Mapping[str, Suspect]:
         """Give what processes of this instance may have died of, by bundle id, and note what another death would tell.
@@ -53,47 +51,79 @@ class StoreMarkers:
         `listed` has the size of each marker in the store. One that lies beside the local cache as well is judged there.
         """
         now = time.time()
-        # A process that survives takes its marker down here, then there: what is gone there by now cannot be read here.
-        there = self._local.names()
-        mine = sorted((one for one in listed if one.instance == self._instance), key=lambda one: one.began)
-        recent = [one for one in mine if _age(one, now) < SUSPICION_SECONDS and one.marker not in there]
+        survived = {(one.instance, one.marker) for one in listed if one.survived}
+        # A process that survives takes its marker down in the store, then here: what is gone here by now, and was that
+        # of such a process, cannot be read any more.
+        local = self._local.names()
+        recent = [
+            one
+            for one in sorted(listed, key=lambda one: one.began)
+            if one.instance == self._instance
+            and _age(one, now) < SUSPICION_SECONDS
+            and one.marker not in local
+            and (one.instance, one.marker) not in survived
+        ]
         self._left = tuple(self._read({one: listed[one] for one in recent[-_MOST:]}))
-        forgotten = (one for one in listed if one.instance != self._instance and _age(one, now) >= FORGOTTEN_SECONDS)
-        self._old = [*(one for one in mine if _age(one, now) >= SUSPICION_SECONDS), *forgotten][:_MOST]
+        self._old = [one for one in listed if _age(one, now) >= SUSPICION_SECONDS][:_MOST]
         accused = {bundle for one in self._left for bundle in one.accused}
         return {bundle: Suspect(bundle=bundle, artifacts=(), files=()) for bundle in accused}
 
-    def put_up(self, marker: str, loads: Collection[str], deadline: Deadline) -> None:
-        """Put up the marker of this process under the name of the one beside the local cache, or log why that failed.
+    def start(self, marker: str) -> Start:
+        """Name a marker of this process after the one beside the local cache."""
+        return Start(instance=self._instance, marker=marker, began=int(time.time()))
 
-        It is tried no more then. Where a marker could not be taken down again it is not put up, for it would accuse a
-        process that went well.
-        """
-        if self._failed:
+    def put_up(self, start: Start, loads: Collection[str], deadline: Deadline) -> None:
+        """Put a marker up, or log why that failed; it is tried no more then, unless there was too little time."""
+        if self._given_up:
             return
-        now = time.time()
-        start = Start(instance=self._instance, marker=marker, began=int(now))
-        doubted = [one.loads for one in self._left if _age(one.start, now) < SUSPICION_SECONDS]
+        doubted = [one.loads for one in self._left if _age(one.start, start.began) < SUSPICION_SECONDS]
         again = frozenset().union(*doubted).intersection(loads)
         document = pack({"loads": sorted(loads), "again": sorted(again)})
-        key, store = self._prefix.start(start), self._store.within(deadline.sooner(PATIENCE_SECONDS))
+        hurried = deadline.remaining() < PATIENCE_SECONDS / 2
+        self._put[start] = False
         try:
-            store.delete(key)
-            self._own = start
-            store.create(key, document)
+            self._store.within(deadline).create(self._prefix.start(start), document)
         except MegacacheError as error:
-            self._failed = True
-            _log.warning("no start marker in the store: url=%s error=%s", store.url, error)
+            self._given_up = not hurried
+            if isinstance(error, AccessError):
+                self._given_up = True
+                del self._put[start]
+            _log.warning("no start marker in the store: url=%s error=%s", self._store.url, error)
+        else:
+            self._put[start] = True
 
-    def take_down(self) -> None:
-        """Take down the marker of this process, which has survived, and those that are too old to tell anything."""
-        starts = [*([self._own] if self._own else ()), *self._old]
-        self._own, self._old = None, ()
-        store = self._store.within(Deadline.after(PATIENCE_SECONDS))
-        keys = [self._prefix.start(start) for start in starts]
+    def take_down(self, start: Start, deadline: Deadline) -> bool:
+        """Take a marker of this process down, which has survived; return False, and log why, if it may still accuse.
+
+        Where it cannot be deleted, or may still be on its way, another object beside it says so.
+        """
+        if start not in self._put:
+            return True
+        store, sooner = self._store.within(deadline), deadline.sooner(deadline.remaining() / 2)
+        try:
+            if not (self._put[start] and self._delete(store.within(sooner), start)):
+                store.create(self._prefix.start(replace(start, survived=True)), b"\n")
+        except MegacacheError as error:
+            _log.warning("a start marker is left in the store: url=%s error=%s", store.url, error)
+            return False
+        self._put.pop(start, None)
+        return True
+
+    def clear_old(self, deadline: Deadline) -> None:
+        """Clear away markers that are too old to tell anything, of whichever instance."""
+        old, self._old = self._old, ()
+        store = self._store.within(deadline)
         with suppress(MegacacheError):
-            for _ in unordered(store.delete, keys, deadline=store.deadline, doing="taking start markers down"):
+            for _ in unordered(
+                lambda start: self._delete(store, start), old, deadline=deadline, doing="clearing old start markers"
+            ):
                 pass
+
+    def _delete(self, store: Store, start: Start) -> bool:
+        with suppress(MegacacheError):
+            store.delete(self._prefix.start(start))
+            return True
+        return False
 
     def _read(self, sizes: Mapping[Start, int]) -> Iterator["_Left"]:
         """Read markers; one that cannot be read accuses nobody."""
@@ -103,7 +133,7 @@ class StoreMarkers:
             if sizes[start] > _MAX_SIZE:
                 raise FormatError("it is too large", path=start.name)
             loads, again = parse_marker(store.read(self._prefix.start(start), size=sizes[start]))
-            return _Left(start=start, loads=loads, accused=loads & again)
+            return _Left(start=start, loads=loads, accused=again)
 
         with suppress(MegacacheError):
             for done in unordered(read, tuple(sizes), deadline=store.deadline, doing="reading start markers"):

@@ -20,12 +20,12 @@ _UNCERTAIN = (
 class Suspicions:
     """The bundles that are suspected, by the markers beside the local cache and, where they are kept, in the store."""
 
-    def __init__(self, catalog: Catalog, here: Markers, there: StoreMarkers | None, *, quarantine: bool) -> None:
+    def __init__(self, catalog: Catalog, local: Markers, stored: StoreMarkers | None, *, quarantine: bool) -> None:
         """Look at the markers beside the local cache; with `quarantine`, take from everyone what is known to kill."""
         self._catalog = catalog
-        self._there = there
+        self._stored = stored
         self._quarantine = quarantine
-        self._suspects: Mapping[str, Suspect] = here.suspects()
+        self._suspects: Mapping[str, Suspect] = local.suspects()
 
     def __contains__(self, bundle: str) -> bool:
         """Tell whether a bundle is suspected."""
@@ -33,8 +33,8 @@ class Suspicions:
 
     def hear(self, listing: Listing) -> None:
         """Add what the markers in the store tell."""
-        if self._there is not None:
-            self._suspects = {**self._there.suspects(listing.starts), **self._suspects}
+        if self._stored is not None:
+            self._suspects = {**self._stored.suspects(listing.starts), **self._suspects}
 
     def consequences(self, bundle: str) -> Iterator[str]:
         """Draw them for a bundle that is suspected, and say what they are."""

@@ -19,6 +19,7 @@ from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatu
 from megacache._session import Session
 from megacache._stopwatch import Stopwatch
 from megacache._store import Store
+from megacache._store_markers import StoreMarkers
 from megacache._suspicions import Suspicions
 from megacache._trust import TrustPolicy
 from megacache.errors import (
@@ -77,7 +78,10 @@ class Warming:
         self._progress = progress
         self._restoration = Restoration(wanted=files)
         self._crash_guard = crash_guard
-        elsewhere = crash_guard.also_in(store, self._catalog.prefix, instance) if instance else None
+        elsewhere = None
+        if instance:
+            elsewhere = StoreMarkers(store, self._catalog.prefix, crash_guard.markers, instance)
+            crash_guard.also_in(session, elsewhere)
         self._suspicions = Suspicions(self._catalog, crash_guard.markers, elsewhere, quarantine=quarantine)
         self._left = max_bytes
         self._tally = _Tally()

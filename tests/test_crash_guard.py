@@ -29,7 +29,7 @@ guard.arm()
 print("armed", flush=True)
 {then}
 """
-ONE = bundle([artifact("a")]).manifest
+ONE, OTHER = (bundle([artifact(key)]).manifest for key in "ab")
 
 
 @pytest.fixture
@@ -59,6 +59,13 @@ def test_living_process_is_no_suspect(folder: Path) -> None:
     popen.communicate()
     (suspect,) = Markers(folder).suspects().values()
     assert (suspect.bundle, suspect.artifacts, suspect.files) == (ONE.bundle, (("inductor", "a"),), ())
+
+
+def test_process_that_loads_more_may_have_died_of_all(folder: Path) -> None:
+    """What comes while its marker is up is suspected as well, and neither is the only one."""
+    hold(folder, "guard.add([bundle([artifact('b')]).manifest]); guard.arm(); os.abort()").communicate()
+    suspects = Markers(folder).suspects().values()
+    assert {one.bundle: one.alone for one in suspects} == dict.fromkeys([ONE.bundle, OTHER.bundle], False)
 
 
 def test_killed_process_accuses_nobody(folder: Path) -> None:

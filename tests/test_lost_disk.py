@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,21 @@ def test_markers_are_in_the_store_where_that_is_wanted(
     assert sum(entry.key.endswith(".started") for entry in store.list()) == markers
     guard.disarm()
     assert not any(entry.key.endswith(".started") for entry in store.list())
+
+
+def test_later_warm_start_reads_the_markers_again(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However soon the first one's time was over, the second leaves out the same, and says so."""
+    store, one = open_store((tmp_path / "store").as_uri()), bundle([artifact()])
+    upload(store, one)
+    monkeypatch.setenv("MEGACACHE_INSTANCE", "pod-0")
+    guard = _crash_guard.guard_beside(str(compiler.folder))
+    for _ in range(2):
+        assert compiler.warm(store.url, {}, 30)
+        guard.after_fork()
+        shutil.rmtree(compiler.folder)
+    for seconds in (0.5, 30):
+        warmed = compiler.warm(store.url, {}, seconds)
+        assert "a process that had loaded it died" in warmed.reason
+        time.sleep(0.5)

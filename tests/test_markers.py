@@ -44,8 +44,9 @@ def leave_marker(
     before = set(folder.glob("*"))
     markers = Markers(folder)
     markers.suspects()
-    os.write(markers.put_up(loads or [ONE], blind=blind), reason)
-    markers.leave()
+    own = markers.put_up(loads or [ONE], blind=blind)
+    os.write(own.descriptor, reason)
+    own.leave()
     (path,) = set(folder.iterdir()) - before
     return path
 
@@ -53,9 +54,10 @@ def leave_marker(
 def test_marker_accuses_once_it_is_not_locked(folder: Path) -> None:
     """As long as the process holds the lock its bundles are fine, for itself and for others."""
     markers = Markers(folder)
-    os.write(markers.put_up([ONE], blind=False), b"Fatal Python error: Aborted")
+    own = markers.put_up([ONE], blind=False)
+    os.write(own.descriptor, b"Fatal Python error: Aborted")
     assert markers.suspects() == Markers(folder).suspects() == {}
-    markers.leave()
+    own.leave()
     assert Markers(folder).suspects() == {ONE.bundle: GUILTY}
 
 
@@ -172,9 +174,9 @@ def test_nothing_is_left_where_no_marker_can_be_written(tmp_path: Path, monkeypa
     def refuse(*_: object) -> None:
         raise OSError
 
-    markers = Markers(tmp_path)
+    markers, before = Markers(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OSError):  # noqa: PT011 - whatever the disk says
         markers.put_up([ONE], blind=False)
-    assert not markers.is_up
     assert list(tmp_path.iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

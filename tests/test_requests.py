@@ -42,7 +42,7 @@ def test_each_call_asks_for_no_more_than_it_needs(
     assert counted(moto_server) == {"LIST": 1, "GET bundles": 1, "GET chunks": 2}
 
 
-def test_start_marker_costs_three_requests(
+def test_start_marker_costs_two_requests(
     moto_server: MotoServer, processes: Processes, there: dict[str, object]
 ) -> None:
     """One is put up before anything is loaded and stays until the process ends; one that was left is read."""
@@ -53,7 +53,7 @@ def test_start_marker_costs_three_requests(
         moto_server.forget()
         warmed, _ = processes.run(*steps, environment=named, folder=folder)
         assert warmed["status"] == "loaded"
-        asked = {"LIST": 1, "GET bundles": 1 + left, "GET chunks": 2, "PUT bundles": 1, "DELETE bundles": 2}
+        asked = {"LIST": 1, "GET bundles": 1 + left, "GET chunks": 2, "PUT bundles": 1, "DELETE bundles": 1}
         assert counted(moto_server) == asked
         assert processes.start(*steps, step("kill"), environment=named, folder=folder).exit_status() == -signal.SIGKILL
         shutil.rmtree(folder)

@@ -1,9 +1,7 @@
-"""A marker in the store accuses what an instance had loaded that lost its disk as it died, the second time in a row."""
+"""A marker in the store accuses what an instance had loaded that lost its disk as it died, the second time."""
 
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,48 +12,13 @@ from megacache._crash_guard import CrashGuard
 from megacache._deadline import Deadline
 from megacache._document import pack
 from megacache._layout import Start
-from megacache._manifest import Manifest
 from megacache._markers import SUSPICION_SECONDS
 from megacache._store import Store
-from megacache._store_markers import FORGOTTEN_SECONDS
-from tests.builders import artifact, bundle, environment, open_store, prefix_of
-from tests.places import Place, timed
-from tests.servers import proxy
+from megacache._store_markers import StoreMarkers
+from tests.builders import open_store
+from tests.instances import ONE, OTHER, PLACE, Instance, left
 
-PLACE = prefix_of(environment())
-ONE, OTHER = (bundle([artifact(key)]).manifest for key in "ab")
-MARKERS = r"\.started"
-
-
-@dataclass(slots=True)
-class Instance:
-    """A container that has a name, and loses its disk whenever all of it dies."""
-
-    store: Store
-    disk: Path
-    name: str = "pod-0"
-    guards: list[CrashGuard] = field(default_factory=list)
-
-    def starts(self, *loads: Manifest) -> set[str]:
-        """Start a process in it that loads what is not suspected, and compiles; give what is."""
-        guard = CrashGuard(self.disk)
-        there = guard.also_in(self.store, PLACE, self.name)
-        suspects = set(there.suspects(Catalog(self.store, PLACE).list().starts))
-        guard.add([one for one in loads or [ONE] if one.bundle not in suspects])
-        guard.arm()
-        self.guards.append(guard)
-        return suspects
-
-    def survives(self) -> None:
-        """Let all its processes come through."""
-        while self.guards:
-            self.guards.pop().disarm()
-
-    def dies(self) -> None:
-        """Let all its processes end without a word, and lose its disk."""
-        while self.guards:
-            self.guards.pop().after_fork()
-        shutil.rmtree(self.disk, ignore_errors=True)
+LARGE = pack({"loads": [ONE.bundle], "again": [ONE.bundle], "more": b"x" * (1 << 20)})
 
 
 @pytest.fixture
@@ -70,19 +33,15 @@ def instance(store: Store, tmp_path: Path) -> Instance:
     return Instance(store, tmp_path / "starts")
 
 
-def left(store: Store) -> list[Start]:
-    """Give the markers in a store."""
-    return list(Catalog(store, PLACE).list().starts)
-
-
-def leave(store: Store, like: Start, *, age: float, **changes: str) -> Start:
+def leave(store: Store, like: Start, *, age: float, instance: str = "", survived: bool = False) -> Start:
     """Leave another marker that accuses a bundle, of some age."""
-    found = Start(instance=changes.get("instance", like.instance), marker="f" * 32, began=int(time.time() - age))
+    began = int(time.time() - age)
+    found = Start(instance=instance or like.instance, marker="f" * 32, began=began, survived=survived)
     store.create(PLACE.start(found), pack({"loads": [ONE.bundle], "again": [ONE.bundle]}))
     return found
 
 
-def test_second_death_in_a_row_accuses(instance: Instance) -> None:
+def test_second_death_accuses(instance: Instance) -> None:
     """One may have come from outside; what both had loaded is left out then, and by every start of the hour."""
     for loads, suspects in (([ONE, OTHER], set()), ([ONE], set()), ([ONE], {ONE.bundle}), ([ONE], {ONE.bundle})):
         assert instance.starts(*loads) == suspects
@@ -98,7 +57,7 @@ def test_start_that_goes_well_leaves_nothing(instance: Instance) -> None:
 
 
 def test_doubt_ends(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that lives for long and dies as it compiles again has not died in a row with what was there before."""
+    """A process that lives for long and dies as it compiles again is the first to die within the hour."""
     instance.starts()
     instance.dies()
     instance.starts()
@@ -110,6 +69,16 @@ def test_doubt_ends(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(time, "time", lambda: now() + SUSPICION_SECONDS + 60)
     guard.arm()
     instance.dies()
+    assert instance.starts() == set()
+
+
+def test_start_that_says_that_it_survived_accuses_nobody(instance: Instance) -> None:
+    """Where its marker could not be deleted, another object beside it says so."""
+    for _ in range(2):
+        instance.starts()
+        (*_, own) = left(instance.store)
+        instance.store.create(PLACE.start(replace(own, survived=True)), b"")
+        instance.dies()
     assert instance.starts() == set()
 
 
@@ -150,15 +119,43 @@ def test_marker_is_in_both_places_or_in_none(instance: Instance) -> None:
     (guard,) = instance.guards
     for _ in range(2):
         guard.arm()
-        assert [one.marker for one in left(instance.store)] == [guard.markers.name]
+        assert {one.marker for one in left(instance.store)} == guard.markers.names() != set()
         guard.disarm()
-        assert left(instance.store) == []
+        assert (left(instance.store), guard.markers.names()) == ([], frozenset())
+
+
+def test_marker_comes_down_in_the_store_first(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sibling that found it there alone would take the process for gone."""
+    instance.starts()
+    (guard,) = instance.guards
+    seen = []
+    delete = Store.delete
+
+    def noted(store: Store, key: str) -> None:
+        seen.append(len(guard.markers.names()))
+        delete(store, key)
+
+    monkeypatch.setattr(Store, "delete", noted)
+    guard.disarm()
+    assert seen == [1]
+
+
+def test_process_that_loads_more_is_marked_with_all(instance: Instance) -> None:
+    """Be it from the same cache or from another one, and while the marker of the first is up; each is then accused."""
+    elsewhere = Instance(open_store(), instance.disk)
+    for _ in range(2):
+        assert instance.starts(ONE) == set()
+        (guard,) = instance.guards
+        assert elsewhere.warms(guard, OTHER) == set()
+        instance.dies()
+    assert instance.starts(ONE) == {ONE.bundle, OTHER.bundle}
+    assert elsewhere.starts(OTHER) == {ONE.bundle, OTHER.bundle}
 
 
 def test_process_that_loaded_nothing_has_none(instance: Instance) -> None:
     """What it dies of is nothing that megacache brought."""
     guard = CrashGuard(instance.disk)
-    guard.also_in(instance.store, PLACE, "pod-0")
+    guard.also_in("cache", StoreMarkers(instance.store, PLACE, guard.markers, "pod-0"))
     guard.arm()
     assert left(instance.store) == []
 
@@ -168,7 +165,7 @@ def test_marker_stays_from_one_load_to_the_next(instance: Instance, monkeypatch:
     monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.5)
     guard = CrashGuard(instance.disk)
     guard.add([ONE])
-    guard.also_in(instance.store, PLACE, "pod-0")
+    guard.also_in("cache", StoreMarkers(instance.store, PLACE, guard.markers, "pod-0"))
     names = []
     for _ in range(2):
         with guard.armed(Deadline.after(10)):
@@ -208,24 +205,25 @@ def test_suspicion_ends(instance: Instance, direction: int) -> None:
     assert left(instance.store) == []
 
 
-def test_markers_of_instances_that_never_return_are_cleared_away(instance: Instance) -> None:
-    """After a day any instance does it; before, it may be of a process that lives."""
+def test_old_markers_are_cleared_away(instance: Instance) -> None:
+    """Any instance does it for all, also one that has loaded nothing; what is younger may be of one that lives."""
     instance.starts()
     (own,) = left(instance.store)
-    older, younger = (
-        leave(instance.store, own, age=FORGOTTEN_SECONDS + seconds, instance=digit * 16)
-        for digit, seconds in (("a", 60), ("b", -60))
-    )
     instance.survives()
-    assert set(left(instance.store)) == {older, younger}
-    instance.starts()
-    instance.survives()
+    leave(instance.store, own, age=SUSPICION_SECONDS + 60, instance="a" * 16)
+    leave(instance.store, own, age=SUSPICION_SECONDS + 60, survived=True)
+    younger = leave(instance.store, own, age=SUSPICION_SECONDS - 60, instance="b" * 16)
+    guard = CrashGuard(instance.disk)
+    markers = StoreMarkers(instance.store, PLACE, guard.markers, "pod-0")
+    guard.also_in("cache", markers)
+    markers.suspects(Catalog(instance.store, PLACE).list().starts)
+    guard.disarm()
     assert left(instance.store) == [younger]
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xc1", pack([]), pack({"loads": [ONE.bundle]}), pack({"loads": 1, "again": 1}), b"\x80" * (1 << 21)],
+    [b"", b"\xc1", pack([]), pack({"loads": [ONE.bundle]}), pack({"loads": 1, "again": 1}), LARGE],
 )
 def test_marker_that_is_none_accuses_nobody(instance: Instance, content: bytes) -> None:
     """What cannot be read is passed over, and what is too large is not read."""
@@ -258,52 +256,3 @@ def test_markers_are_read_within_bounds(instance: Instance, monkeypatch: pytest.
     assert sorted(key.split(".")[1] for key in read) == [f"{age:032x}" for age in range(3)]
     instance.survives()
     assert len(left(instance.store)) == 7
-
-
-FAULTS: Mapping[str, proxy.Action] = {
-    "hang": proxy.hang,
-    "refused": proxy.status(403),
-    "down": proxy.status(503),
-    "reset": proxy.reset,
-}
-
-
-@pytest.fixture(params=["s3", "gs"])
-def faulty_instance(
-    request: pytest.FixtureRequest, stores: Mapping[str, Place], name: str, tmp_path: Path
-) -> Iterator[tuple[Place, Instance]]:
-    """Name a container that has died twice, with its markers in a store that can be made to fail."""
-    place = stores[request.param].under(name)
-    instance = Instance(place.open(60), tmp_path / "starts")
-    for _ in range(2):
-        instance.starts()
-        instance.dies()
-    assert len(left(instance.store)) == 2
-    yield place, instance
-    place.heal()
-
-
-@pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("verb", ["DELETE", "P(UT|OST)", "GET"])
-def test_store_that_fails_harms_no_start(
-    faulty_instance: tuple[Place, Instance],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    fault: str,
-    verb: str,
-) -> None:
-    """Its markers are not read, or not put up, and the log says why; a compilation does not wait for long, and once."""
-    monkeypatch.setattr(_crash_guard, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(_store_markers, "PATIENCE_SECONDS", 1.0)
-    caplog.set_level("WARNING", "megacache")
-    place, instance = faulty_instance
-    place.rules.fail(rf"^{verb} .*{MARKERS}", FAULTS[fault])
-    suspects = timed(lambda: instance.starts(ONE, OTHER), 3.0)
-    assert suspects == (set() if verb == "GET" else {ONE.bundle})
-    (guard,) = instance.guards
-    timed(guard.disarm, 1.0)
-    asked = place.rules.requests(rf"^(DELETE|P(UT|OST)) .*{MARKERS}")
-    guard.arm()
-    assert (place.rules.requests(rf"^(DELETE|P(UT|OST)) .*{MARKERS}") == asked) == (verb != "GET")
-    assert caplog.text.count("no start marker in the store") == (verb != "GET")
