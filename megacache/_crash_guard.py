@@ -12,7 +12,7 @@ import faulthandler
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,29 +38,32 @@ class CrashGuard:
     def __init__(self, folder: Path) -> None:
         self.markers = Markers(folder)
         """Those of other processes, too."""
-        self._loads: dict[str, Suspect] = {}
+        self._loads: Mapping[str, Suspect] = {}
         self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # a signal's handler may come to it in the same thread
+        self._adding = threading.Lock()  # is never held while a store is asked
         self._timer: threading.Timer | None = None
         self._faulthandler: _BorrowedFaulthandler | None = None
         self._impossible = False
-        self._elsewhere: dict[object, StoreMarkers] = {}
+        self._elsewhere: Mapping[object, StoreMarkers] = {}
         self._up: list[OwnMarker] = []
         self._up_elsewhere: list[tuple[StoreMarkers, Start]] = []
         self._told: object = None
 
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
-        for manifest in manifests:
-            self._loads[manifest.bundle] = Suspect.of(manifest)
-            self.markers.forget_riddance(manifest.bundle)
+        added = {manifest.bundle: Suspect.of(manifest) for manifest in manifests}
+        for bundle in added:
+            self.markers.forget_riddance(bundle)
+        with self._adding:
+            self._loads = {**self._loads, **added}
 
     def also_in(self, cache: object, markers: StoreMarkers) -> None:
         """Have markers of this process in a store, too, from now on; for one cache, only where it was named last."""
-        with self._lock:
-            self._elsewhere[cache] = markers
+        with self._adding:
+            self._elsewhere = {**self._elsewhere, cache: markers}
 
     def arm(self, deadline: Deadline | None = None) -> None:
         """Put a marker up, unless one tells already all that was loaded: from now on a death counts.

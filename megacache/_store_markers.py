@@ -52,8 +52,8 @@ class StoreMarkers:
         """
         now = time.time()
         survived = {(one.instance, one.marker) for one in listed if one.survived}
-        # A process that survives takes its marker down in the store, then here: what is gone here by now, and was that
-        # of such a process, cannot be read any more.
+        # A process that survives takes its marker down in the store before it does here: if it has gone from here for
+        # that reason by now, it cannot be read there any more.
         local = self._local.names()
         recent = [
             one
@@ -97,11 +97,12 @@ class StoreMarkers:
 
         Where it cannot be deleted, or may still be on its way, another object beside it says so.
         """
-        if start not in self._put:
+        written = self._put.get(start)
+        if written is None:  # it was never put up, or another thread was faster
             return True
         store, sooner = self._store.within(deadline), deadline.sooner(deadline.remaining() / 2)
         try:
-            if not (self._put[start] and self._delete(store.within(sooner), start)):
+            if not (written and self._delete(store.within(sooner), start)):
                 store.create(self._prefix.start(replace(start, survived=True)), b"\n")
         except MegacacheError as error:
             _log.warning("a start marker is left in the store: url=%s error=%s", store.url, error)
