@@ -12,7 +12,7 @@ import faulthandler
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from megacache._deadline import Deadline
 from megacache._layout import Start
 from megacache._manifest import Manifest
 from megacache._markers import Markers, OwnMarker, Suspect
+from megacache._parallel import unordered
 from megacache._shutdown import at_shutdown
 from megacache._store_markers import PATIENCE_SECONDS, StoreMarkers
-from megacache.errors import CompilerError
+from megacache.errors import CompilerError, MegacacheError
 
 SURVIVAL_SECONDS = 10.0
 """A process that lives for so long after a compilation has survived what was loaded for it."""
+_TRIES = 4
+"""How often a marker that a store does not give up is taken down while the process goes on."""
 
 _guards: "dict[Path, CrashGuard]" = {}
 
@@ -51,6 +54,7 @@ class CrashGuard:
         self._up: list[OwnMarker] = []
         self._up_elsewhere: list[tuple[StoreMarkers, Start]] = []
         self._told: object = None
+        self._tries = 0
 
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
@@ -82,23 +86,21 @@ class CrashGuard:
         finally:
             self._lock.release()
 
-    def disarm(self) -> None:
-        """Take all markers down: this process has survived."""
+    def disarm(self, deadline: Deadline | None = None) -> None:
+        """Take all markers down: this process has survived. With a deadline, it is the last time that this is tried."""
         with self._lock:
             self._forget_timer()
-            self._give_back()
-            here, self._up, self._told = self._up, [], None
-            there, elsewhere = tuple(self._up_elsewhere), tuple(self._elsewhere.values())
-        deadline = Deadline.after(PATIENCE_SECONDS)
-        for one in there:  # first: a marker that is in the store alone is of a process that is gone
-            markers, start = one
-            if markers.take_down(start, deadline):
-                with self._lock, suppress(ValueError):  # another thread was faster
-                    self._up_elsewhere.remove(one)
+            here, there = self._lower()
+            elsewhere = tuple(self._elsewhere.values())
+        within = deadline or Deadline.after(PATIENCE_SECONDS)
+        self._take_down_elsewhere(there, within)  # first: a marker in the store alone is of a process that is gone
         for own in here:
             own.take_down()
         for markers in elsewhere:
-            markers.clear_old(deadline)
+            markers.clear_old(within)
+        with self._lock:
+            if deadline is not None:
+                self._up_elsewhere = [one for one in self._up_elsewhere if one not in there]
 
     @contextmanager
     def armed(self, deadline: Deadline) -> Iterator[None]:
@@ -113,14 +115,24 @@ class CrashGuard:
                 self.disarm()
 
     def disarm_later(self) -> None:
-        """Take all markers down after some seconds."""
+        """Take all markers down after some seconds, and try it again with those that a store does not give up."""
         with self._lock:
             self._forget_timer()
-            if self._up:
-                self._timer = threading.Timer(SURVIVAL_SECONDS, self.disarm)
+            if self._up or self._up_elsewhere:
+                self._timer = threading.Timer(SURVIVAL_SECONDS, self._disarm_in_time)
                 self._timer.daemon = True
                 with suppress(RuntimeError):  # no thread is to be had: they come down later
                     self._timer.start()
+
+    def _disarm_in_time(self) -> None:
+        with self._lock:
+            if self._timer is not threading.current_thread():  # a compilation has begun meanwhile
+                return
+            self._tries -= 1
+        self.disarm()
+        with self._lock:
+            if self._up_elsewhere and self._tries and not self._up:
+                self.disarm_later()
 
     def after_fork(self) -> None:
         """Leave the markers to the parent: a child keeps no lock alive."""
@@ -138,11 +150,28 @@ class CrashGuard:
             self._impossible = True
             return
         self._up.append(own)
+        self._tries = _TRIES
         self._faulthandler = None if blind else _BorrowedFaulthandler(own.descriptor)
         for markers in self._elsewhere.values():
             start = markers.start(own.name)
             self._up_elsewhere.append((markers, start))  # before: a signal's handler may want to take it down meanwhile
-            markers.put_up(start, self._loads, deadline)
+            if not markers.put_up(start, self._loads, deadline):
+                self._told = None
+
+    def _lower(self) -> tuple[Sequence[OwnMarker], Sequence[tuple[StoreMarkers, Start]]]:
+        """Let a death count no more, and give what has to be taken down, the last first."""
+        self._give_back()
+        here, self._up, self._told = self._up, [], None
+        return here, self._up_elsewhere[::-1]
+
+    def _take_down_elsewhere(self, there: Sequence[tuple[StoreMarkers, Start]], deadline: Deadline) -> None:
+        with suppress(MegacacheError):
+            for done in unordered(
+                lambda one: one[0].take_down(one[1], deadline), there, deadline=deadline, doing="taking markers down"
+            ):
+                with self._lock, suppress(ValueError):  # another thread was faster
+                    if done.value:
+                        self._up_elsewhere.remove(done.item)
 
     def _give_back(self) -> None:
         if self._faulthandler is not None:
@@ -194,7 +223,8 @@ def install() -> None:
 
 def disarm_all() -> None:
     """Take the markers of this process down: it ends of its own will."""
-    _each(CrashGuard.disarm)
+    deadline = Deadline.after(PATIENCE_SECONDS)
+    _each(lambda guard: guard.disarm(deadline))
 
 
 def _each(do: Callable[[CrashGuard], None]) -> None:

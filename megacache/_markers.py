@@ -60,10 +60,15 @@ class Markers:
         self.folder = folder
         self._doubted: frozenset[str] = frozenset()
         self._doubted_since = 0.0
+        self._own_names: frozenset[str] = frozenset()
 
     def names(self) -> frozenset[str]:
-        """Say what all that lie here are called, of whatever age."""
-        return frozenset(map(_name, self._listed()))
+        """Say what all that lie here are called, of whatever age, and those of this process; raise `OSError`."""
+        try:
+            found = {_name(path) for path in self.folder.iterdir() if path.suffix == _SUFFIX}
+        except FileNotFoundError:
+            found = set()
+        return self._own_names.union(found)
 
     def suspects(self) -> Mapping[str, Suspect]:
         """Give what processes may have died of, by bundle id, and note what another blind death would count against.
@@ -124,6 +129,7 @@ class Markers:
             except OSError:
                 own.take_down()
                 raise
+        self._own_names |= {own.name}
         return own
 
     def _abandoned(self) -> Iterator["_Marker"]:

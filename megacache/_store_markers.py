@@ -53,8 +53,11 @@ class StoreMarkers:
         now = time.time()
         survived = {(one.instance, one.marker) for one in listed if one.survived}
         # A process that survives takes its marker down in the store before it does here: if it has gone from here for
-        # that reason by now, it cannot be read there any more.
-        local = self._local.names()
+        # that reason by now, it cannot be read there any more, unless it could not be deleted.
+        try:
+            local = self._local.names()
+        except OSError:  # who lives here cannot be told
+            return {}
         recent = [
             one
             for one in sorted(listed, key=lambda one: one.began)
@@ -72,25 +75,26 @@ class StoreMarkers:
         """Name a marker of this process after the one beside the local cache."""
         return Start(instance=self._instance, marker=marker, began=int(time.time()))
 
-    def put_up(self, start: Start, loads: Collection[str], deadline: Deadline) -> None:
-        """Put a marker up, or log why that failed; it is tried no more then, unless there was too little time."""
-        if self._given_up:
-            return
+    def put_up(self, start: Start, loads: Collection[str], deadline: Deadline) -> bool:
+        """Put a marker up, or log why that failed; return False if another try may succeed, given more time."""
+        hurried = deadline.remaining() < PATIENCE_SECONDS / 2
+        if self._given_up or not deadline.remaining():
+            return self._given_up
         doubted = [one.loads for one in self._left if _age(one.start, start.began) < SUSPICION_SECONDS]
         again = frozenset().union(*doubted).intersection(loads)
         document = pack({"loads": sorted(loads), "again": sorted(again)})
-        hurried = deadline.remaining() < PATIENCE_SECONDS / 2
         self._put[start] = False
         try:
             self._store.within(deadline).create(self._prefix.start(start), document)
         except MegacacheError as error:
-            self._given_up = not hurried
-            if isinstance(error, AccessError):
-                self._given_up = True
+            refused = isinstance(error, AccessError)
+            if refused:
                 del self._put[start]
+            self._given_up = refused or not hurried
             _log.warning("no start marker in the store: url=%s error=%s", self._store.url, error)
-        else:
-            self._put[start] = True
+            return self._given_up
+        self._put[start] = True
+        return True
 
     def take_down(self, start: Start, deadline: Deadline) -> bool:
         """Take a marker of this process down, which has survived; return False, and log why, if it may still accuse.
@@ -105,7 +109,7 @@ class StoreMarkers:
             if not (written and self._delete(store.within(sooner), start)):
                 store.create(self._prefix.start(replace(start, survived=True)), b"\n")
         except MegacacheError as error:
-            _log.warning("a start marker is left in the store: url=%s error=%s", store.url, error)
+            _log.warning("a start marker may be left in the store: url=%s error=%s", store.url, error)
             return False
         self._put.pop(start, None)
         return True

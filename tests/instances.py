@@ -55,3 +55,8 @@ class Instance:
 def left(store: Store) -> list[Start]:
     """Give the markers in a store."""
     return list(Catalog(store, PLACE).list().starts)
+
+
+def up(disk: Path) -> set[str]:
+    """Name the markers on a disk."""
+    return {path.stem for path in disk.glob("*.json")}

@@ -3,15 +3,18 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from megacache import _crash_guard, _store_markers
+from megacache._crash_guard import CrashGuard
 from megacache._deadline import Deadline
+from megacache._store_markers import StoreMarkers
 from tests.builders import open_store
-from tests.instances import ONE, OTHER, Instance, left
+from tests.instances import ONE, OTHER, PLACE, Instance, left, up
 from tests.places import Place, timed
 from tests.servers import proxy
 
@@ -47,6 +50,14 @@ def place(request: pytest.FixtureRequest, stores: Mapping[str, Place], name: str
 def instance(place: Place, tmp_path: Path) -> Instance:
     """Name a container."""
     return Instance(place.open(60), tmp_path / "starts")
+
+
+def until(done: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -98,16 +109,76 @@ def test_marker_that_the_store_takes_late_is_no_death(place: Place, instance: In
     assert sum(one.survived for one in left(instance.store)) == 3
 
 
-def test_marker_that_could_not_be_taken_down_is_tried_again(place: Place, instance: Instance) -> None:
-    """A store that fails for a while does not keep it for good."""
+def test_marker_that_could_not_be_taken_down_is_tried_again(
+    place: Place, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that fails for a while does not keep it for good; one that fails on is not asked for ever."""
+    monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.1)
     instance.starts()
     (guard,) = instance.guards
-    place.rules.fail(WRITING, proxy.status(503))
-    guard.disarm()
-    assert len(left(instance.store)) == 1
+    place.rules.fail(WRITING, proxy.status(403))
+    guard.disarm_later()
+    until(lambda: guard._timer is None and not guard._tries)
+    (own,) = left(instance.store)
     place.heal()
+    guard.arm()
+    guard.disarm_later()
+    until(lambda: not left(instance.store))
+    assert own.marker not in up(instance.disk)
+
+
+def test_process_that_ends_tries_once(place: Place, instance: Instance) -> None:
+    """It waits for the store no longer than it must, however often its end is told."""
+    instance.starts()
+    (guard,) = instance.guards
+    place.rules.fail(WRITING, proxy.hang)
+    timed(lambda: guard.disarm(Deadline.after(PATIENCE)), PATIENCE)
+    asked = len(place.rules.requests(WRITING))
+    guard.disarm(Deadline.after(PATIENCE))
+    assert len(place.rules.requests(WRITING)) == asked
+
+
+def test_store_that_hangs_does_not_keep_a_marker_in_another(place: Place, instance: Instance) -> None:
+    """Markers come down side by side."""
+    instance.starts()
+    (guard,) = instance.guards
+    well = Instance(open_store(), instance.disk)
+    well.warms(guard)
+    place.rules.fail(WRITING, proxy.hang)
     guard.disarm()
+    assert left(well.store) == []
+    assert left(instance.store) != []
+
+
+def test_marker_for_which_there_was_no_time_is_put_up_later(place: Place, instance: Instance) -> None:
+    """A warm start whose time is over does without, and the compilation after it does not."""
+    guard = CrashGuard(instance.disk)
+    instance.guards.append(guard)
+    guard.add([ONE])
+    guard.also_in("cache", StoreMarkers(place.open(60), PLACE, guard.markers, instance.name))
+    with guard.armed(Deadline.after(0.000_001)):
+        assert left(instance.store) == []
+    guard.arm()
+    assert len(left(instance.store)) == 1
+    instance.survives()
     assert left(instance.store) == []
+
+
+def test_timer_that_has_fired_disarms_no_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that begins at that moment keeps its marker."""
+    monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.1)
+    instance = Instance(open_store(), tmp_path / "starts")
+    instance.starts()
+    (guard,) = instance.guards
+    with guard._lock:
+        guard.disarm_later()
+        timer = guard._timer
+        assert timer is not None
+        assert timer.finished.wait(0.5) is False
+        guard.arm()
+    timer.join(30)
+    assert len(left(instance.store)) == 1
+    guard.disarm()
 
 
 def test_nobody_waits_for_a_marker_that_comes_down(place: Place, instance: Instance) -> None:
@@ -120,9 +191,9 @@ def test_nobody_waits_for_a_marker_that_comes_down(place: Place, instance: Insta
     while not place.rules.requests("^DELETE"):
         assert down.is_alive()
     guard.arm()
-    assert len(guard.markers.names()) == 2
+    assert len(up(instance.disk)) == 2
     down.join(60)
-    assert len(guard.markers.names()) == 1
+    assert len(up(instance.disk)) == 1
 
 
 def test_threads_warm_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """A marker in the store accuses what an instance had loaded that lost its disk as it died, the second time."""
 
+import errno
+import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,7 @@ from megacache._markers import SUSPICION_SECONDS
 from megacache._store import Store
 from megacache._store_markers import StoreMarkers
 from tests.builders import open_store
-from tests.instances import ONE, OTHER, PLACE, Instance, left
+from tests.instances import ONE, OTHER, PLACE, Instance, left, up
 
 LARGE = pack({"loads": [ONE.bundle], "again": [ONE.bundle], "more": b"x" * (1 << 20)})
 
@@ -96,6 +99,30 @@ def test_process_whose_disk_is_there_is_judged_by_it(instance: Instance) -> None
         instance.guards.pop().after_fork()
 
 
+def test_process_whose_folder_is_cleared_is_no_death_to_itself(instance: Instance) -> None:
+    """What this process has put up is of one that lives, wherever its local marker may be."""
+    instance.starts()
+    (guard,) = instance.guards
+    for _ in range(2):
+        shutil.rmtree(instance.disk)
+        assert instance.warms(guard, OTHER) == set()
+
+
+def test_folder_that_cannot_be_read_accuses_nobody(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where siblings cannot be seen, nobody is taken for gone."""
+    for _ in range(2):
+        instance.starts()
+        instance.dies()
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert instance.starts() == set()
+    monkeypatch.undo()
+    assert instance.starts() == {ONE.bundle}
+
+
 @pytest.mark.parametrize(("name", "folder"), [("pod-1", "starts"), ("pod-0", "others")])
 def test_other_instances_do_not_know_each_other(instance: Instance, tmp_path: Path, name: str, folder: str) -> None:
     """What died elsewhere, or with another cache folder, may still be alive for all that a start can tell."""
@@ -119,9 +146,9 @@ def test_marker_is_in_both_places_or_in_none(instance: Instance) -> None:
     (guard,) = instance.guards
     for _ in range(2):
         guard.arm()
-        assert {one.marker for one in left(instance.store)} == guard.markers.names() != set()
+        assert {one.marker for one in left(instance.store)} == up(instance.disk) != set()
         guard.disarm()
-        assert (left(instance.store), guard.markers.names()) == ([], frozenset())
+        assert (left(instance.store), up(instance.disk)) == ([], set())
 
 
 def test_marker_comes_down_in_the_store_first(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +159,7 @@ def test_marker_comes_down_in_the_store_first(instance: Instance, monkeypatch: p
     delete = Store.delete
 
     def noted(store: Store, key: str) -> None:
-        seen.append(len(guard.markers.names()))
+        seen.append(len(up(instance.disk)))
         delete(store, key)
 
     monkeypatch.setattr(Store, "delete", noted)
