@@ -33,6 +33,8 @@ _TRIES = 4
 """How often a marker that a store does not give up is taken down while the process goes on."""
 
 _guards: "dict[Path, CrashGuard]" = {}
+_Elsewhere = tuple[StoreMarkers, Start]
+"""A marker of this process in a store."""
 
 
 class CrashGuard:
@@ -52,7 +54,7 @@ class CrashGuard:
         self._impossible = False
         self._elsewhere: Mapping[object, StoreMarkers] = {}
         self._up: list[OwnMarker] = []
-        self._up_elsewhere: list[tuple[StoreMarkers, Start]] = []
+        self._up_elsewhere: list[_Elsewhere] = []
         self._told: object = None
         self._tries = 0
 
@@ -89,17 +91,10 @@ class CrashGuard:
     def disarm(self, deadline: Deadline | None = None) -> None:
         """Take all markers down: this process has survived. With a deadline, it is the last time that this is tried."""
         with self._lock:
-            self._forget_timer()
             here, there = self._lower()
-            elsewhere = tuple(self._elsewhere.values())
-        within = deadline or Deadline.after(PATIENCE_SECONDS)
-        self._take_down_elsewhere(there, within)  # first: a marker in the store alone is of a process that is gone
-        for own in here:
-            own.take_down()
-        for markers in elsewhere:
-            markers.clear_old(within)
-        with self._lock:
-            if deadline is not None:
+        self._take_down(here, there, deadline or Deadline.after(PATIENCE_SECONDS))
+        if deadline is not None:
+            with self._lock:
                 self._up_elsewhere = [one for one in self._up_elsewhere if one not in there]
 
     @contextmanager
@@ -129,7 +124,8 @@ class CrashGuard:
             if self._timer is not threading.current_thread():  # a compilation has begun meanwhile
                 return
             self._tries -= 1
-        self.disarm()
+            here, there = self._lower()
+        self._take_down(here, there, Deadline.after(PATIENCE_SECONDS))
         with self._lock:
             if self._up_elsewhere and self._tries and not self._up:
                 self.disarm_later()
@@ -158,13 +154,15 @@ class CrashGuard:
             if not markers.put_up(start, self._loads, deadline):
                 self._told = None
 
-    def _lower(self) -> tuple[Sequence[OwnMarker], Sequence[tuple[StoreMarkers, Start]]]:
+    def _lower(self) -> tuple[Sequence[OwnMarker], Sequence[_Elsewhere]]:
         """Let a death count no more, and give what has to be taken down, the last first."""
+        self._forget_timer()
         self._give_back()
         here, self._up, self._told = self._up, [], None
         return here, self._up_elsewhere[::-1]
 
-    def _take_down_elsewhere(self, there: Sequence[tuple[StoreMarkers, Start]], deadline: Deadline) -> None:
+    def _take_down(self, here: Sequence[OwnMarker], there: Sequence[_Elsewhere], deadline: Deadline) -> None:
+        """Begin with the stores: a marker that is there alone is of a process that is gone."""
         with suppress(MegacacheError):
             for done in unordered(
                 lambda one: one[0].take_down(one[1], deadline), there, deadline=deadline, doing="taking markers down"
@@ -172,6 +170,10 @@ class CrashGuard:
                 with self._lock, suppress(ValueError):  # another thread was faster
                     if done.value:
                         self._up_elsewhere.remove(done.item)
+        for own in here:
+            own.take_down()
+        for markers in self._elsewhere.values():
+            markers.clear_old(deadline)
 
     def _give_back(self) -> None:
         if self._faulthandler is not None:
