@@ -33,7 +33,7 @@ _TRIES = 4
 """How often a marker that a store does not give up is taken down while the process goes on."""
 
 _guards: "dict[Path, CrashGuard]" = {}
-_Elsewhere = tuple[StoreMarkers, Start]
+_InStore = tuple[StoreMarkers, Start]
 """A marker of this process in a store."""
 
 
@@ -52,9 +52,9 @@ class CrashGuard:
         self._timer: threading.Timer | None = None
         self._faulthandler: _BorrowedFaulthandler | None = None
         self._impossible = False
-        self._elsewhere: Mapping[object, StoreMarkers] = {}
+        self._stores: Mapping[object, StoreMarkers] = {}
         self._up: list[OwnMarker] = []
-        self._up_elsewhere: list[_Elsewhere] = []
+        self._up_in_stores: list[_InStore] = []
         self._told: object = None
         self._tries = 0
 
@@ -69,7 +69,7 @@ class CrashGuard:
     def also_in(self, cache: object, markers: StoreMarkers) -> None:
         """Have markers of this process in a store, too, from now on; for one cache, only where it was named last."""
         with self._adding:
-            self._elsewhere = {**self._elsewhere, cache: markers}
+            self._stores = {**self._stores, cache: markers}
 
     def arm(self, deadline: Deadline | None = None) -> None:
         """Put a marker up, unless one tells already all that was loaded: from now on a death counts.
@@ -81,7 +81,7 @@ class CrashGuard:
             return
         try:
             self._forget_timer()
-            tells = frozenset(self._loads), tuple(self._elsewhere.values())
+            tells = frozenset(self._loads), tuple(self._stores.values())
             if self._loads and tells != self._told and not self._impossible:
                 self._told = tells
                 self._put_up(deadline)
@@ -95,7 +95,7 @@ class CrashGuard:
         self._take_down(here, there, deadline or Deadline.after(PATIENCE_SECONDS))
         if deadline is not None:
             with self._lock:
-                self._up_elsewhere = [one for one in self._up_elsewhere if one not in there]
+                self._up_in_stores = [one for one in self._up_in_stores if one not in there]
 
     @contextmanager
     def armed(self, deadline: Deadline) -> Iterator[None]:
@@ -104,7 +104,7 @@ class CrashGuard:
         try:
             yield
         finally:
-            if self._elsewhere:
+            if self._stores:
                 self.disarm_later()
             else:
                 self.disarm()
@@ -113,7 +113,7 @@ class CrashGuard:
         """Take all markers down after some seconds, and try it again with those that a store does not give up."""
         with self._lock:
             self._forget_timer()
-            if self._up or self._up_elsewhere:
+            if self._up or self._up_in_stores:
                 self._timer = threading.Timer(SURVIVAL_SECONDS, self._disarm_in_time)
                 self._timer.daemon = True
                 with suppress(RuntimeError):  # no thread is to be had: they come down later
@@ -127,7 +127,7 @@ class CrashGuard:
             here, there = self._lower()
         self._take_down(here, there, Deadline.after(PATIENCE_SECONDS))
         with self._lock:
-            if self._up_elsewhere and self._tries and not self._up:
+            if self._up_in_stores and self._tries and not self._up:
                 self.disarm_later()
 
     def after_fork(self) -> None:
@@ -148,20 +148,20 @@ class CrashGuard:
         self._up.append(own)
         self._tries = _TRIES
         self._faulthandler = None if blind else _BorrowedFaulthandler(own.descriptor)
-        for markers in self._elsewhere.values():
+        for markers in self._stores.values():
             start = markers.start(own.name)
-            self._up_elsewhere.append((markers, start))  # before: a signal's handler may want to take it down meanwhile
+            self._up_in_stores.append((markers, start))  # before: a signal's handler may want to take it down meanwhile
             if not markers.put_up(start, self._loads, deadline):
                 self._told = None
 
-    def _lower(self) -> tuple[Sequence[OwnMarker], Sequence[_Elsewhere]]:
+    def _lower(self) -> tuple[Sequence[OwnMarker], Sequence[_InStore]]:
         """Let a death count no more, and give what has to be taken down, the last first."""
         self._forget_timer()
         self._give_back()
         here, self._up, self._told = self._up, [], None
-        return here, self._up_elsewhere[::-1]
+        return here, self._up_in_stores[::-1]
 
-    def _take_down(self, here: Sequence[OwnMarker], there: Sequence[_Elsewhere], deadline: Deadline) -> None:
+    def _take_down(self, here: Sequence[OwnMarker], there: Sequence[_InStore], deadline: Deadline) -> None:
         """Begin with the stores: a marker that is there alone is of a process that is gone."""
         with suppress(MegacacheError):
             for done in unordered(
@@ -169,10 +169,10 @@ class CrashGuard:
             ):
                 with self._lock, suppress(ValueError):  # another thread was faster
                     if done.value:
-                        self._up_elsewhere.remove(done.item)
+                        self._up_in_stores.remove(done.item)
         for own in here:
             own.take_down()
-        for markers in self._elsewhere.values():
+        for markers in self._stores.values():
             markers.clear_old(deadline)
 
     def _give_back(self) -> None:

@@ -65,10 +65,9 @@ class Markers:
     def names(self) -> frozenset[str]:
         """Say what all that lie here are called, of whatever age, and those of this process; raise `OSError`."""
         try:
-            found = {_name(path) for path in self.folder.iterdir() if path.suffix == _SUFFIX}
+            return self._own_names.union(map(_name, self._paths()))
         except FileNotFoundError:
-            found = set()
-        return self._own_names.union(found)
+            return self._own_names
 
     def suspects(self) -> Mapping[str, Suspect]:
         """Give what processes may have died of, by bundle id, and note what another blind death would count against.
@@ -135,10 +134,13 @@ class Markers:
     def _abandoned(self) -> Iterator["_Marker"]:
         return filter(None, map(_found, self._listed()))
 
+    def _paths(self) -> Iterator[Path]:
+        return (path for path in self.folder.iterdir() if path.suffix == _SUFFIX)
+
     def _listed(self) -> Sequence[Path]:
         """List what may be markers; none where the folder cannot be read, be it that of another user."""
         try:
-            return sorted(path for path in self.folder.iterdir() if path.suffix == _SUFFIX)
+            return sorted(self._paths())
         except OSError:
             return ()
 

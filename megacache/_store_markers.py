@@ -120,7 +120,7 @@ class StoreMarkers:
         store = self._store.within(deadline)
         with suppress(MegacacheError):
             for _ in unordered(
-                lambda start: self._delete(store, start), old, deadline=deadline, doing="clearing old start markers"
+                store.delete, tuple(map(self._prefix.start, old)), deadline=deadline, doing="clearing old start markers"
             ):
                 pass
 

@@ -78,11 +78,11 @@ class Warming:
         self._progress = progress
         self._restoration = Restoration(wanted=files)
         self._crash_guard = crash_guard
-        elsewhere = None
+        stored = None
         if instance:
-            elsewhere = StoreMarkers(store, self._catalog.prefix, crash_guard.markers, instance)
-            crash_guard.also_in(session, elsewhere)
-        self._suspicions = Suspicions(self._catalog, crash_guard.markers, elsewhere, quarantine=quarantine)
+            stored = StoreMarkers(store, self._catalog.prefix, crash_guard.markers, instance)
+            crash_guard.also_in(session, stored)
+        self._suspicions = Suspicions(self._catalog, crash_guard.markers, stored, quarantine=quarantine)
         self._left = max_bytes
         self._tally = _Tally()
 
