@@ -15,7 +15,7 @@ FACTS: Mapping[str, str] = {
     "torch_version": "torch.__version__",
     "torch_key": "PyTorch's digest of its own sources",
     "toolkit": "CUDA or HIP version PyTorch was built with",
-    "triton": "Triton's digest of its own sources",
+    "triton": "digest of Triton's key, which covers its sources and its compiler",
     "python": "CPython version and ABI",
     "os": "operating system",
     "machine": "processor architecture",
@@ -50,6 +50,8 @@ class Environment:
     """Named in `FACTS`; an empty value where a fact does not apply."""
     recorded: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Facts that explain a miss but are not compared: threads, driver, compiler, … Never a path or a host name."""
+    unread: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Recorded facts that could not be read in this process, each with the error; they are empty in `recorded`."""
 
     @property
     def fingerprint(self) -> str:
@@ -58,9 +60,14 @@ class Environment:
         return Digest.of(canonical.encode()).hex[:16]
 
     @property
+    def device_type(self) -> str:
+        """The type of the device, as in `FACTS`."""
+        return self.facts.get("device_type", "")
+
+    @property
     def device(self) -> str:
         """The device's name, to file bundles under; on CPU with its vector capability."""
-        if self.facts.get("device_type") == "cpu":
+        if self.device_type == "cpu":
             return f"cpu {self.facts.get('machine', '')} {self.facts.get('cpu_capability', '')}"
         return self.facts.get("device_name", "")
 

@@ -41,6 +41,7 @@ class Here:
             "fingerprint": self.environment.fingerprint,
             "facts": dict(self.environment.facts),
             "recorded": dict(self.environment.recorded),
+            "unread": dict(self.environment.unread),
             "compiled_files": dict(self.guard),
         }
 

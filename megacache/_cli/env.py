@@ -25,5 +25,6 @@ def env_command(*, as_json: bool) -> None:
     rows = [("device", found.environment.device), ("place in a cache", found.prefix.path)]
     rows += [(f"fact {name}", value) for name, value in found.environment.facts.items() if value]
     rows += [(f"recorded {name}", value) for name, value in found.environment.recorded.items() if value]
+    rows += [(f"not read: {name}", error) for name, error in found.environment.unread.items()]
     rows += [(f"files need {name}", value) for name, value in found.guard.items() if value]
     print_table(("ENVIRONMENT", found.environment.fingerprint), rows)

@@ -1,5 +1,7 @@
 """Read this process's environment from torch, compiling nothing."""
 
+import ctypes
+import logging
 import platform
 import sys
 import sysconfig
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from megacache._compiler._door import door
 from megacache._compiler._toolchain import compiler_version, cpu_flags
+from megacache._digest import Digest
 from megacache._environment import Environment
 from megacache._manifest import FORMAT
 from megacache._settings import compiler_variables, requested_cpu_capability
@@ -24,12 +27,17 @@ _X86_PROBES = (
     ("amx_fp16", "_is_amx_fp16_supported"),
 )
 _ARM_CAPABILITIES = ("bf16", "sve", "sve2", "sve_max_length")
+_log = logging.getLogger("megacache")
 
 
 def current_environment() -> Environment:
     """Collect the facts that enter the fingerprint and those that are recorded beside them.
 
-    The current device is the one that counts, as it is for Inductor's own keys; on a GPU this initialises it.
+    The current device is the one that counts, as it is for Inductor's own keys; on a GPU this initialises it. A fact
+    that is only recorded costs nothing when it cannot be read: it is empty, and named in `Environment.unread`.
+
+    Raises:
+        CompilerError: A fact of the fingerprint could not be read.
     """
     with door("describing its environment"):
         import torch
@@ -45,7 +53,8 @@ def current_environment() -> Environment:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cpu_extensions": _cpu_extensions(),
         }
-        return Environment(facts=facts, recorded=_recorded(device))
+        recorded, unread = _recorded(device)
+        return Environment(facts=facts, recorded=recorded, unread=unread)
 
 
 def _device_facts(device: "torch.device | None") -> Mapping[str, str]:
@@ -88,7 +97,7 @@ def _triton_key() -> str:
     except ImportError:  # torch 2.8
         from triton.compiler.compiler import triton_key
 
-    return str(triton_key())
+    return Digest.of(str(triton_key()).encode()).hex[:16]
 
 
 def _cpu_extensions() -> str:
@@ -109,28 +118,62 @@ def _probed(name: str, probe: Callable[[], bool] | None) -> str:
     return name if probe() else ""
 
 
-def _recorded(device: "torch.device | None") -> Mapping[str, str]:
+def _recorded(device: "torch.device | None") -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Read each recorded fact by itself; give them, and the errors of those that could not be read."""
+    readers: dict[str, Callable[[], str]] = {
+        "threads": _threads,
+        "driver": lambda: _driver_version(device),
+        "compiler": compiler_version,
+        "cpu_flags": cpu_flags,
+        "float32_matmul_precision": _matmul_precision,
+        "default_dtype": _default_dtype,
+        "inductor_config": _changed_config,
+    }
+    recorded, unread = dict.fromkeys(readers, ""), {}
+    for name, read in readers.items():
+        try:
+            recorded[name] = read()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the start does not depend on this fact
+            unread[name] = f"{type(error).__name__}: {str(error)[:200]}"
+            _log.debug("fact not read: name=%s error=%s", name, unread[name])
+    return {**recorded, **compiler_variables()}, unread
+
+
+def _threads() -> str:
     import torch
+
+    return str(torch.get_num_threads())
+
+
+def _matmul_precision() -> str:
+    import torch
+
+    return torch.get_float32_matmul_precision()
+
+
+def _default_dtype() -> str:
+    import torch
+
+    return str(torch.get_default_dtype())
+
+
+def _changed_config() -> str:
+    """Name the settings of Inductor that differ from their defaults."""
     import torch._inductor.config
 
     config: Any = torch._inductor.config
-    changed = [name for name in config.get_config_copy() if not config._is_default(name)]
-    return {
-        "threads": str(torch.get_num_threads()),
-        "driver": _driver_version(device),
-        "compiler": compiler_version(),
-        "cpu_flags": cpu_flags(),
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "default_dtype": str(torch.get_default_dtype()),
-        "inductor_config": " ".join(sorted(changed)),
-        **compiler_variables(),
-    }
+    return " ".join(sorted(name for name in config.get_config_copy() if not config._is_default(name)))
 
 
 def _driver_version(device: "torch.device | None") -> str:
-    if device is None or device.type != "cuda":
-        return ""
+    """Give the newest CUDA version that the driver supports, such as `13.0`; empty without CUDA."""
     import torch
 
-    native: Any = torch._C
-    return str(native._cuda_getDriverVersion())
+    if device is None or device.type != "cuda" or torch.version.hip:
+        return ""
+    version = ctypes.c_int()
+    status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    if status != 0:
+        msg = f"cuDriverGetVersion returned {status}"
+        raise OSError(msg)
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"

@@ -1,10 +1,13 @@
 """How torch is set up in this process, as far as it decides whether a cache can be of use."""
 
+import logging
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 
 from megacache._compiler._door import door
 from megacache.errors import CompilerError
+
+_log = logging.getLogger("megacache")
 
 
 def switched_off() -> str:
@@ -38,51 +41,86 @@ def writable_cache_folder() -> str:
 
 def loading_warnings() -> list[str]:
     """Say what will lessen the worth of what is loaded now."""
-    with door("reading its counters"):
-        import torch._dynamo.config
-        import torch._functorch.config
-        from torch._dynamo.utils import counters
-
-        warnings = []
-        if counters["stats"]["unique_graphs"]:
-            warnings.append(
-                "this process has compiled before, and graphs compiled already are not replaced: "
-                "call warm() before the first compilation"
-            )
-        if not torch._functorch.config.enable_autograd_cache:
-            warnings.append("torch._functorch.config.enable_autograd_cache is off: only Inductor's graphs will hit")
-        if getattr(torch._dynamo.config, "caching_precompile", False):
-            warnings.append(
-                "torch._dynamo.config.caching_precompile is on: "
-                "megacache does not carry its artifacts, and AOTAutograd's cache will miss"
-            )
-    return warnings
+    return list(_told(_compiled_before, _autograd_cache_off, _precompile_on))
 
 
 def recording_warnings(kinds: Collection[str], *, apart: bool) -> list[str]:
     """Say what is missing from what torch recorded, given its kinds and whether the rest is carried apart from it."""
-    with door("reading its counters"):
-        import torch
-        import torch._inductor.config
-        from torch._dynamo.utils import counters
+    precompiled = "precompile" in kinds
+    checks = (_graphs_without_entry, _bundling_off, *([] if kinds or apart else [_hidden_graphs]))
+    left_out = ["precompile artifacts were left out: they drop guards and can return another function's result"]
+    return [*_told(*checks), *(left_out if precompiled else [])]
 
-        warnings = []
-        aot, inductor = counters["aot_autograd"], counters["inductor"]
-        settled = ("autograd_cache_hit", "autograd_cache_saved", "autograd_cache_bypass")
-        unsaved = aot["ok"] - sum(aot[name] for name in settled)
-        if unsaved > 0:
-            warnings.append(
-                f"{unsaved} graphs were compiled without their AOTAutograd entry: "
-                "run the backward before publishing, or compile under torch.no_grad()"
-            )
-        if "precompile" in kinds:
-            warnings.append(
-                "precompile artifacts were left out: they drop guards and can return another function's result"
-            )
-        if not kinds and not apart and (inductor["fxgraph_cache_miss"] or inductor["fxgraph_cache_hit"]):
-            warnings.append(
-                "graphs were compiled where PyTorch's recorder does not see them, as standalone_compile (vLLM) does"
-            )
-        if torch.cuda.is_available() and not torch._inductor.config.bundle_triton_into_fx_graph_cache:
-            warnings.append("bundle_triton_into_fx_graph_cache is off: Triton kernels will be compiled anew")
-    return warnings
+
+def _told(*checks: Callable[[], str]) -> Iterator[str]:
+    """Run checks that only warn: one that fails in this torch is passed over, and costs the call nothing."""
+    for check in checks:
+        try:
+            with door("checking for warnings"):
+                warning = check()
+        except CompilerError:
+            _log.debug("warning not checked: check=%s", check.__name__, exc_info=True)
+            continue
+        if warning:
+            yield warning
+
+
+def _compiled_before() -> str:
+    from torch._dynamo.utils import counters
+
+    if not counters["stats"]["unique_graphs"]:
+        return ""
+    return (
+        "this process has compiled before, and graphs compiled already are not replaced: "
+        "call warm() before the first compilation"
+    )
+
+
+def _autograd_cache_off() -> str:
+    import torch._functorch.config
+
+    if torch._functorch.config.enable_autograd_cache:
+        return ""
+    return "torch._functorch.config.enable_autograd_cache is off: only Inductor's graphs will hit"
+
+
+def _precompile_on() -> str:
+    import torch._dynamo.config
+
+    if not getattr(torch._dynamo.config, "caching_precompile", False):
+        return ""
+    return (
+        "torch._dynamo.config.caching_precompile is on: "
+        "megacache does not carry its artifacts, and AOTAutograd's cache will miss"
+    )
+
+
+def _graphs_without_entry() -> str:
+    from torch._dynamo.utils import counters
+
+    table = counters["aot_autograd"]
+    settled = ("autograd_cache_hit", "autograd_cache_saved", "autograd_cache_bypass")
+    unsaved = table["ok"] - sum(table[name] for name in settled)
+    if unsaved <= 0:
+        return ""
+    return (
+        f"{unsaved} graphs were compiled without their AOTAutograd entry: "
+        "run the backward before publishing, or compile under torch.no_grad()"
+    )
+
+
+def _hidden_graphs() -> str:
+    """Warn of graphs that compiled well and were not recorded."""
+    from torch._dynamo.utils import counters
+
+    if not counters["aot_autograd"]["ok"]:
+        return ""
+    return "graphs were compiled where PyTorch's recorder does not see them, as standalone_compile (vLLM) does"
+
+
+def _bundling_off() -> str:
+    import torch._inductor.config
+
+    if not torch.cuda.is_available() or torch._inductor.config.bundle_triton_into_fx_graph_cache:
+        return ""
+    return "bundle_triton_into_fx_graph_cache is off: Triton kernels will be compiled anew"

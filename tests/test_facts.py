@@ -1,0 +1,72 @@
+"""A fact that is only recorded, or only warns, never costs the start."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from megacache import _compiler
+from megacache._compiler import _facts, _state
+
+
+def fail(*_: object) -> str:
+    """Fail as a private name does that a build of PyTorch lacks."""
+    msg = "module 'torch._C' has no attribute '_asked_for'"
+    raise AttributeError(msg)
+
+
+def test_everything_is_read_here() -> None:
+    """On this machine no fact is missing."""
+    assert dict(_compiler.current_environment().unread) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        ("threads", "_threads"),
+        ("driver", "_driver_version"),
+        ("compiler", "compiler_version"),
+        ("cpu_flags", "cpu_flags"),
+        ("float32_matmul_precision", "_matmul_precision"),
+        ("default_dtype", "_default_dtype"),
+        ("inductor_config", "_changed_config"),
+    ],
+)
+def test_recorded_fact_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, reader: str
+) -> None:
+    """It is empty and named, the others are as ever, and the fingerprint is the same."""
+    whole = _compiler.current_environment()
+    monkeypatch.setattr(_facts, reader, fail)
+    with caplog.at_level(logging.DEBUG, "megacache"):
+        found = _compiler.current_environment()
+    assert dict(found.recorded) == {**whole.recorded, name: ""}
+    assert list(found.unread) == [name]
+    assert "_asked_for" in found.unread[name]
+    assert found == whole
+    assert f"name={name}" in caplog.text
+
+
+def test_driver_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU without CUDA's driver library is an error of that one fact; a CPU has no driver."""
+    cuda: Any = SimpleNamespace(type="cuda")
+    monkeypatch.setattr("ctypes.CDLL", fail)
+    with pytest.raises(AttributeError, match="_asked_for"):
+        _facts._driver_version(cuda)
+    assert _facts._driver_version(None) == ""
+
+
+@pytest.mark.parametrize("check", ["_compiled_before", "_autograd_cache_off", "_precompile_on"])
+def test_warning_that_cannot_be_checked(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    """A warm start goes on without it."""
+    monkeypatch.setattr(_state, check, fail)
+    assert all("_asked_for" not in warning for warning in _compiler.loading_warnings())
+
+
+@pytest.mark.parametrize("check", ["_graphs_without_entry", "_bundling_off", "_hidden_graphs"])
+def test_publication_does_without_a_warning(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    """So does a publication, which still gives the warnings that it can."""
+    monkeypatch.setattr(_state, check, fail)
+    assert "precompile artifacts" in _compiler.recording_warnings({"precompile"}, apart=False)[-1]
+    _compiler.recording_warnings((), apart=False)
