@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 from megacache._labels import is_short_text
@@ -20,7 +21,8 @@ _LOCAL = re.compile(r"(?:file|local):(?://)?|(?!.*(?:://|::))")
 """What begins the URL of a local folder."""
 _LEVELS = ("debug", "info", "warning", "error")
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
-_CACHE_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+_CACHE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+_DEFAULT_CACHE_FOLDER = "torchinductor_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,11 @@ def default_url() -> str:
     return f"file://{folder}/store"
 
 
+def triton_home() -> Path:
+    """Name the folder in which Triton keeps what it compiles where `TRITON_CACHE_DIR` is not set."""
+    return Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"), ".triton", "cache")  # noqa: PTH111 - no error
+
+
 def requested_cpu_capability() -> str:
     """Tell the value of `ATEN_CPU_CAPABILITY`, which Inductor reads anew at each compilation; empty if unset."""
     return os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
@@ -167,17 +174,20 @@ def compiler_variables() -> Mapping[str, str]:
 
 
 @contextmanager
-def cache_folders_unchanged() -> Iterator[None]:
-    """Put back the variables that PyTorch pins to absolute folders as soon as its compiler is imported."""
-    before = {name: os.environ.get(name) for name in _CACHE_FOLDERS}
+def cache_folder_unpinned() -> Iterator[None]:
+    """Put back `TORCHINDUCTOR_CACHE_DIR`, which PyTorch makes absolute, or sets to its default, whenever it reads it.
+
+    Another value is somebody else's: threads that compile meanwhile set such variables for the process as well.
+    """
+    before = os.environ.get(_CACHE_FOLDER)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        now = os.environ.get(_CACHE_FOLDER, "")
+        if before is not None and now == os.path.abspath(before):  # noqa: PTH100 - as PyTorch does it
+            os.environ[_CACHE_FOLDER] = before
+        elif before is None and Path(now).name.startswith(_DEFAULT_CACHE_FOLDER):
+            os.environ.pop(_CACHE_FOLDER, None)
 
 
 def _seconds(name: str, default: float) -> float:

@@ -1,6 +1,7 @@
 """Every variable that megacache reads has one meaning, and those of others are left as they were."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from megacache._document import pack
 from megacache._settings import (
     AutostartSettings,
     Settings,
-    cache_folders_unchanged,
+    cache_folder_unpinned,
     child_environment,
     compiler_variables,
     default_url,
@@ -18,6 +19,8 @@ from megacache._settings import (
 from megacache.errors import SettingsError
 
 OWN = ("MEGACACHE_URL", "MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY", "ATEN_CPU_CAPABILITY")
+
+FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @pytest.fixture(autouse=True)
@@ -154,29 +157,33 @@ def test_child_environment_puts_a_folder_first(monkeypatch: pytest.MonkeyPatch) 
     assert child_environment({}, python_path="/new")["PYTHONPATH"] == "/new"
 
 
-@pytest.mark.parametrize("value", [None, "/some/where"])
-def test_cache_folders_are_put_back(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
-    """What PyTorch writes into the variables of its cache folders is undone, also after an exception."""
-    variables = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-    for name in variables:
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+@pytest.mark.parametrize(
+    ("before", "pinned"), [(None, "/tmp/torchinductor_somebody"), ("/some/where", "/some/where"), ("here", None)]
+)
+def test_cache_folder_is_put_back(monkeypatch: pytest.MonkeyPatch, before: str | None, pinned: str | None) -> None:
+    """What PyTorch makes of the variable of its cache folder is undone, also after an exception."""
+    monkeypatch.delenv(FOLDER, raising=False) if before is None else monkeypatch.setenv(FOLDER, before)
 
     def pin() -> None:
-        with cache_folders_unchanged():
-            os.environ.update(dict.fromkeys(variables, "/pinned"))
+        with cache_folder_unpinned():
+            os.environ[FOLDER] = pinned or str(Path.cwd() / "here")
             raise KeyError
 
     with pytest.raises(KeyError):
         pin()
-    assert [os.environ.get(name) for name in variables] == [value, value]
+    assert os.environ.get(FOLDER) == before
 
 
-def test_other_variables_stay_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the two folders are looked after."""
-    monkeypatch.setenv("TORCHINDUCTOR_OTHER", "before")
-    with cache_folders_unchanged():
-        os.environ["TORCHINDUCTOR_OTHER"] = "after"
-    assert os.environ["TORCHINDUCTOR_OTHER"] == "after"
+@pytest.mark.parametrize("before", [None, "/some/where"])
+def test_what_another_thread_sets_stays(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    """Other folders that appear meanwhile are not PyTorch's doing here: a compilation sets Triton's for good."""
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    monkeypatch.delenv(FOLDER, raising=False) if before is None else monkeypatch.setenv(FOLDER, before)
+    with cache_folder_unpinned():
+        other = threading.Thread(target=os.environ.update, args=({"TRITON_CACHE_DIR": "/triton", FOLDER: "/mine"},))
+        other.start()
+        other.join()
+    assert (os.environ.get("TRITON_CACHE_DIR"), os.environ.get(FOLDER)) == ("/triton", "/mine")
 
 
 def test_requested_cpu_capability(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from megacache._deadline import Deadline
-from megacache._settings import cache_folders_unchanged
+from megacache._settings import cache_folder_unpinned
 from megacache.errors import CompilerError, MegacacheError
 
 
 @contextmanager
 def door(doing: str) -> Iterator[None]:
-    """Let no exception of torch out, and no environment variable that torch sets behind."""
+    """Let no exception of torch out, and leave the variable of its cache folder as it was."""
     try:
-        with cache_folders_unchanged():
+        with cache_folder_unpinned():
             yield
     except MegacacheError:
         raise
