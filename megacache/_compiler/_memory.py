@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache._blob import Artifact, build_blob, parse_blob
+from megacache._compiler._autotuners import lead_autotuners
 from megacache._compiler._door import compile_lock, door
 from megacache._deadline import Deadline
 from megacache._digest import Digest
@@ -56,6 +57,7 @@ def record(deadline: Deadline) -> tuple[Artifact, ...]:
 
 def load(raw: bytes, deadline: Deadline) -> Loaded:
     """Hand one blob to torch, in this thread; raise `CompilerError` if torch does not take all of it."""
+    lead_autotuners()
     with door("loading cache artifacts"):
         import torch
         import torch._dynamo
