@@ -71,7 +71,7 @@ def mapped_files() -> Iterator[Path]:
 def is_portable(path: str, root: str) -> bool:
     """Tell whether a path stays under its root and names what a compiler leaves there: nothing hidden.
 
-    A source is none of it, but under the root of a program that keeps such.
+    Sources do not travel, except under a root that needs them.
     """
     suffixes = _SUFFIXES | _roots.SUFFIXES.get(root, frozenset())
     return len(path) <= _MAX_PATH and _PATH.fullmatch(path) is not None and Path(path).suffix in suffixes

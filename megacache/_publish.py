@@ -79,7 +79,7 @@ class Publication:
             return self._result(
                 PublishStatus.COVERED, reason="other processes have published an artifact under every key"
             )
-        drafts = [self._draft(part, set(parents)) for part in left.bundles()]
+        drafts = [self._draft(part, set(parents)) for part in left.bundles(self._environment.device_type)]
         if not self._fits(catalog, drafts):
             reason = f"what is new takes more than the {self._max_bytes:,} bytes allowed"
             return self._result(PublishStatus.TOO_LARGE, reason=reason)

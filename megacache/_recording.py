@@ -9,7 +9,7 @@ from megacache._blob import Artifact
 from megacache._deadline import Deadline
 from megacache._environment import Environment
 from megacache._files import CompiledFile
-from megacache._guard import mismatches
+from megacache._guard import applicable, mismatches
 from megacache._manifest import ArtifactRef, FileRef, FilesPart
 from megacache._session import Session
 from megacache.errors import CompilerError
@@ -32,12 +32,13 @@ class Found:
             files={ref: one for ref, one in self.files.items() if (ref.root, ref.path) not in paths},
         )
 
-    def bundles(self) -> Iterator["Found"]:
-        """Split into bundles: files of a registered root get one of their own, for they have a guard of their own.
+    def bundles(self, device_type: str) -> Iterator["Found"]:
+        """Split into bundles: files that are guarded by other facts than the rest get one of their own.
 
-        Processes that cannot use them then fetch none of them, and lose no other files because of them.
+        Those are files of a registered root and, beside those of a GPU, C++ libraries. Processes that cannot use them
+        then fetch none of them, and lose no other files because of them.
         """
-        apart = {root.name for root in _roots.registered()}
+        apart = {root.name for root in _roots.registered()} | ({"inductor"} if device_type != "cpu" else set())
         own = {ref: one for ref, one in self.files.items() if ref.root not in apart}
         if self.artifacts or own:
             yield Found(artifacts=self.artifacts, files=own)
@@ -70,13 +71,17 @@ class Recorded:
         if not files:
             return FilesPart()
         index = tuple(sorted(files, key=lambda ref: (ref.root, ref.path)))
-        guard = _roots.guard(self.guard, (ref.root for ref in index))
+        roots = {ref.root for ref in index}
+        guard = applicable(_roots.guard(self.guard, roots), roots, self.environment.device_type)
         return FilesPart(guard=guard, probes=self.probes, index=index)
 
     def covered_by(self, part: FilesPart) -> Container[tuple[str, str]]:
         """Give roots and paths of the files of another bundle that serve here as well as this process's own."""
-        here = _roots.guard(self.guard, (ref.root for ref in part.index))
-        return {(ref.root, ref.path) for ref in part.index if not mismatches(here, part.guard)}
+        roots = {ref.root for ref in part.index}
+        here = _roots.guard(self.guard, roots)
+        if mismatches(here, part.guard, roots=roots, device_type=self.environment.device_type):
+            return ()
+        return {(ref.root, ref.path) for ref in part.index}
 
 
 def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
@@ -91,7 +96,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     known = False
     if files:
         try:
-            compiled, known = _compiled(session)
+            compiled, known = _compiled(recorded, session)
             guard = _compiler.toolchain() if compiled else {}
         except CompilerError as error:  # artifacts are of use on their own
             compiled = {}
@@ -128,9 +133,9 @@ def _latest(recorded: Sequence[Artifact]) -> Iterator[Artifact]:
     yield from last.values()
 
 
-def _compiled(session: Session) -> tuple[Mapping[FileRef, CompiledFile], bool]:
+def _compiled(recorded: Sequence[Artifact], session: Session) -> tuple[Mapping[FileRef, CompiledFile], bool]:
     """Read the compiled files that are not known to be in the store; tell whether there are others that are."""
-    used = _compiler.used_files()
+    used = _compiler.used_files(recorded)
     located = [one for one in used if (one.root, one.path) not in session.files]
     files = [file for one in located if (file := one.read()) is not None]
     return {_files_part.identify(file): file for file in files}, len(located) < len(used)

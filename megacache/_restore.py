@@ -24,7 +24,7 @@ class Restoration:
         """Bytes of the files that are in place now."""
         self.warnings: list[str] = []
         self._here: Mapping[str, str] = {}
-        self._roots: Mapping[str, Path] = {}
+        self._roots: Mapping[str, tuple[Path, ...]] = {}
         with self._softly():
             self._here, self._roots = _compiler.toolchain(), _compiler.file_roots()
 
@@ -37,8 +37,9 @@ class Restoration:
         """Name the facts that make a bundle's compiled files useless here; none if it holds no such files."""
         if not manifest.files.index:
             return ()
-        here = _roots.guard(self._here, (file.root for file in manifest.files.index))
-        return mismatches(here, manifest.files.guard)
+        roots = {file.root for file in manifest.files.index}
+        here = _roots.guard(self._here, roots)
+        return mismatches(here, manifest.files.guard, roots=roots, device_type=manifest.environment.device_type)
 
     def wants(self, manifest: Manifest) -> bool:
         """Tell whether a bundle's compiled files are to be fetched; warn if they cannot be used.
@@ -57,35 +58,38 @@ class Restoration:
         self._probes.update(probes)
         failed: list[tuple[Path, Exception]] = []
         for file in files:
-            folder = self._roots.get(file.root)
-            if folder is None:
-                continue
-            try:
-                _files.restore(file, folder)
-            except (OSError, UntrustedError) as error:
-                failed.append((folder, error))
-                continue
-            self._in_place.append(folder / file.path)
-            self.size += len(file.content)
+            folders = self._roots.get(file.root, ())
+            faults = [fault for folder in folders if (fault := self._put(file, folder))]
+            failed += faults
+            if folders and not faults:
+                self._in_place.append(folders[0] / file.path)
+                self.size += len(file.content)
         if failed:
             where, why = failed[0]
             self.warnings.append(f"{len(failed)} compiled files were not restored to {where}: {why}")
 
+    def _put(self, file: CompiledFile, folder: Path) -> tuple[Path, Exception] | None:
+        try:
+            _files.restore(file, folder)
+        except (OSError, UntrustedError) as error:
+            return folder, error
+        return None
+
     def remove(self, files: Iterable[tuple[str, str]]) -> None:
         """Remove files that came from a bundle, given by root and path."""
         for root, path in files:
-            folder = self._roots.get(root)
-            if folder is not None:
+            for folder in self._roots.get(root, ()):
                 with suppress(OSError, UntrustedError):
                     _files.remove(root, path, folder)
 
     def remove_exactly(self, files: Iterable[FileRef]) -> None:
         """Remove files of a bundle, but only where their content is the one that is named."""
         for file in files:
-            folder = self._roots.get(file.root)
-            found = folder and Located(root=file.root, path=file.path, folder=folder).read()
-            if found and Digest.of(found.content) == file.digest:
-                self.remove([(file.root, file.path)])
+            for folder in self._roots.get(file.root, ()):
+                found = Located(root=file.root, path=file.path, folder=folder).read()
+                if found and Digest.of(found.content) == file.digest:
+                    with suppress(OSError, UntrustedError):
+                        _files.remove(file.root, file.path, folder)
 
     def finish(self) -> None:
         """Let PyTorch find what is in place; nothing happens without any."""

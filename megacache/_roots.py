@@ -20,8 +20,11 @@ class Root:
     """Finds the files below the folder that this process has compiled or loaded."""
 
 
-SUFFIXES: Mapping[str, frozenset[str]] = {"vllm": frozenset({"", ".py", ".best_config"})}
-"""Suffixes of the files that travel under the root of a program, beside those of compiled files anywhere.
+SUFFIXES: Mapping[str, frozenset[str]] = {
+    "triton": frozenset({".source"}),  # without it, Triton compiles a kernel again, from 3.7 on
+    "vllm": frozenset({"", ".py", ".best_config"}),
+}
+"""Suffixes of the files that travel under one root, beside those of compiled files anywhere.
 
 The empty one is a name without. They are known where the program does not run, for its bundles are verified there, too.
 """

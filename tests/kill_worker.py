@@ -62,7 +62,7 @@ def publish(store: Address, *, seed: int, worker: int) -> str:
 
 def warm(store: Address, *, folder: str) -> str:
     """Load what is published, and restore its files into a folder."""
-    answers: dict[str, Any] = {"toolchain": {}, "file_roots": {"inductor": Path(folder)}, "adopt": None}
+    answers: dict[str, Any] = {"toolchain": {}, "file_roots": {"inductor": (Path(folder),)}, "adopt": None}
     for name, answer in answers.items():
         setattr(_compiler, name, lambda *_, answer=answer: answer)
     _compiler.load = lambda *_: _compiler.Loaded()

@@ -63,7 +63,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
         "current_environment": environment(),
         "loading_warnings": (),
         "toolchain": {},
-        "file_roots": {"inductor": folder},
+        "file_roots": {"inductor": (folder,)},
         "adopt": None,
     }
     for name, answer in answers.items():

@@ -55,7 +55,7 @@ def watched(folder: Path) -> Iterator[Place]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compiler, "load", load)
         patch.setattr(_compiler, "toolchain", dict)
-        patch.setattr(_compiler, "file_roots", lambda: {"inductor": place.root})
+        patch.setattr(_compiler, "file_roots", lambda: {"inductor": (place.root,)})
         patch.setattr(_compiler, "adopt", lambda *_: None)
         yield place
 

@@ -72,7 +72,10 @@ def _own_view(catalog: Catalog, found: Here, own: Holding) -> View:
 
 def _left_out(found: Here, manifest: Manifest) -> Sequence[Mismatch]:
     """Name the facts for which a warm start would leave out the compiled files of a bundle."""
-    return mismatches(found.guard, manifest.files.guard) if manifest.files.index else ()
+    if not manifest.files.index:
+        return ()
+    roots = {file.root for file in manifest.files.index}
+    return mismatches(found.guard, manifest.files.guard, roots=roots, device_type=found.environment.device_type)
 
 
 def _plain(differing: Sequence[Mismatch]) -> list[View]:

@@ -1,31 +1,57 @@
-"""Kernels that Triton compiled outside of any graph: those within graphs travel in their graph's artifact."""
+"""Triton's compiled kernels: which of them the recorded artifacts hold, name or leave out.
+
+A graph's artifact brings most of its kernels along. PyTorch leaves out those that it compiles after the graph was
+recorded, such as the winner of a coordinate descent, and the configurations that lost, which it then asks for all the
+same (pytorch#194918). Artifacts are searched as bytes: nothing is unpickled.
+"""
 
 import base64
 import gc
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+
+from megacache._blob import Artifact
+
+_BUNDLED = re.compile(rb"\x8c\x34([A-Z2-7]{52})")
+"""A kernel's folder, as a string of its own: PyTorch's bundle of a kernel begins with it."""
+_NAMED = re.compile(rb"\x8c\x40([0-9a-f]{64})")
+"""The digest of a kernel, as a string of its own: what is launched without Triton keeps it."""
+_TUNED = re.compile(rb'"triton_cache_hash": ?"([A-Z2-7]{52})"')
+"""The folder of the kernel that won an autotuning, in its `autotune` artifact."""
 
 
-def kernel_files(triton_folder: Path, inductor_folder: Path) -> Iterator[Path]:
-    """Give the files of the kernels that this process holds and that lie in Triton's folder."""
-    module = sys.modules.get("triton.compiler.compiler")
-    if module is None or not triton_folder.is_dir():
+def kernel_files(artifacts: Iterable[Artifact], folders: Iterable[Path]) -> Iterator[Path]:
+    """Give the files of the kernels that this process uses and no artifact holds.
+
+    Those are kernels that the artifacts name, and those that live outside of any graph.
+    """
+    bundled: set[str] = set()
+    wanted: set[str] = set()
+    for artifact in artifacts:
+        if artifact.kind == "autotune":
+            wanted.update(found.decode() for found in _TUNED.findall(artifact.content))
+        else:
+            bundled.update(found.decode() for found in _BUNDLED.findall(artifact.content))
+            wanted.update(_folder_name(found.decode()) for found in _NAMED.findall(artifact.content))
+    wanted.update(_living_kernels())
+    for name in sorted(wanted - bundled):
+        for folder in folders:
+            yield from (path for path in (folder / name).glob("*") if path.is_file())
+
+
+def _living_kernels() -> Iterator[str]:
+    """Name the folders of the kernels that this process may launch: by Triton, or by Inductor's own launchers."""
+    compiler = sys.modules.get("triton.compiler.compiler")
+    heuristics = sys.modules.get("torch._inductor.runtime.triton_heuristics")
+    if compiler is None:
         return
-    kernels = [kernel for kernel in gc.get_objects() if type(kernel) is module.CompiledKernel]
-    for kernel in kernels:
-        if _source(kernel).is_relative_to(inductor_folder):
-            continue
-        folder = triton_folder / _folder_name(str(kernel.hash))
-        yield from (path for path in folder.glob("*") if path.is_file())
-
-
-def _source(kernel: Any) -> Path:
-    """Find the file that defines a kernel; Inductor writes those of its graphs into its cache folder."""
-    function = getattr(getattr(kernel.src, "fn", None), "fn", None)
-    code = getattr(function, "__code__", None)
-    return Path(code.co_filename if code is not None else "/")
+    for found in gc.get_objects():
+        if type(found) is compiler.CompiledKernel:
+            yield _folder_name(str(found.hash))
+        elif heuristics is not None and issubclass(type(found), heuristics.CachingAutotuner):
+            yield from (launcher.cache_hash for launcher in found.launchers if hasattr(launcher, "cache_hash"))
 
 
 def _folder_name(digest: str) -> str:
