@@ -1,16 +1,13 @@
 """Autotuners that come out of a bundle look for their winner, and keep it, in this process's cache folder."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch._inductor.runtime import triton_heuristics
 
 from megacache._compiler import _autotuners
-
-CONFIG = {"XBLOCK": 8, "num_warps": 2}
 
 
 class Hook:
@@ -23,13 +20,19 @@ class Hook:
         """Stand for what the autotuner keeps of it: this method."""
 
 
-def autotuner(folder: str, results: int = 2) -> Any:
+def config(block: int, **known: Any) -> Any:
+    """Make one configuration of a kernel."""
+    return SimpleNamespace(kwargs={"XBLOCK": block}, num_warps=2, num_stages=1, **known)
+
+
+def autotuner(folder: str, *left: int) -> Any:
     """Make an autotuner of another host, with some configurations left."""
-    config = {"kwargs": {"XBLOCK": 8}, "num_warps": 2}
     return SimpleNamespace(
         filename=f"{folder}/ab/code.py",
         save_cache_hook=Hook(f"{folder}/ab/digest.best_config").save,
-        compile_results=[SimpleNamespace(config=SimpleNamespace(**config)) for _ in range(results)],
+        compile_results=[SimpleNamespace(config=config(block)) for block in left],
+        inductor_meta={},
+        fn=SimpleNamespace(fn=None),
     )
 
 
@@ -43,36 +46,47 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_paths_lead_here(here: Path) -> None:
     """The source and the winner are looked for under this process's folder, by the time the autotuner looks."""
     seen: list[Any] = []
-    elsewhere = autotuner("/the/publishers")
-    _autotuners._led(lambda one, *_: seen.append((one.filename, one.save_cache_hook.__self__.local_cache)))(elsewhere)
+    elsewhere = autotuner("/the/publishers", 4, 8)
+    _autotuners._led(lambda one, *_: seen.append((one.filename, one.save_cache_hook.__self__.local_cache)))(
+        elsewhere, None
+    )
     assert seen == [(f"{here}/ab/code.py", ("reader", f"{here}/ab/digest.best_config"))]
 
 
 @pytest.mark.parametrize("hook", [None, lambda: None, [].append])
 def test_autotuner_without_a_cache_is_left_alone(here: Path, hook: Any) -> None:
     """One that keeps no winner, or keeps it in no file, is only told where its source lies."""
-    bare = autotuner("/the/publishers")
+    bare = autotuner("/the/publishers", 4, 8)
     bare.save_cache_hook = hook
-    _autotuners._led(lambda *_: None)(bare)
+    _autotuners._led(lambda *_: None)(bare, None)
     assert bare.filename == f"{here}/ab/code.py"
 
 
 @pytest.mark.parametrize(
-    ("written", "settled"),
+    ("winner", "compiled", "settled"),
     [
-        ({**CONFIG, "found_by_coordesc": True}, True),
-        ({**CONFIG, "found_by_coordesc": False}, False),
-        ({**CONFIG, "XBLOCK": 16, "found_by_coordesc": True}, False),
-        (None, False),
+        (config(8, found_by_coordesc=True), [], True),
+        (config(16, found_by_coordesc=True), [16], True),
+        (config(8), [], False),
+        (None, [], False),
     ],
+    ids=["offered", "not offered", "by heuristics", "none"],
 )
 def test_winner_of_coordinate_descent_is_not_tuned_again(
-    here: Path, written: Mapping[str, Any] | None, settled: bool
+    here: Path, monkeypatch: pytest.MonkeyPatch, winner: Any, compiled: list[int], settled: bool
 ) -> None:
-    """The one configuration that is left counts as found if that is what was written down of it."""
-    (here / "ab").mkdir(parents=True)
-    if written:
-        (here / "ab" / "digest.best_config").write_text(json.dumps(written))
-    elsewhere = autotuner("/the/publishers", results=1)
-    _autotuners._led(lambda *_: None)(elsewhere)
-    assert getattr(elsewhere.compile_results[0].config, "found_by_coordesc", False) is settled
+    """The winner is used as found: it is compiled only if it was not among the configurations that were offered."""
+    one = autotuner(str(here), 8)
+    found = [config(1), config(2)] if winner is None else [winner]
+    monkeypatch.setattr(triton_heuristics, "check_autotune_cache", lambda *_: (found, None, {}))
+    seen: list[int] = []
+
+    def precompile(best: Any) -> Any:
+        seen.append(best.kwargs["XBLOCK"])
+        return SimpleNamespace(config=best)
+
+    one._precompile_config = precompile
+    _autotuners._led(lambda *_: None)(one, lambda: one)
+    (result,) = one.compile_results
+    assert seen == compiled
+    assert getattr(result.config, "found_by_coordesc", False) is settled

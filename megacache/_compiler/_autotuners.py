@@ -5,7 +5,6 @@ writes there what it finds out itself. On another host that folder is missing, i
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,26 +32,24 @@ def _led(recheck: Callable[..., None]) -> Callable[..., None]:
     """Wrap what an autotuner does first when it comes out of a bundle: it looks for the winner of its tuning."""
 
     @functools.wraps(recheck)
-    def recheck_here(autotuner: Any, *arguments: Any, **options: Any) -> None:
-        winner = _lead(autotuner)
-        recheck(autotuner, *arguments, **options)
-        _settle(autotuner, winner)
+    def recheck_here(autotuner: Any, reload_kernel_from_src: Callable[[], Any]) -> None:
+        _lead(autotuner)
+        offered = [result.config for result in autotuner.compile_results]
+        recheck(autotuner, reload_kernel_from_src)
+        _settle(autotuner, offered, reload_kernel_from_src)
 
     setattr(recheck_here, _DONE, True)
     return recheck_here
 
 
-def _lead(autotuner: Any) -> Path | None:
-    """Change the paths that an autotuner keeps; give that of its winner."""
+def _lead(autotuner: Any) -> None:
     if autotuner.filename is not None:
         autotuner.filename = _here(autotuner.filename)
     cache = getattr(autotuner.save_cache_hook, "__self__", None)
     local = getattr(cache, "local_cache", None)
-    if cache is None or local is None:
-        return None
-    reader, path = local
-    cache.local_cache = (reader, _here(path))
-    return Path(cache.local_cache[1])
+    if cache is not None and local is not None:
+        reader, path = local
+        cache.local_cache = (reader, _here(path))
 
 
 def _here(path: str) -> str:
@@ -62,15 +59,26 @@ def _here(path: str) -> str:
     return str(Path(cache_dir(), *Path(path).parts[-2:]))
 
 
-def _settle(autotuner: Any, winner: Path | None) -> None:
-    """Mark a winner of coordinate descent, which would be tuned again: before 2.13 PyTorch forgets how it was found."""
+def _settle(autotuner: Any, offered: list[Any], reload_kernel: Callable[[], Any]) -> None:
+    """Take the winner of a coordinate descent, which PyTorch before 2.13 would look for again in two cases.
+
+    One is that the winner was among the configurations that were offered, the other that only one was.
+    """
+    from torch._inductor.runtime import triton_heuristics
+
     results = autotuner.compile_results
-    if winner is None or len(results) != 1 or getattr(results[0].config, "found_by_coordesc", False):
+    if len(results) != 1 or getattr(results[0].config, "found_by_coordesc", False):
         return
-    try:
-        found = json.loads(winner.read_bytes())
-    except (OSError, ValueError):
+    winners, *_ = triton_heuristics.check_autotune_cache(offered, autotuner.filename, autotuner.inductor_meta)
+    if len(winners) != 1 or not getattr(winners[0], "found_by_coordesc", False):
         return
-    config = {**results[0].config.kwargs, "num_warps": results[0].config.num_warps}
-    if found.get("found_by_coordesc") and all(found.get(name) == value for name, value in config.items()):
+    if _form(results[0].config) == _form(winners[0]):
         results[0].config.found_by_coordesc = True
+        return
+    if autotuner.fn.fn is None:
+        autotuner.fn = reload_kernel().fn
+    autotuner.compile_results = [autotuner._precompile_config(winners[0])]
+
+
+def _form(config: Any) -> tuple[Any, ...]:
+    return (sorted(config.kwargs.items()), config.num_warps, config.num_stages)
