@@ -71,8 +71,8 @@ class Receipt:
     """Runs of the C++ compiler in this process, for kernels, for probes of the CPU and for headers."""
     cpp_seconds: float | None = 0.0
     """What they took; those that ran side by side are added up."""
-    triton_kernels: int | None = 0
-    """Kernels that were in no graph's bundle and were handed to Triton, which may have found them in its own folder."""
+    triton_kernels: int | None = None
+    """Kernels that Triton compiled in this process and its compile workers; None before the first warm start."""
     seconds_saved: float | None = None
     """What the graphs that hit had taken to compile where they were compiled, by PyTorch's account.
 

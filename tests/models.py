@@ -45,6 +45,12 @@ def dynamic(*, compiled: bool = True) -> list[Tensor]:
         return [function(_batch(rows)) for rows in (3, 5, 9)]
 
 
+def normed(*, compiled: bool = True) -> list[Tensor]:
+    """Run a graph with a number in it, which PyTorch first takes for a variable and then begins anew."""
+    with torch.no_grad():
+        return [_compiled(_net(), compiled=compiled, dynamic=True)(_batch(5))]
+
+
 def broken(*, compiled: bool = True) -> list[Tensor]:
     """Run a function whose graph breaks in the middle."""
 

@@ -227,11 +227,23 @@ def test_receipt_imports_nothing() -> None:
     assert (word(taken), taken["inductor"]["missed"], taken["cpp_runs"], imported) == ("not warmed", 0, 0, False)
 
 
+def test_graph_that_is_looked_up_twice_counts_once(first: Processes, tmp_path: Path) -> None:
+    """PyTorch looks a graph up, finds a number to specialise and begins anew: a start that finds it then is warm."""
+    run = step("run", model="normed")
+    url = str(tmp_path)
+    _, _, cold, _ = first.run(step("warm", url=url), run, step("receipt"), step("publish", url=url))
+    _, _, warm = first.run(step("warm", url=url), run, step("receipt"))
+    for taken, told in ((cold, "cold"), (warm, "warm")):
+        assert word(taken) == told
+        assert [sum(taken[kind][state] for state in ("hit", "missed")) for kind in GRAPHS] == [1, 1]
+
+
 def test_torch_without_its_counters_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a PyTorch has no such counters, the numbers are None and no exception is raised."""
     monkeypatch.delattr(torch._dynamo.utils, "counters")
     monkeypatch.delattr(torch._dynamo.utils, "compilation_time_metrics")
     monkeypatch.delattr("torch.compiler._cache.CacheArtifactManager")
+    monkeypatch.setattr("megacache._compiler._kernels._watched", [])
     taken = megacache.receipt()
     assert (taken.inductor, taken.aot_autograd, taken.unused) == (None, None, None)
     assert (taken.cpp_runs, taken.cpp_seconds, taken.triton_kernels) == (None, None, None)

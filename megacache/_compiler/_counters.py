@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from megacache._compiler import _watch
 from megacache._compiler._door import compile_lock, door
+from megacache._compiler._kernels import compiled_kernels
 from megacache._deadline import Deadline
 from megacache._receipt import Lookups
 from megacache.errors import MegacacheError
@@ -33,7 +34,7 @@ class Activity:
     cpp_seconds: float | None
     """What they took."""
     triton_kernels: int | None
-    """Kernels that were not in the bundle of a graph."""
+    """Kernels that Triton compiled; None unless it was watched."""
     seconds_saved: float | None
     """None unless lookups were watched."""
     counters_cleared: bool
@@ -51,7 +52,7 @@ def activity() -> Activity:
         cpp_kernels=sum(build.kernel for build in _watch.builds()) if watched else None,
         cpp_runs=_told(lambda: len(_cpp_builds()), 0),
         cpp_seconds=_told(lambda: sum(_cpp_builds()), 0.0),
-        triton_kernels=_told(_triton_builds, 0),
+        triton_kernels=compiled_kernels(),
         seconds_saved=sum(lookup.seconds_saved for lookup in _watch.lookups()) if watched else None,
         counters_cleared=bool(_told(lambda: any(map(_is_cleared, _COUNTERS)), False)),
         recorded=_told(_recorded, frozenset[Name]()),
@@ -70,11 +71,16 @@ def _told(read: Callable[[], _Told], nothing: _Told) -> _Told | None:
 
 
 def _lookups(kind: str) -> Lookups:
-    """Merge what torch counted and what it told: each is short of the truth if counters were cleared, or unheard."""
-    counted, heard = _counted(kind), _heard(kind)
+    """Merge what torch counted and what it told: each is short of the truth if counters were cleared, or unheard.
+
+    A graph counts once, however often torch looked it up before it had specialised all numbers in it.
+    """
+    again = Counter(lookup.state for lookup in _watch.superseded() if lookup.kind == kind)
+    counted, heard = _counted(kind) - again, _heard(kind) - again
     guards_told = kind == "aot_autograd" or _watch.watching()  # of Inductor's, torch keeps no count
     bypassed = max(counted["bypass"], heard["bypass"])
     reasons = Counter(lookup.reason for lookup in _watch.lookups() if lookup.kind == kind and lookup.reason)
+    reasons -= Counter(lookup.reason for lookup in _watch.superseded() if lookup.kind == kind and lookup.reason)
     reasons[_watch.UNKNOWN] += bypassed - reasons.total()
     return Lookups(
         hit=max(counted["hit"], heard["hit"]),
@@ -110,14 +116,6 @@ def _cpp_builds() -> Sequence[float]:
 
     heard = tuple(build.seconds for build in _watch.builds())
     return max(heard, tuple(compilation_time_metrics.get("compile_file", ())), key=len)
-
-
-def _triton_builds() -> int:
-    """Count the kernels that were not in a graph's bundle; torch counts one that was as a miss and as a hit."""
-    from torch._dynamo.utils import counters
-
-    table: Mapping[str, int] = counters.get("inductor", {})
-    return max(0, table.get("async_compile_cache_miss", 0) - table.get("async_compile_cache_hit", 0))
 
 
 def _recorded() -> frozenset[Name]:

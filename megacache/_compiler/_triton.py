@@ -34,7 +34,7 @@ def kernel_files(artifacts: Iterable[Artifact], folders: Iterable[Path]) -> Iter
             wanted.update(found.decode() for found in _TUNED.findall(artifact.content))
         else:
             bundled.update(found.decode() for found in _BUNDLED.findall(artifact.content))
-            wanted.update(_folder_name(found.decode()) for found in _NAMED.findall(artifact.content))
+            wanted.update(folder_name(found.decode()) for found in _NAMED.findall(artifact.content))
     wanted.update(_living_kernels())
     for name in sorted(wanted - bundled):
         for folder in folders:
@@ -49,11 +49,11 @@ def _living_kernels() -> Iterator[str]:
         return
     for found in gc.get_objects():
         if type(found) is compiler.CompiledKernel:
-            yield _folder_name(str(found.hash))
+            yield folder_name(str(found.hash))
         elif heuristics is not None and issubclass(type(found), heuristics.CachingAutotuner):
             yield from (launcher.cache_hash for launcher in found.launchers if hasattr(launcher, "cache_hash"))
 
 
-def _folder_name(digest: str) -> str:
+def folder_name(digest: str) -> str:
     """Name a kernel's folder as `triton.runtime.cache` does."""
     return base64.b32encode(bytes.fromhex(digest)).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""Observe each lookup of torch's caches, and each run of the C++ compiler.
+"""Observe each lookup of torch's caches, each run of the C++ compiler, and each Triton kernel that is compiled.
 
 Torch keeps no reason for a bypass: it logs it at a level that is off by default. The events of its trace hold it, and
 are made whether or not a trace is written; so the function that takes them is wrapped, and the one that runs commands,
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megacache._compiler._door import door
+from megacache._compiler._kernels import watch_kernels
 from megacache.errors import CompilerError
 
 UNKNOWN = "unknown"
@@ -38,6 +39,10 @@ class Lookup:
     """Why the cache was bypassed; empty if it was not."""
     seconds_saved: float
     """What the graph had taken to compile where it was compiled."""
+    compilation: str = ""
+    """The number that torch gave the compilation; empty if it tells none."""
+    attempt: int = 0
+    """How often torch had begun that compilation anew: it looks a graph up again when it has specialised a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,8 @@ def watch() -> None:
         for place, name, function in found:
             setattr(place, name, function)
             _watched.append(name)
+    with suppress(CompilerError), door("listening to Triton"):
+        watch_kernels()
 
 
 def watching() -> bool:
@@ -81,6 +88,18 @@ def watching() -> bool:
 def lookups() -> tuple[Lookup, ...]:
     """Give the lookups heard so far."""
     return tuple(_lookups)
+
+
+def superseded() -> tuple[Lookup, ...]:
+    """Give those of them that torch made again in a later attempt at the same compilation: they are of no graph."""
+    last: dict[tuple[str, str], Lookup] = {}
+    found = []
+    for lookup in lookups():
+        before = last.get((lookup.kind, lookup.compilation))
+        if lookup.compilation and before is not None and before.attempt < lookup.attempt:
+            found.append(before)
+        last[lookup.kind, lookup.compilation] = lookup
+    return tuple(found)
 
 
 def builds() -> tuple[Build, ...]:
@@ -116,6 +135,7 @@ def _note_event(event_name: str, _time_ns: int, metadata: Mapping[str, Any] | No
     if cache not in _CACHES or state not in {"hit", "miss", "bypass"}:
         return
     metadata = metadata or {}
+    compilation, attempt = _attempt()
     _lookups.append(
         Lookup(
             kind=_CACHES[cache],
@@ -123,8 +143,17 @@ def _note_event(event_name: str, _time_ns: int, metadata: Mapping[str, Any] | No
             guard_missed=state == "miss" and metadata.get("cache_status_detailed") == "guard_miss",
             reason=_reason(metadata) if state == "bypass" else "",
             seconds_saved=metadata.get("time_saved_ns", 0) / 1e9 + metadata.get("time_saved_ms", 0) / 1e3,
+            compilation=compilation,
+            attempt=attempt,
         )
     )
+
+
+def _attempt() -> tuple[str, int]:
+    from torch._guards import CompileContext
+
+    trace = getattr(CompileContext, "current_trace_id", lambda: None)()
+    return ("", 0) if trace is None else (str(trace.compile_id), trace.attempt)
 
 
 def _reason(metadata: Mapping[str, Any]) -> str:
