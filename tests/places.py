@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiobotocore.session import AioSession  # type: ignore[import-untyped]
-
 from megacache._deadline import Deadline
 from megacache._inventory import Inventory
 from megacache._store import Store
@@ -75,10 +73,16 @@ def places(s3: Server, gcs: Server, folder: Path) -> Iterator[Mapping[str, Place
 
 
 def _behind(kind: str, found: proxy.Proxy) -> Place:
-    # A session of botocore keeps what it has read of its own descriptions of S3, which takes longer than any request.
-    shared = {"session": AioSession()} if kind == "s3" else {}
-    options = {**found.server.storage_options, **shared}
+    options = {**found.server.storage_options, **(_shared_session() if kind == "s3" else {})}
     return Place(kind=kind, url=found.server.url, storage_options=options, rules=found.rules)
+
+
+def _shared_session() -> Mapping[str, object]:
+    """Make a session of botocore: it keeps what it has read of S3's descriptions, which takes longer than a request."""
+    # Where it is not installed, all that needs no S3 can still be tested.
+    from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+
+    return {"session": AioSession()}
 
 
 def verdicts(store: Store) -> list[Verdict]:
