@@ -21,7 +21,7 @@ SECONDS = {"cold": 20.0, "plain": 16.0, "fal": 8.0, "b10": 6.0, "copy": 5.0, "re
 FACTS = {
     "date": "2026-01-01",
     "command": "benchmark",
-    "commit": "",
+    "commit": "unknown",
     "cpu": "a CPU",
     "cores": 2,
     "memory_gb": 8,

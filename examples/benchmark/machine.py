@@ -10,7 +10,7 @@ from pathlib import Path
 
 from megacache import __version__
 
-_PACKAGES = ("torch", "fsspec", "s3fs", "aiobotocore", "zstandard", "moto", "fal", "b10-transfer", "redis")
+_PACKAGES = ("torch", "triton", "fsspec", "s3fs", "aiobotocore", "zstandard", "moto", "fal", "b10-transfer", "redis")
 
 
 def versions() -> Mapping[str, str]:
@@ -47,9 +47,13 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """Name the commit, with a mark if files differ from it; empty outside a checkout."""
+    """Name the commit, with a mark if files differ from it; `unknown` without git or outside a checkout."""
     argv = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(argv, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        done = subprocess.run(argv, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def _cpu() -> str:

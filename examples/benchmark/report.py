@@ -45,7 +45,7 @@ def _head(facts: Mapping[str, Any]) -> str:
     notes = (f"\n\nLeft out: `{name}`, for lack of {lacked}." for name, lacked in facts["left_out"].items())
     return (
         f"# Benchmark of {facts['date']}\n\n"
-        f"`{facts['command']}` at commit {facts['commit'] or 'unknown'} on {machine}; "
+        f"`{facts['command']}` at commit {facts['commit']} on {machine}; "
         f"models on {facts['device_name']}; {versions}.\n\n"
         f"Medians of {facts['rounds']} round(s), in which the variants took turns; ratios are the medians of the "
         f"ratios of each round. S3 is moto on the loopback interface of the same machine.{''.join(notes)}"
