@@ -135,8 +135,12 @@ class Bench:
 
 
 def _inherited() -> dict[str, str]:
-    """Leave out what would configure a child behind the benchmark's back."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    """Leave out what would configure a child behind the benchmark's back, but not what finds its packages."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    if "PYTHONPATH" in os.environ:
+        # A child starts in another folder: what is relative means the folder that this process was started in.
+        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, os.environ["PYTHONPATH"].split(os.pathsep)))
+    return kept
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:
