@@ -9,9 +9,9 @@ from examples.benchmark.variants.fal import Fal
 from examples.benchmark.variants.megacache import Megacache, MegacacheS3
 from examples.benchmark.variants.plain import Plain
 from examples.benchmark.variants.redis import Redis
-from examples.benchmark.variants.variant import Stored, Variant
+from examples.benchmark.variants.variant import Stored, Variant, triton_folder
 
-__all__ = ["OURS", "PEERS", "VARIANTS", "Stored", "Variant", "missing"]
+__all__ = ["OURS", "PEERS", "VARIANTS", "Stored", "Variant", "missing", "triton_folder"]
 
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant for variant in (Cold(), Plain(), Fal(), B10(), Copied(), Redis(), Megacache(), MegacacheS3())

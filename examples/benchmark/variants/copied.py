@@ -2,27 +2,34 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from examples.benchmark.variants.variant import Stored, Variant, default_folder
+from examples.benchmark.variants.variant import Stored, Variant, default_folder, triton_folder
 
 
 class Copied(Variant):
-    """Copy torch's whole default folder: artifacts, C++ libraries and precompiled headers."""
+    """Copy torch's whole default folder, with C++ libraries and precompiled headers, and Triton's if there is one."""
 
     name = "copy"
-    told = "a copy of the whole cache folder, precompiled headers included, from the same disk"
+    told = "a copy of the whole cache folder, precompiled headers included, and of Triton's own, from the same disk"
 
     @contextmanager
     def prepared(self, stored: Stored) -> Iterator[None]:
-        """Copy the folder away."""
+        """Copy the folders away."""
         yield
-        shutil.copytree(default_folder(Path(tempfile.gettempdir())), stored.path("copy"))
+        for name, folder in _folders().items():
+            if folder.is_dir():
+                shutil.copytree(folder, stored.path("copy", name))
 
     @contextmanager
     def started(self, stored: Stored) -> Iterator[None]:
-        """Copy it back."""
-        shutil.copytree(stored.path("copy"), default_folder(Path(tempfile.gettempdir())))
+        """Copy back those that there were."""
+        for kept in stored.path("copy").iterdir():
+            shutil.copytree(kept, _folders()[kept.name])
         yield
+
+
+def _folders() -> Mapping[str, Path]:
+    return {"inductor": default_folder(Path(tempfile.gettempdir())), "triton": triton_folder()}

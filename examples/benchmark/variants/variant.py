@@ -2,6 +2,7 @@
 
 import getpass
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,14 @@ class Stored:
 def default_folder(tmp: Path) -> Path:
     """Name the folder that torch caches in by default, without importing what would create it."""
     return tmp / f"torchinductor_{getpass.getuser()}"
+
+
+def triton_folder() -> Path:
+    """Name the folder that Triton caches in until PyTorch's compiler names another.
+
+    There are its driver's module, which it builds with the C compiler at its first use, and kernels outside of graphs.
+    """
+    return Path(os.environ.get("TRITON_HOME") or Path.home(), ".triton", "cache")
 
 
 class Variant:
