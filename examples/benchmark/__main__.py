@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from examples.benchmark import figure, first_output, machine, redis_server, requests, transfers
+from examples.benchmark import figure, first_output, machine, ptxas, redis_server, requests, transfers
 from examples.benchmark.bench import Bench
 from examples.benchmark.models import GPU_MODELS, MODELS
 from examples.benchmark.report import markdown
@@ -73,11 +73,13 @@ def _samples(sections: str, settings: Mapping[str, Any]) -> Iterator[Sample]:
     with ExitStack() as stack:
         prefix = "megacache-benchmark-"
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
-        (folder / "moto").mkdir()
+        for name in ("moto", "ptxas"):
+            (folder / name).mkdir()
         moto = stack.enter_context(serve(folder / "moto"))
         redis = "redis" in settings["variants"] and first_output.measure in measures
         redis_url = stack.enter_context(redis_server.serve(folder / "redis")) if redis else ""
-        bench = Bench(folder=folder, moto=moto, redis_url=redis_url, **settings)
+        variables = ptxas.wrapped(folder / "ptxas") if settings["device"] == "cuda" else {}
+        bench = Bench(folder=folder, moto=moto, redis_url=redis_url, variables=variables, **settings)
         for measure in measures:
             yield from measure(bench)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from examples.benchmark import ptxas
 from tests.servers.moto import MotoServer
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -54,6 +55,8 @@ class Bench:
     variants: tuple[str, ...] = ()
     device: str = "cpu"
     """Where the models run."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the environment of every process."""
 
     @property
     def tmp(self) -> Path:
@@ -97,6 +100,8 @@ class Bench:
                 **_inherited(),
                 "HOME": str(container / "home"),
                 "TMPDIR": str(self.tmp),
+                ptxas.RUNS: str(container / "ptxas.log"),
+                **self.variables,
                 **(variables or {}),
             }
             started = time.time()

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from examples.benchmark.variants import VARIANTS, Stored
+from examples.benchmark import ptxas
+from examples.benchmark.variants import VARIANTS, Stored, triton_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-4
 """Of an error, in parts of the largest number of the output; on a GPU float32 convolutions may use TF32."""
 _GPU_TOLERANCE = 1e-2
-_BUILT = (".so", ".gch", ".cubin")
-"""What compilers other than Inductor make: libraries, precompiled headers, kernels."""
+_BUILT = (".so", ".gch")
+"""What C and C++ compilers make: libraries, precompiled headers."""
 
 
 def prepare(
@@ -58,7 +59,7 @@ def first_output(
         times["built"] = time.time()
         answer = _compiled(case)
         times["answered"] = time.time()
-    made = _made_since(times["warmed"])
+    made = _made_since(times["warmed"]) + ptxas.runs()
     lookups = _lookups()
     _check_lookups(variant, lookups, graphs)
     _check_against_eager(case, answer, model["device"])
@@ -130,12 +131,12 @@ def _lookups() -> dict[str, int]:
 
 
 def _made_since(moment: float) -> int:
-    """Count what g++ and the like have made since a moment, in every cache folder."""
+    """Count what C and C++ compilers have made since a moment, in every cache folder."""
     return sum(path.stat().st_mtime >= moment for path in _cached_files() if path.suffix in _BUILT)
 
 
 def _cached_files() -> Iterator[Path]:
     from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
-    for folder in {cache_dir(), default_cache_dir()}:
-        yield from Path(folder).rglob("*")
+    for folder in {Path(cache_dir()), Path(default_cache_dir()), triton_folder()}:
+        yield from folder.rglob("*")

@@ -18,8 +18,8 @@ Every process began with an empty home, an empty temporary folder and so an empt
 containers of one image. Each output was compared with that of the model without a compiler, and each lookup of the
 compiler counted: where something was published, all hit.{bits}
 
-`built` counts the files that g++ and other compilers still made: libraries, precompiled headers, kernels. The stages
-are those of the run whose total is the median."""
+`built` counts what compilers still made: libraries and precompiled headers, and a GPU's kernels, by the runs of ptxas.
+The stages are those of the run whose total is the median."""
 _BITS = "\nIn every warm start the output was, bit for bit, that of the process that had compiled it."
 _VERDICT = """\
 Bars: megacache ÷ copy at most {most:g} (the aim is {aim:g}), plain ÷ megacache at least {least:g}, and no peer ahead.
