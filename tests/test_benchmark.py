@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.benchmark import figure, first_output
+from examples.benchmark import figure, first_output, transfers
 from examples.benchmark.bench import Bench
 from examples.benchmark.models import GPU_MODELS, build
 from examples.benchmark.report import markdown
@@ -15,7 +15,6 @@ from examples.benchmark.results import Results, read, write
 from examples.benchmark.samples import Sample, rotated
 from examples.benchmark.variants import OURS, PEERS, VARIANTS, Variant
 from examples.benchmark.verdict import held, verdicts
-from tests.servers.moto import MotoServer
 
 SECONDS = {"cold": 20.0, "plain": 16.0, "fal": 8.0, "b10": 6.0, "copy": 5.0, "redis": 18.0, "megacache": 4.0}
 FACTS = {
@@ -29,7 +28,7 @@ FACTS = {
     "device_name": "a CPU",
     "versions": {"torch": "2.13.0"},
     "rounds": 3,
-    "left_out": {"fal": "Python package fal"},
+    "left_out": {"fal": "for lack of Python package fal"},
 }
 
 
@@ -130,10 +129,25 @@ def test_models_are_the_same_in_every_build(name: str) -> None:
     assert outputs[0].std() > 0
 
 
-def test_first_outputs_are_measured_and_checked(tmp_path: Path, moto_server: MotoServer) -> None:
+def test_first_outputs_are_measured_and_checked(tmp_path: Path) -> None:
     """A model is compiled and started warm in processes of their own: nothing is compiled again, every bit agrees."""
-    bench = Bench(rounds=1, quick=True, folder=tmp_path, moto=moto_server, models=("llama",), variants=("copy",))
+    bench = Bench(rounds=1, quick=True, folder=tmp_path, models=("llama",), variants=("copy",))
     (sample,) = first_output.measure(bench)
+    assert isinstance(sample, Sample)
     values = sample.values
     assert (values["fx_hit"], values["fx_miss"], values["built files"], values["same output"]) == (1, 0, 0, 1)
     assert values["total"] == pytest.approx(sum(values[stage] for stage in first_output.STAGES))
+
+
+def test_tables_of_a_run_that_was_cut_short() -> None:
+    """A report is written of whatever was measured, with dashes for the rest."""
+    values = {"raw": 1.0, "stored": 1.0, "total": 1.0, "torch": 0.0, "open": 0.0, "grown": 1.0, "kept": 1.0}
+    some = [
+        Sample(section=transfers.SECTION, case=f"{content}, disk", variant="warm", round=0, values=values)
+        for content in ("text", "binary")
+    ]
+    assert "| binary, disk | 1.00 | 0.00 | 1.00 | - |" in markdown(Results(facts=FACTS, samples=some))
+    assert "Too little" in markdown(Results(facts=FACTS, samples=some[:1]))
+    rounds = [*samples({"megacache": 4.0})][:2] + [*samples({"copy": 5.0})][2:]
+    (verdict,) = verdicts(rounds)
+    assert verdict.of_copy is None

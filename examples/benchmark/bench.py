@@ -1,6 +1,8 @@
 """One run of the benchmark: its settings, its folders and stores, and the processes it starts."""
 
 import json
+import logging
+import math
 import os
 import shutil
 import signal
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.benchmark import ptxas
+from tests.servers import Server
 from tests.servers.moto import MotoServer
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -24,6 +27,15 @@ _FOREIGN = (
 )
 _TIMEOUT = 600.0
 _TAIL = 4000
+_log = logging.getLogger("benchmark")
+
+
+class OutOfTimeError(Exception):
+    """The time for the whole run is over."""
+
+
+class ProcessFailedError(Exception):
+    """A process ended with an error, or took too long by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +60,23 @@ class Bench:
     quick: bool
     folder: Path
     """For all that is written, removed at the end."""
-    moto: MotoServer
+    moto: MotoServer | None = None
+    """None where nothing uses S3, or it cannot be served."""
     redis_url: str = ""
     """Of a running server; empty if there is none."""
     models: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     device: str = "cpu"
     """Where the models run."""
+    deadline: float = math.inf
+    """By `time.monotonic()`; no process outlives it."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Of the environment of every process."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Name the kinds of stores there are."""
+        return ("disk", "s3") if self.moto else ("disk",)
 
     @property
     def tmp(self) -> Path:
@@ -74,11 +94,13 @@ class Bench:
             with self.scratch() as folder:
                 yield Place(kind=kind, url=folder.as_uri())
             return
+        if self.moto is None:
+            raise ValueError("this run has no S3 server")
         server = self.moto.server
         try:
             yield Place(kind=kind, url=f"{server.url}/{name}", storage_options=server.storage_options)
         finally:
-            self._remove(name)
+            _remove(server, name)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -94,6 +116,7 @@ class Bench:
         self, task: str, options: Mapping[str, Any], *, variables: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """Do a task in a fresh process, like one in a fresh container; raise if it fails or takes too long."""
+        limit = self._limit()
         with self._container() as container:
             argv = [sys.executable, "-m", "examples.benchmark.child", task, json.dumps(options)]
             environment = {
@@ -110,13 +133,25 @@ class Bench:
                     argv, stdout=stdout, stderr=stderr, cwd=_REPOSITORY, env=environment, start_new_session=True
                 )
             try:
-                status = process.wait(_TIMEOUT)
+                status = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                if limit < _TIMEOUT:
+                    raise OutOfTimeError from None
+                raise ProcessFailedError(f"{task} took more than {limit:g} s") from None
             finally:
                 _end_group(process)
             if status:
-                raise RuntimeError(f"{task} ended with {status}\n{(container / 'stderr').read_text()[-_TAIL:]}")
+                errors = (container / "stderr").read_text(errors="replace").strip()
+                _log.warning("%s ended with %d:\n%s", task, status, errors[-_TAIL:])
+                raise ProcessFailedError(f"{task} ended with {status}: {errors.rpartition(chr(10))[2]}")
             answer: dict[str, Any] = json.loads((container / "stdout").read_text().splitlines()[-1])
             return {"started": started, "load_average": os.getloadavg()[0], **answer}
+
+    def _limit(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise OutOfTimeError
+        return min(_TIMEOUT, left)
 
     @contextmanager
     def _container(self) -> Iterator[Path]:
@@ -129,14 +164,14 @@ class Bench:
         finally:
             shutil.rmtree(container)
 
-    def _remove(self, name: str) -> None:
-        import fsspec
 
-        server = self.moto.server
-        fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False, **server.storage_options)
-        path = f"{server.url.removeprefix('s3://')}/{name}"
-        with suppress(FileNotFoundError):
-            fs.rm(path, recursive=True)
+def _remove(server: Server, name: str) -> None:
+    import fsspec
+
+    fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False, **server.storage_options)
+    path = f"{server.url.removeprefix('s3://')}/{name}"
+    with suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 def _inherited() -> dict[str, str]:

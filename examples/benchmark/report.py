@@ -42,7 +42,7 @@ def markdown(results: Results) -> str:
 def _head(facts: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, GPU: {facts['gpu'] or 'none'}"
-    notes = (f"\n\nLeft out: `{name}`, for lack of {lacked}." for name, lacked in facts["left_out"].items())
+    notes = (f"\n\nLeft out: `{name}`, {reason}." for name, reason in facts["left_out"].items())
     return (
         f"# Benchmark of {facts['date']}\n\n"
         f"`{facts['command']}` at commit {facts['commit']} on {machine}; "
@@ -53,6 +53,11 @@ def _head(facts: Mapping[str, Any]) -> str:
 
 
 def _transfers(samples: Sequence[Sample]) -> Iterator[str]:
+    if not all(
+        series(samples, case_of(content, "disk"), "warm", value("raw")).by_round for content in get_args(Content)
+    ):
+        yield "## What megacache adds to a cache\n\nToo little of it was measured for the tables."
+        return
     stored = {content: _one(samples, case_of(content, "disk"), "warm", "stored") for content in get_args(Content)}
     raw = _one(samples, case_of("text", "disk"), "warm", "raw")
     yield f"## What megacache adds to a cache of {raw / _MEGABYTE:.0f} MB"

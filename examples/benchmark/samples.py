@@ -4,10 +4,27 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 _log = logging.getLogger("benchmark")
 _Variant = TypeVar("_Variant")
+
+
+class Step(NamedTuple):
+    """One thing to measure, once."""
+
+    section: str
+    case: str
+    variant: str
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A step that gave no sample."""
+
+    step: Step
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +37,11 @@ class Sample:
     round: int
     values: Mapping[str, float]
     """Seconds, bytes or counts, by name."""
+
+    @property
+    def step(self) -> Step:
+        """Name the step that it is of."""
+        return Step(self.section, self.case, self.variant, self.round)
 
 
 Figure = Callable[[Mapping[str, float]], float]
@@ -52,8 +74,9 @@ class Series:
         return min(self.by_round.values()), max(self.by_round.values())
 
     def _with(self, other: "Series", operation: Callable[[float, float], float]) -> "Series":
-        # Round by round: what slowed the machine down for a while slowed both.
-        return Series({turn: operation(value, other.by_round[turn]) for turn, value in self.by_round.items()})
+        # Round by round: what slowed the machine down for a while slowed both. A round may lack one of them.
+        pairs = {turn: (value, other.by_round.get(turn)) for turn, value in self.by_round.items()}
+        return Series({turn: operation(one, two) for turn, (one, two) in pairs.items() if two is not None})
 
 
 def series(samples: Iterable[Sample], case: str, variant: str, figure: Figure) -> Series:
@@ -70,6 +93,12 @@ def total_of(samples: Iterable[Sample], case: str, variant: str) -> Series | Non
     """Collect the time in all; None if it was not measured."""
     found = series(samples, case, variant, value("total"))
     return found if found.by_round else None
+
+
+def quotient(one: Series, other: Series | None) -> Series | None:
+    """Divide round by round; None if no round has both."""
+    divided = None if other is None else one / other
+    return divided if divided and divided.by_round else None
 
 
 def median_sample(samples: Iterable[Sample], case: str, variant: str) -> Sample:

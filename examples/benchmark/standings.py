@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from examples.benchmark import first_output
-from examples.benchmark.samples import Sample, Series, cases, median_sample, series, total_of, value
+from examples.benchmark.samples import Sample, cases, median_sample, quotient, series, total_of, value
 from examples.benchmark.tables import NOT_MEASURED, number, ratio, span, table, yes_or_no
 from examples.benchmark.variants import VARIANTS
 from examples.benchmark.verdict import AIM_OF_COPY, LEAST_OF_PLAIN, MOST_OF_COPY, Verdict, held, verdicts
@@ -48,7 +48,7 @@ def _row(samples: Sequence[Sample], model: str, variant: str) -> tuple[str, ...]
     middle = median_sample(samples, model, variant).values
     parts = (f"{middle[stage]:.2f}" for stage in first_output.STAGES)
     built = f"{middle['built files']:.0f}"
-    ratios = (_quotient(total, total_of(samples, model, other)) for other in _REFERENCES)
+    ratios = (quotient(total, total_of(samples, model, other)) for other in _REFERENCES)
     return (variant, number(total), span(total), *parts, built, *map(ratio, ratios))
 
 
@@ -79,7 +79,3 @@ def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
         ratio(verdict.of_best),
         yes_or_no(verdict.leads),
     )
-
-
-def _quotient(one: Series, other: Series | None) -> Series | None:
-    return None if other is None else one / other

@@ -14,8 +14,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(series: Series) -> str:
-    """Write the median."""
-    return f"{series.median:.2f}"
+    """Write the median; a dash for what was not measured."""
+    return f"{series.median:.2f}" if series.by_round else NOT_MEASURED
 
 
 def span(series: Series) -> str:

@@ -1,6 +1,6 @@
 """Sections B and C: what megacache takes in time and memory, beside the bare calls that it stands on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from examples.benchmark.bench import Bench, Place
 from examples.benchmark.corpus import Content, write_corpus
-from examples.benchmark.samples import Sample, noted, rotated
+from examples.benchmark.samples import Sample, Step, noted, rotated
 
 SECTION = "transfers"
 KINDS = ("disk", "s3")
@@ -45,18 +45,28 @@ class _Prepared:
         return Path(self.stores["disk"].url.removeprefix("file://"))
 
 
+def planned(bench: Bench) -> Sequence[Step]:
+    """List what is measured in each round."""
+    return [Step(SECTION, case_of(content, kind), variant, turn) for content, kind, variant, turn in _steps(bench)]
+
+
 def measure(bench: Bench) -> Iterator[Sample]:
     """Publish each corpus once, then do each step in a process of its own in each round."""
     with ExitStack() as stack:
         prepared = {content: _prepare(bench, stack, content) for content in get_args(Content)}
-        for turn in range(bench.rounds):
-            for content, ready in prepared.items():
-                for variant in rotated(("load", "save"), turn):
-                    yield _sample(content, TORCH, variant, turn, bench.run(variant, _bare(variant, ready)))
-                for kind in KINDS:
-                    # The two that are compared follow each other closely.
-                    for variant in (step for pair in rotated(_STEPS, turn) for step in rotated(pair, turn)):
-                        yield _sample(content, kind, variant, turn, _step(bench, variant, kind, ready))
+        for content, kind, variant, turn in _steps(bench):
+            yield _sample(content, kind, variant, turn, _step(bench, variant, kind, prepared[content]))
+
+
+def _steps(bench: Bench) -> Iterator[tuple[Content, str, str, int]]:
+    for turn in range(bench.rounds):
+        for content in get_args(Content):
+            for variant in rotated(("load", "save"), turn):
+                yield content, TORCH, variant, turn
+            for kind in bench.kinds:
+                # The two that are compared follow each other closely.
+                for variant in (step for pair in rotated(_STEPS, turn) for step in rotated(pair, turn)):
+                    yield content, kind, variant, turn
 
 
 def _prepare(bench: Bench, stack: ExitStack, content: Content) -> _Prepared:
@@ -64,7 +74,7 @@ def _prepare(bench: Bench, stack: ExitStack, content: Content) -> _Prepared:
     corpus, blob = folder / "corpus", folder / "blob"
     write_corpus(corpus, content, corpus_size(quick=bench.quick))
     bench.run("save", {"corpus": str(corpus), "blob": str(blob)})
-    stores = {kind: stack.enter_context(bench.place(kind)) for kind in KINDS}
+    stores = {kind: stack.enter_context(bench.place(kind)) for kind in bench.kinds}
     for place in stores.values():
         bench.run("publish", _publication(corpus, place))
     root = Path(stores["disk"].url.removeprefix("file://"))
@@ -77,6 +87,8 @@ def _bare(variant: str, ready: _Prepared) -> dict[str, Any]:
 
 
 def _step(bench: Bench, variant: str, kind: str, ready: _Prepared) -> dict[str, Any]:
+    if kind == TORCH:
+        return bench.run(variant, _bare(variant, ready))
     if variant == "warm":
         return bench.run(variant, {**ready.stores[kind].options(), "expected": "loaded"})
     if variant == "download":

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from examples.benchmark.samples import Sample, Series, cases, total_of
+from examples.benchmark.samples import Sample, Series, cases, quotient, total_of
 from examples.benchmark.variants import OURS, PEERS
 
 MOST_OF_COPY, AIM_OF_COPY = 1.0, 0.8
@@ -67,12 +67,12 @@ def held(judged: Iterable[Verdict]) -> tuple[int, int]:
 def _judged(samples: Sequence[Sample], model: str, variant: str, own: Series) -> Verdict:
     peers = {peer: series for peer in PEERS if (series := total_of(samples, model, peer)) is not None}
     best = min(peers, key=lambda peer: peers[peer].median, default="")
-    copy, plain = peers.get("copy"), peers.get("plain")
+    plain = peers.get("plain")
     return Verdict(
         model=model,
         variant=variant,
-        of_copy=None if copy is None else own / copy,
-        plain_of_it=None if plain is None else plain / own,
+        of_copy=quotient(own, peers.get("copy")),
+        plain_of_it=None if plain is None else quotient(plain, own),
         best_peer=best,
-        of_best=own / peers[best] if best else None,
+        of_best=quotient(own, peers.get(best)),
     )

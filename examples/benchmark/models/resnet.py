@@ -82,7 +82,10 @@ def make(size: Size) -> Case:
 
 
 def make_with_cudagraphs(size: Size) -> Case:
-    """Make the same, to be compiled with CUDA graphs and without a break."""
+    """Make the same, compiled with CUDA graphs and without a break, as fal does: 21.1 s cold and 8.9 s warm, it says.
+
+    https://docs.fal.ai/serverless/optimizations/optimize-startup-with-compiled-caches, which names no shape.
+    """
     return replace(make(size), options={"mode": "reduce-overhead", "fullgraph": True})
 
 

@@ -49,6 +49,7 @@ class MegacacheS3(Megacache):
 
     name = "megacache-s3"
     told = "`megacache.warm` from S3, which is moto on loopback"
+    packages = ("s3fs", "moto", "flask")  # the last is of `moto[server]`
 
     def place(self, stored: Stored) -> tuple[str, Mapping[str, Any]]:
         """Give the URL of its prefix and the endpoint."""

@@ -17,7 +17,8 @@ class Stored:
 
     folder: str
     """On local disk; stands for every shared disk and volume."""
-    s3_url: str
+    s3_url: str = ""
+    """Empty where S3 is not served."""
     s3_options: Mapping[str, Any] = field(default_factory=dict)
     redis_url: str = ""
     """Empty where no redis server runs."""
