@@ -113,8 +113,10 @@ def audit(session: nox.Session) -> None:
 def benchmark(session: nox.Session) -> None:
     """Measure warm starts of megacache, of the plain torch API and of every peer, in one run.
 
-    It needs g++, `redis-server` (Debian: redis-server) and tar; what has no means to run is left out and named. Without
-    a GPU it takes about 35 minutes on two cores; `-- --quick` shows in minutes that it works.
+    It needs g++, `redis-server` (Debian: redis-server) and tar; what has no means to run is left out and named. The
+    models run on the GPU if torch sees one, else on the CPU, where it takes about 35 minutes on two cores. `-- --quick`
+    shows in minutes that it works; `-- --device cuda --rounds 1 --budget 500` measures what fits into 500 seconds,
+    which do not count the installation.
     """
     install_wheel(session, "megacache[s3]", "numpy", MOTO, *PEERS, DRAWING)
     session.run("python", "-m", "examples.benchmark", *session.posargs)
