@@ -9,10 +9,9 @@ pytestmark = every_trip
 
 
 def went_well(start: Start) -> None:
-    """Check that the program did what it does, and that its process ended by itself."""
+    """Check that the program did what it does."""
     assert start.told, start.stderr
     assert start.told["failed"] == "", start.stderr
-    assert start.status == 0, start.stderr
 
 
 def test_cold_start_publishes(journey: Journey) -> None:
@@ -81,6 +80,11 @@ def test_publisher_s_folders_stay_away(journey: Journey) -> None:
 def test_nothing_is_published_twice(journey: Journey) -> None:
     """A warm start has nothing to publish."""
     assert [result["status"] for result in journey.warm.told["published"]] == ["unchanged"] * 2
+
+
+def test_processes_end(journey: Journey) -> None:
+    """A process ends within a minute after its work, cold and warm, whatever compiled its kernels."""
+    assert (journey.cold.status, journey.warm.status) == (0, 0)
 
 
 def test_host_without_c_compiler_starts_warm(journey: Journey) -> None:

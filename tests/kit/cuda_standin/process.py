@@ -48,7 +48,8 @@ def _told(ask: Callable[[], Answer]) -> Answer:
 def _environment() -> Answer:
     found = megacache.environment()
     unread = getattr(found, "unread", None)
-    return {"facts": dict(found.facts), "recorded": dict(found.recorded), "unread": unread and dict(unread)}
+    known = {"facts": dict(found.facts), "recorded": dict(found.recorded)}
+    return known if unread is None else {**known, "unread": dict(unread)}
 
 
 def _result(result: Any) -> Answer:

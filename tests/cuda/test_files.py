@@ -1,0 +1,41 @@
+"""Which files travel beside the artifacts of graphs: what these do not hold, and nothing twice."""
+
+from collections.abc import Callable
+from pathlib import PurePath
+
+import pytest
+
+from tests.cuda.journeys import POOLED, Journey, trips
+from tests.kit.cuda_standin import Start
+
+IN_ARTIFACTS = {"fxgraph", "aotautograd"}
+PLAIN = ("pointwise", "train", "growing", "dynamic", "cudagraphs", "flex", "pointwise_pool", "train_pool")
+
+
+def restored(start: Start) -> list[str]:
+    """Name the files that a warm start put in place before the program compiled, without PyTorch's own artifacts."""
+    paths = [PurePath(path) for path in start.told["restored"]]
+    return sorted(path.name for path in paths if not IN_ARTIFACTS & set(path.parts))
+
+
+@trips(*PLAIN)
+def test_kernels_of_graphs_travel_in_their_artifacts(journey: Journey) -> None:
+    """The kernels of graphs do not travel a second time as files; only Triton's module for the driver does."""
+    names = restored(journey.warm)
+    assert [name for name in names if not name.startswith("cuda_utils")] == []
+    assert [PurePath(name).suffix for name in names] == [".so"]
+
+
+@trips("user_outside", "user_outside_pool")
+def test_kernels_outside_of_graphs_travel_as_files(journey: Journey) -> None:
+    """A kernel that is in no graph travels as files, once."""
+    cubins = [name for name in restored(journey.warm) if name.endswith(".cubin")]
+    assert cubins == ["_add.cubin"]
+
+
+@pytest.mark.parametrize("program", POOLED)
+def test_pool_of_workers_makes_no_difference(program: str, journey_of: Callable[[str], Journey]) -> None:
+    """Kernels that were compiled in Inductor's pool travel in the same files as those that were not."""
+    alone, pooled = journey_of(program), journey_of(f"{program}_pool")
+    assert pooled.cold.told["published"][0]["files"] == alone.cold.told["published"][0]["files"]
+    assert restored(pooled.warm) == restored(alone.warm)
