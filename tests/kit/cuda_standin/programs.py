@@ -75,12 +75,21 @@ def user_kernel() -> None:
 
 
 def user_outside() -> None:
-    """Call a Triton kernel of the user's outside of any graph, beside a graph."""
+    """Call a Triton kernel of the user's outside of any graph, after there was one."""
     from tests.kit.cuda_standin import kernels
 
     pointwise()
     x = torch.zeros(4096, device="cuda")
     kernels.added(x, x)
+
+
+def user_before() -> None:
+    """Call a Triton kernel of the user's before there is a graph, when Inductor has not yet chosen Triton's folder."""
+    from tests.kit.cuda_standin import kernels
+
+    x = torch.zeros(4096, device="cuda")
+    kernels.added(x, x)
+    pointwise()
 
 
 def user_tuned() -> None:
@@ -128,6 +137,7 @@ PROGRAMS: dict[str, Callable[[], None]] = {
         matmul,
         user_kernel,
         user_outside,
+        user_before,
         user_tuned,
         cudagraphs,
         mixed,
