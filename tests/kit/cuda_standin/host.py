@@ -17,7 +17,7 @@ from tests.kit.cuda_standin import tools
 from tests.kit.cuda_standin.building import RUNTIME
 
 REPOSITORY = Path(__file__).parents[3]
-SECONDS_OF_WORK = 300.0
+SECONDS_OF_WORK = 240.0
 SECONDS_TO_END = 60.0
 """Time that a process has from its report to its end."""
 
