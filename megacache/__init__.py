@@ -11,7 +11,8 @@ from megacache._cache import Cache
 from megacache._environment import Environment, Mismatch
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._receipt import Lookups, Receipt
-from megacache._results import Progress, PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._results import PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._runtime import Progress
 from megacache._version import __version__
 from megacache.errors import MegacacheError
 

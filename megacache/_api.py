@@ -12,7 +12,8 @@ from megacache._cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cac
 from megacache._environment import Environment
 from megacache._explanation import Explanation
 from megacache._receipt import Receipt
-from megacache._results import ProgressCallback, PublishResult, WarmResult
+from megacache._results import PublishResult, WarmResult
+from megacache._runtime import ProgressCallback
 from megacache._trust import KeySource
 from megacache.errors import MegacacheError
 

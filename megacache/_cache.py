@@ -8,28 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler, _crash_guard, _ledger
-from megacache._background import in_background
 from megacache._budget import WARM_MAX_BYTES
-from megacache._deadline import Deadline
 from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
 from megacache._faults import redacted
 from megacache._labels import checked_labels
-from megacache._parallel import call
 from megacache._publish import Publication
 from megacache._receipt import Receipt
 from megacache._recording import take
-from megacache._reports import quiet, report, report_explanation, report_worth
-from megacache._results import (
-    ProgressCallback,
-    PublishResult,
-    PublishStatus,
-    WarmResult,
-    WarmStatus,
-)
+from megacache._reports import report, report_explanation, report_worth
+from megacache._results import PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, in_background, quiet
 from megacache._session import Session, session
 from megacache._settings import Settings
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import Keys, KeySource
 from megacache._warm import Warming, status_of

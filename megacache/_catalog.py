@@ -22,7 +22,7 @@ from megacache._layout import (
     start_of,
 )
 from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, parse_manifest, seal
-from megacache._parallel import Done, call, unordered, within_window
+from megacache._runtime import Done, call, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, FormatError, MissingError, UntrustedError

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from megacache import _compiler
-from megacache._deadline import Deadline
 from megacache._layout import Start
 from megacache._manifest import Manifest
 from megacache._markers import Markers, OwnMarker, Suspect
-from megacache._parallel import unordered
-from megacache._shutdown import at_shutdown
+from megacache._runtime import Deadline, at_shutdown, unordered
 from megacache._store_markers import PATIENCE_SECONDS, StoreMarkers
 from megacache.errors import CompilerError, MegacacheError
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from megacache._digest import Digest
-from megacache._wording import shown
+from megacache._runtime import shown
 
 FACTS: Mapping[str, str] = {
     "format": "major version of megacache's format",

@@ -11,7 +11,6 @@ from megacache._artifacts_part import identify
 from megacache._blob import Artifact
 from megacache._budget import affordable_manifests
 from megacache._catalog import Catalog
-from megacache._deadline import Deadline
 from megacache._environment import Environment
 from megacache._explain_part import collect, explain_chunks
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
@@ -19,10 +18,10 @@ from megacache._graph_keys import GraphKey, parse_keys
 from megacache._inventory import nearest_other
 from megacache._manifest import Manifest
 from megacache._nearest import differences, nearest
+from megacache._runtime import Deadline, counted, shown
 from megacache._session import Session, session
 from megacache._store import Store
 from megacache._trust import TrustPolicy
-from megacache._wording import counted, shown
 from megacache.errors import BundleError, MegacacheError
 
 Names = frozenset[tuple[str, str]]

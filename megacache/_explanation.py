@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from megacache._environment import Mismatch
-from megacache._wording import counted
+from megacache._runtime import counted
 from megacache.errors import MegacacheError
 
 JSON_FORMAT = 1

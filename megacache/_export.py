@@ -10,7 +10,7 @@ from megacache._bundle import parents_first
 from megacache._catalog import Catalog
 from megacache._delivery import Order
 from megacache._inventory import Holding
-from megacache._results import Progress, ProgressCallback
+from megacache._runtime import Progress, ProgressCallback
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError

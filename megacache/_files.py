@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache import _roots
-from megacache._temporary import temporary_beside
+from megacache._runtime import temporary_beside
 from megacache.errors import UntrustedError
 
 _MAPS = Path("/proc/self/maps")

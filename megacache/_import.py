@@ -7,17 +7,14 @@ from typing import Any
 from megacache import _compiler
 from megacache._artifacts_part import identify, is_portable
 from megacache._blob import parse_blob
-from megacache._deadline import Deadline
 from megacache._faults import redacted
 from megacache._labels import checked_labels
-from megacache._parallel import call
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
-from megacache._reports import quiet
-from megacache._results import ProgressCallback, PublishResult
+from megacache._results import PublishResult
+from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, quiet
 from megacache._session import Session
 from megacache._settings import Settings
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import Keys
 from megacache.errors import FormatError, IntegrityError, SettingsError

@@ -10,10 +10,9 @@ from megacache._digest import Digest
 from megacache._environment import Environment
 from megacache._layout import WITHDRAWING_MARKS, EnvironmentPrefix, Placed, Start, environment_prefix, place
 from megacache._manifest import Manifest
-from megacache._parallel import Done, unordered
+from megacache._runtime import Done, counted, unordered
 from megacache._store import Entry, Store
 from megacache._trust import TrustPolicy
-from megacache._wording import counted
 from megacache.errors import BundleError, MissingError
 
 _ENVIRONMENTS_COMPARED = 4

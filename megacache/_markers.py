@@ -21,7 +21,7 @@ from typing import Any, Self
 from megacache import _artifacts_part
 from megacache._files import is_portable
 from megacache._manifest import Manifest
-from megacache._temporary import temporary_beside
+from megacache._runtime import temporary_beside
 
 SUSPICION_SECONDS = 3600.0
 """A bundle is left out for so long: what was no fault of its own costs no more than that."""

@@ -7,7 +7,7 @@ from os.path import commonprefix
 
 from megacache._explanation import Difference
 from megacache._graph_keys import Component, GraphKey
-from megacache._wording import MAX_SHOWN, shown
+from megacache._runtime import MAX_SHOWN, shown
 
 CODE = "gm"
 """The component that holds the graph's own code."""

@@ -14,9 +14,9 @@ from megacache._catalog import Catalog
 from megacache._chunk import Payload
 from megacache._manifest import ArtifactRef, ChunkRef, FilesPart
 from megacache._recording import Found, Recorded
-from megacache._results import Progress, ProgressCallback, PublishResult, PublishStatus
+from megacache._results import PublishResult, PublishStatus
+from megacache._runtime import Progress, ProgressCallback, Stopwatch
 from megacache._session import Session
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import Signing
 from megacache.errors import AccessError

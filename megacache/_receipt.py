@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from megacache._wording import counted
+from megacache._runtime import counted
 
 FORMAT = 1
 GRAPH_KINDS = ("inductor", "aot_autograd")

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from megacache import _compiler, _files_part, _roots
 from megacache._artifacts_part import REPLACED_KINDS, identify, is_portable
 from megacache._blob import Artifact
-from megacache._deadline import Deadline
 from megacache._environment import Environment
 from megacache._files import CompiledFile
 from megacache._guard import applicable, mismatches
 from megacache._manifest import ArtifactRef, FileRef, FilesPart
+from megacache._runtime import Deadline
 from megacache._session import Session
 from megacache.errors import CompilerError
 

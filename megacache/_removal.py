@@ -7,8 +7,7 @@ from megacache._catalog import Catalog
 from megacache._digest import Digest
 from megacache._inventory import Holding
 from megacache._layout import EnvironmentPrefix, Start
-from megacache._parallel import unordered
-from megacache._results import Progress, ProgressCallback
+from megacache._runtime import Progress, ProgressCallback, unordered
 from megacache._store import Store
 
 

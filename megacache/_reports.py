@@ -4,23 +4,9 @@ import logging
 
 from megacache._explanation import Explanation
 from megacache._receipt import Receipt
-from megacache._results import Progress, ProgressCallback, PublishResult, WarmResult
+from megacache._results import PublishResult, WarmResult
 
 _log = logging.getLogger("megacache")
-
-
-def quiet(progress: ProgressCallback | None) -> ProgressCallback:
-    """Keep a fault of the caller's callback out of the work it reports on."""
-
-    def tell(step: Progress) -> None:
-        if progress is None:
-            return
-        try:
-            progress(step)
-        except Exception:  # noqa: BLE001 - whatever it was, the transfer goes on
-            _log.warning("progress callback failed: stage=%s", step.stage, exc_info=True)
-
-    return tell
 
 
 def report(verb: str, result: WarmResult | PublishResult) -> None:

@@ -1,6 +1,6 @@
 """What `warm` and `publish` answer, and what they tell while they work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -45,21 +45,6 @@ class PublishStatus(StrEnum):
     """Switched off, here or in PyTorch."""
     UNAVAILABLE = "unavailable"
     """The store, the data or PyTorch failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """One step of a long call."""
-
-    stage: str
-    """`download` or `upload`; commands also have `copy`, `verify`, `remove` and `sign`."""
-    done: int
-    """Bytes so far, as stored, or raw for an upload; objects for `remove` and `sign`."""
-    total: int
-    """The same when all is done."""
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

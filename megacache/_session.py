@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from megacache._artifacts_part import REPLACED_KINDS
-from megacache._deadline import Deadline
 from megacache._manifest import ArtifactRef, FileRef
+from megacache._runtime import Deadline
 from megacache.errors import AccessError, MegacacheError, UnavailableError
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from megacache._labels import is_short_text
+from megacache._runtime import is_short_text
 from megacache.errors import SettingsError
 
 _TRUE = {"1", "true", "yes", "on"}

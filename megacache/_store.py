@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from megacache._client_options import AZURE, GCS, S3, with_defaults
-from megacache._deadline import Deadline
 from megacache._faults import broke_off, faults, http_status, redacted
-from megacache._local import create_file, list_files
-from megacache._parallel import DaemonExecutor, call
+from megacache._runtime import DaemonExecutor, Deadline, call, create_file, list_files
 from megacache._settings import split_epoch
 from megacache.errors import UnavailableError
 

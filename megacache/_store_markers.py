@@ -12,12 +12,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from megacache._deadline import Deadline
 from megacache._digest import Digest
 from megacache._document import Node, pack
 from megacache._layout import EnvironmentPrefix, Start
 from megacache._markers import SUSPICION_SECONDS, Markers, Suspect
-from megacache._parallel import unordered
+from megacache._runtime import Deadline, unordered
 from megacache._store import Store
 from megacache.errors import AccessError, FormatError, MegacacheError
 

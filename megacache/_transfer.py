@@ -8,8 +8,7 @@ from megacache._digest import Digest
 from megacache._inventory import Holding, Inventory
 from megacache._layout import EnvironmentPrefix
 from megacache._manifest import ChunkRef, Manifest, unseal
-from megacache._parallel import Done, unordered, within_window
-from megacache._results import Progress, ProgressCallback
+from megacache._runtime import Done, Progress, ProgressCallback, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import IntegrityError, MegacacheError

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from megacache._envelope import Envelope, Signature, signed_type, tag_of
+from megacache._runtime import counted, shown
 from megacache._settings import Settings
-from megacache._wording import counted, shown
 from megacache.errors import SettingsError, UntrustedError
 
 KeySource = str | os.PathLike[str]

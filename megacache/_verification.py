@@ -10,7 +10,7 @@ from megacache._environment import Environment
 from megacache._inventory import Holding
 from megacache._layout import environment_prefix
 from megacache._manifest import Manifest
-from megacache._results import Progress, ProgressCallback
+from megacache._runtime import Progress, ProgressCallback
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import FormatError, IntegrityError, MegacacheError

@@ -15,9 +15,9 @@ from megacache._environment import Environment
 from megacache._inventory import nearest_other
 from megacache._manifest import FileRef, Manifest
 from megacache._restore import Restoration
-from megacache._results import Progress, ProgressCallback, WarmResult, WarmStatus
+from megacache._results import WarmResult, WarmStatus
+from megacache._runtime import Progress, ProgressCallback, Stopwatch
 from megacache._session import Session
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._store_markers import StoreMarkers
 from megacache._suspicions import Suspicions

@@ -16,12 +16,12 @@ from megacache._blob import Artifact, build_blob
 from megacache._bundle import describe
 from megacache._catalog import Catalog
 from megacache._chunk import Chunk, Payload, pack_chunk
-from megacache._deadline import Deadline
 from megacache._digest import Digest
 from megacache._environment import FACTS, Environment
 from megacache._files import CompiledFile
 from megacache._layout import EnvironmentPrefix, environment_prefix
 from megacache._manifest import ArtifactRef, ChunkRef, FileRef, FilesPart, Manifest
+from megacache._runtime import Deadline
 from megacache._store import Store
 
 UNHURRIED = settings(deadline=None)

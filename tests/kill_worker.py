@@ -23,11 +23,10 @@ import s3fs  # noqa: F401
 
 from megacache import _chunk, _compiler
 from megacache._crash_guard import CrashGuard
-from megacache._deadline import Deadline
 from megacache._inventory import Inventory
 from megacache._publish import Publication
+from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._transfer import Selected, Transfer
 from megacache._warm import Warming

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from megacache._deadline import Deadline
 from megacache._inventory import Inventory
+from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache._verification import Verdict, verify
 from tests import faulty_disk

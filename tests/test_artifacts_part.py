@@ -15,8 +15,8 @@ from megacache import _compiler
 from megacache._artifacts_part import is_portable, payloads
 from megacache._blob import Artifact, build_blob, parse_blob
 from megacache._bundle import unpack_chunk
-from megacache._deadline import Deadline
 from megacache._digest import Digest
+from megacache._runtime import Deadline
 from megacache.errors import CompilerError, FormatError, IntegrityError, MegacacheError, UntrustedError
 from tests.builders import (
     AOT_KEY,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from megacache._deadline import Deadline
+from megacache._runtime import Deadline
 from megacache.errors import DeadlineError, SettingsError
 
 HOUR = 3600.0

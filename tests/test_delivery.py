@@ -9,7 +9,7 @@ import pytest
 from megacache._blob import parse_blob
 from megacache._chunk import Chunk
 from megacache._delivery import Delivery, Order, deliver
-from megacache._parallel import WINDOW
+from megacache._runtime import WINDOW
 from megacache._store import Store
 from megacache.errors import FormatError, IntegrityError, MegacacheError, MissingError
 from tests.builders import (

@@ -12,7 +12,6 @@ from megacache._blob import Artifact
 from megacache._bundle import chunks_of, describe
 from megacache._catalog import Catalog
 from megacache._chunk import Payload, pack_chunk
-from megacache._deadline import Deadline
 from megacache._delivery import Order
 from megacache._digest import Digest
 from megacache._explain import Explaining
@@ -21,8 +20,8 @@ from megacache._explanation import ExplainStatus, Explanation
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult, PublishStatus
+from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache.errors import BundleError
 from tests.builders import Bundle, Graph, artifact, environment, open_store, payload, upload

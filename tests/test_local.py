@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from megacache._local import create_file, list_files
+from megacache._runtime import create_file, list_files
 
 ROUNDS = 200
 
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from megacache._local import create_file
+from megacache._runtime import create_file
 
 def stop(*_):
     print("stopped", flush=True)

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from megacache._deadline import Deadline
-from megacache._parallel import WORKERS, Window, call, unordered, within_window
+from megacache._runtime import Deadline, Window, call, unordered, within_window
+from megacache._runtime.threads import WORKERS
 from megacache.errors import DeadlineError, MegacacheError, SettingsError, UnavailableError
 from tests.builders import finish_workers
 
 HANG = """
 import threading
-from megacache._parallel import Deadline, unordered
+from megacache._runtime import Deadline, unordered
 from megacache.errors import DeadlineError
 
 begun = threading.Semaphore(0)

@@ -10,15 +10,14 @@ import pytest
 from megacache import _files_part, _roots, _trust
 from megacache._artifacts_part import identify
 from megacache._blob import Artifact
-from megacache._deadline import Deadline
 from megacache._files import CompiledFile
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult, PublishStatus
 from megacache._roots import Root
+from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
 from megacache._settings import Settings
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import Keys, Signing
 from megacache.errors import DeadlineError

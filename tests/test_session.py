@@ -9,7 +9,7 @@ import pytest
 
 from megacache._artifacts_part import identify
 from megacache._blob import Artifact
-from megacache._deadline import Deadline
+from megacache._runtime import Deadline
 from megacache._session import Session, loaded_artifacts, session
 from megacache.errors import (
     AccessError,
@@ -24,7 +24,7 @@ from tests.builders import artifact, bundle
 
 FORK = """
 import os, sys, threading
-from megacache._deadline import Deadline
+from megacache._runtime import Deadline
 from megacache._session import session
 
 known = session("memory://x", None)

@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import multiprocessing, sys
 from concurrent.futures import ThreadPoolExecutor
-from megacache._shutdown import at_shutdown
+from megacache._runtime import at_shutdown
 
 def say(text):
     print(text, flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from megacache._deadline import Deadline
+from megacache._runtime import Deadline
 from megacache._store import Entry, Store, scope_of
 from megacache.errors import AccessError, DeadlineError, MissingError, SettingsError, UnavailableError
 from tests.builders import open_store
@@ -205,7 +205,7 @@ def test_web_server_that_is_down_is_not_empty() -> None:
 NO_RESOLVER = """
 import socket, time
 socket.getaddrinfo = lambda *_, **__: time.sleep(600)
-from megacache._deadline import Deadline
+from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache.errors import DeadlineError
 options = {"endpoint_url": "http://store.example:9000", "key": "key", "secret": "secret"}

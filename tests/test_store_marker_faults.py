@@ -11,7 +11,7 @@ import pytest
 
 from megacache import _crash_guard, _store_markers
 from megacache._crash_guard import CrashGuard
-from megacache._deadline import Deadline
+from megacache._runtime import Deadline
 from megacache._store_markers import StoreMarkers
 from tests.builders import open_store
 from tests.instances import ONE, OTHER, PLACE, Instance, left, up

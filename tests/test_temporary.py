@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from megacache._files import restore
-from megacache._local import create_file
-from megacache._temporary import temporary_beside, write_whole
+from megacache._runtime import create_file, temporary_beside, write_whole
 from tests.builders import compiled_file
 
 LEFT = [f".{'0a' * 16}.tmp", f".{'b' * 64}.zst.{'1c' * 16}.tmp"]

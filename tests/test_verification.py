@@ -8,7 +8,7 @@ from megacache import _explain_part
 from megacache._chunk import Payload, pack_chunk
 from megacache._inventory import Inventory
 from megacache._manifest import seal
-from megacache._results import Progress
+from megacache._runtime import Progress
 from megacache._store import Store
 from megacache._verification import Verified, verify
 from tests.builders import Bundle, artifact, artifacts, bundle, environment, open_store, prefix_of, upload

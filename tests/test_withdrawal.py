@@ -12,11 +12,10 @@ from megacache._blob import Artifact
 from megacache._catalog import Catalog
 from megacache._cli._app import app
 from megacache._crash_guard import CrashGuard
-from megacache._deadline import Deadline
 from megacache._manifest import Manifest, seal
+from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
 from megacache._settings import split_epoch
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._warm import Warming
 from megacache.errors import SettingsError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from megacache._wording import counted
+from megacache._runtime import counted
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 graphs"), (1, "1 graph"), (2, "2 graphs")])

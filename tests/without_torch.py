@@ -10,10 +10,9 @@ import pytest
 from megacache import _compiler
 from megacache._budget import WARM_MAX_BYTES
 from megacache._crash_guard import CrashGuard
-from megacache._deadline import Deadline
 from megacache._results import WarmResult
+from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
-from megacache._stopwatch import Stopwatch
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache._warm import Warming

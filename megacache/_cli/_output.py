@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from megacache._results import Progress as Step
-from megacache._results import ProgressCallback
+from megacache._runtime import Progress as Step
+from megacache._runtime import ProgressCallback, printable
 
 JSON_FORMAT = 1
 """Version of every document that `--json` prints; fields may be added without a new one."""
@@ -26,7 +26,7 @@ _SPANS = ((86_400 * 2, 86_400, "d"), (3_600 * 2, 3_600, "h"), (120, 60, "min"))
 
 def say(template: str, *values: object) -> None:
     """Tell people something, if they can be told; values are shown as they are, whatever they hold."""
-    text = template.format(*(escape(_printable(str(value))) for value in values))
+    text = template.format(*(escape(printable(str(value))) for value in values))
     with suppress(OSError):
         _console(stderr=True).print(text, soft_wrap=True)
 
@@ -42,7 +42,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, num
     for header in headers:
         table.add_column(header, justify="right" if header in set(numbers) else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(_printable(str(cell))) for cell in row))
+        table.add_row(*(escape(printable(str(cell))) for cell in row))
     console = _console(stderr=False, width=_UNBOUNDED)
     with console.capture() as captured:
         console.print(table)
@@ -113,8 +113,3 @@ def _console(*, stderr: bool, width: int | None = None) -> Console:
     if console.no_color:  # rich leaves out colours only, and would still write in bold
         console = Console(stderr=stderr, width=width, highlight=False, emoji=False, color_system=None)
     return console
-
-
-def _printable(text: str) -> str:
-    """Take out what a terminal would obey: names and labels come from whoever may write to the store."""
-    return "".join(character if character.isprintable() else " " for character in text)

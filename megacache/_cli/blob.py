@@ -21,15 +21,13 @@ from megacache._cli._options import (
 from megacache._cli._output import emit, progress_bar, say, size_text
 from megacache._cli._selection import Selection, stock_of, the_only
 from megacache._cli._views import View, counts_text, failed_view, place_view
-from megacache._deadline import Deadline
 from megacache._export import Exported, export_blob
 from megacache._import import import_blob
 from megacache._results import PublishResult
+from megacache._runtime import Deadline, counted, write_whole
 from megacache._settings import Settings
 from megacache._store import Store
-from megacache._temporary import write_whole
 from megacache._trust import Keys
-from megacache._wording import counted
 from megacache.errors import BundleError, SettingsError
 
 

@@ -19,11 +19,11 @@ from megacache._cli._options import (
 from megacache._cli._output import emit, progress_bar, say, size_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View, failed_view
+from megacache._runtime import counted
 from megacache._settings import default_url
 from megacache._store import Store
 from megacache._transfer import Selected, Transfer, Transferred
 from megacache._trust import TrustPolicy
-from megacache._wording import counted
 from megacache.errors import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -16,9 +16,9 @@ from megacache._environment import Mismatch
 from megacache._guard import mismatches
 from megacache._inventory import Holding, nearest_other
 from megacache._manifest import Manifest
+from megacache._runtime import counted
 from megacache._store import Store
 from megacache._trust import TrustPolicy
-from megacache._wording import counted
 
 
 @click.command("explain")

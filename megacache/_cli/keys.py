@@ -15,12 +15,10 @@ from megacache._cli._selection import Selection, bundle_of, nothing_under, stock
 from megacache._cli._views import failed_view
 from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, pack_signatures, parse_signatures
 from megacache._inventory import Holding
-from megacache._parallel import call
-from megacache._results import Progress
+from megacache._runtime import Progress, call, counted
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import TrustPolicy
-from megacache._wording import counted
 from megacache.errors import BundleError, SettingsError, UntrustedError
 
 

@@ -10,8 +10,8 @@ from megacache._cli._options import json_option, with_selection, with_store
 from megacache._cli._output import age_text, emit, print_table, say, size_text, span_text
 from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View, counts_text, environment_view, labels_text
+from megacache._runtime import counted
 from megacache._store import Store
-from megacache._wording import counted
 from megacache.errors import MegacacheError
 
 _SHORT = 12

@@ -12,8 +12,8 @@ from megacache._cli._selection import Selection, bundle_of, nothing_under, stock
 from megacache._cli._views import place_view
 from megacache._inventory import Holding
 from megacache._removal import RemovalPlan, plan_removal
+from megacache._runtime import counted
 from megacache._store import Store
-from megacache._wording import counted
 from megacache.errors import SettingsError
 
 

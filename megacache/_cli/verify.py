@@ -8,10 +8,10 @@ from megacache._cli._output import emit, print_table, progress_bar, say, size_te
 from megacache._cli._selection import Selection, nothing_under, stock_of
 from megacache._cli._views import View, place_view
 from megacache._inventory import Holding
+from megacache._runtime import counted
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache._verification import Verified, verify
-from megacache._wording import counted
 from megacache.errors import BundleError, MissingError, StoreError
 
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 from megacache._compiler import _watch
 from megacache._compiler._door import compile_lock, door
 from megacache._compiler._kernels import compiled_kernels
-from megacache._deadline import Deadline
 from megacache._receipt import Lookups
+from megacache._runtime import Deadline
 from megacache.errors import MegacacheError
 
 _COUNTERS = {"inductor": "fxgraph_cache", "aot_autograd": "autograd_cache"}

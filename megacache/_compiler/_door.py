@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from megacache._deadline import Deadline
+from megacache._runtime import Deadline
 from megacache._settings import cache_folder_unpinned
 from megacache.errors import CompilerError, MegacacheError
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from megacache._catalog import Catalog
-from megacache._deadline import Deadline
 from megacache._inventory import Holding, Inventory
+from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache.compat._variables import MB
 

@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from megacache._shutdown import at_shutdown
+from megacache._runtime import at_shutdown
 from megacache.integrations.site import megacache_on_compile
 
 _failed = threading.Event()

@@ -11,7 +11,7 @@ from typing import Any
 
 from megacache._api import receipt
 from megacache._receipt import Lookups, Receipt
-from megacache._temporary import write_whole
+from megacache._runtime import write_whole
 
 _TOKEN = uuid.uuid4().hex
 _CACHES = ("inductor", "aot_autograd")

@@ -1,15 +1,28 @@
-"""Run work beside the program, and let it end before the interpreter does."""
+"""The end of the process: what is done at its last good moment, and work beside the program that is waited for."""
 
+import atexit
+import concurrent.futures.thread  # noqa: F401 - its hook must be registered before ours
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
-
-from megacache._shutdown import at_shutdown
 
 Value = TypeVar("Value")
 
 _running: set[threading.Thread] = set()
+
+
+def at_shutdown(finish: Callable[[], None]) -> None:
+    """Call `finish` in the main thread once the program has ended, the last one that is registered first.
+
+    A program that is ending already calls it no more.
+    """
+    # Where `atexit` comes, executors refuse work, and without one no host name is resolved any more; children of
+    # multiprocessing end without it. What is registered here runs before threads are joined, in reverse order, hence
+    # before the hook of `concurrent.futures.thread`, which uses the same list.
+    with suppress(RuntimeError):  # the program is ending already
+        getattr(threading, "_register_atexit", atexit.register)(finish)
 
 
 def in_background(work: Callable[[], Value]) -> "Future[Value]":

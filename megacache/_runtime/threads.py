@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from megacache._deadline import Deadline
+from megacache._runtime.deadline import Deadline
 from megacache.errors import BundleError, MegacacheError, UnavailableError
 
 Item = TypeVar("Item")

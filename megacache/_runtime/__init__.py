@@ -1,0 +1,36 @@
+"""How work runs, whatever the work is: deadlines, threads, the end of the process, files on disk, words."""
+
+from megacache._runtime.deadline import Deadline
+from megacache._runtime.disk import create_file, list_files, temporary_beside, write_whole
+from megacache._runtime.progress import Progress, ProgressCallback, quiet
+from megacache._runtime.shutdown import at_shutdown, in_background
+from megacache._runtime.stopwatch import Stopwatch
+from megacache._runtime.text import MAX_SHORT_TEXT, MAX_SHOWN, counted, is_short_text, printable, shown
+from megacache._runtime.threads import WINDOW, DaemonExecutor, Done, Window, call, unordered, within_window
+
+__all__ = [
+    "MAX_SHORT_TEXT",
+    "MAX_SHOWN",
+    "WINDOW",
+    "DaemonExecutor",
+    "Deadline",
+    "Done",
+    "Progress",
+    "ProgressCallback",
+    "Stopwatch",
+    "Window",
+    "at_shutdown",
+    "call",
+    "counted",
+    "create_file",
+    "in_background",
+    "is_short_text",
+    "list_files",
+    "printable",
+    "quiet",
+    "shown",
+    "temporary_beside",
+    "unordered",
+    "within_window",
+    "write_whole",
+]

@@ -1,0 +1,30 @@
+"""Texts: how things are said in English, and what of others' words can be shown and kept."""
+
+MAX_SHOWN = 200
+"""Characters of a text that somebody else wrote."""
+
+MAX_SHORT_TEXT = 1_000
+"""Characters of a short text, at most."""
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many."""
+    return f"{count} {noun if count == 1 else f'{noun}s'}"
+
+
+def shown(text: str) -> str:
+    """Fit a text into a line; what a store holds may be long, and may hold what a terminal obeys."""
+    text = printable(text)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Take out what a terminal would obey: names and labels come from whoever may write to the store."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def is_short_text(value: object) -> bool:
+    """Tell whether a value is text that can be written as UTF-8, of at most 1,000 characters."""
+    if not isinstance(value, str) or len(value) > MAX_SHORT_TEXT:
+        return False
+    return value.isascii() or value == value.encode(errors="replace").decode()
