@@ -7,8 +7,8 @@ megacache.publish("s3://bucket/flux/v1")   # after warm-up; uploads only what is
 
 from megacache import errors
 from megacache._api import Synchronized, environment, explain, publish, receipt, synchronized, warm
+from megacache._bundle import Environment, Mismatch
 from megacache._cache import Cache
-from megacache._environment import Environment, Mismatch
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._receipt import Lookups, Receipt
 from megacache._results import PublishResult, PublishStatus, WarmResult, WarmStatus

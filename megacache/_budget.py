@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from megacache._bundle import ChunkRef
 from megacache._delivery import Order
-from megacache._manifest import ChunkRef
 
 MAX_BUNDLES = 10_000
 """Manifests that one call reads."""

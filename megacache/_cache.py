@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler, _crash_guard, _ledger
 from megacache._budget import WARM_MAX_BYTES
+from megacache._bundle import checked_labels
 from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
 from megacache._faults import redacted
-from megacache._labels import checked_labels
 from megacache._publish import Publication
 from megacache._receipt import Receipt
 from megacache._recording import take

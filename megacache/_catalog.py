@@ -7,21 +7,31 @@ from itertools import accumulate
 from typing import Any, Self
 
 from megacache import _trust
-from megacache._chunk import Payload, open_chunk, pack_chunk
-from megacache._delivery import Delivery, Order, deliver
-from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, Signature, open_envelope, parse_signatures
-from megacache._environment import Environment
-from megacache._layout import (
+from megacache._bundle import (
+    MAX_MANIFEST_SIZE,
+    MAX_SIGNATURE_SIZE,
     QUARANTINED,
+    ChunkRef,
+    Envelope,
+    Environment,
     EnvironmentPrefix,
+    Manifest,
+    Payload,
+    Signature,
     Start,
     environment_prefix,
     manifest_name,
+    open_chunk,
+    open_envelope,
+    pack_chunk,
+    parse_manifest,
+    parse_signatures,
+    seal,
     signature_of,
     split_listing,
     start_of,
 )
-from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, Manifest, parse_manifest, seal
+from megacache._delivery import Delivery, Order, deliver
 from megacache._runtime import Done, call, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy

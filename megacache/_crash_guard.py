@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache import _compiler
-from megacache._layout import Start
-from megacache._manifest import Manifest
+from megacache._bundle import Manifest, Start
 from megacache._markers import Markers, OwnMarker, Suspect
 from megacache._runtime import Deadline, at_shutdown, unordered
 from megacache._store_markers import PATIENCE_SECONDS, StoreMarkers

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from megacache._bundle import Unpacked, chunks_of, declared_names, suspicion, unpack_chunk
-from megacache._manifest import ChunkRef, Manifest
+from megacache._bundle import ChunkRef, Manifest, Unpacked, chunks_of, declared_names, suspicion, unpack_chunk
 from megacache._runtime import WINDOW, Window, unordered
 from megacache._store import Store
 from megacache.errors import FormatError, MegacacheError

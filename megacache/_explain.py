@@ -7,16 +7,12 @@ from itertools import accumulate
 from typing import Any
 
 from megacache import _compiler
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact
 from megacache._budget import affordable_manifests
+from megacache._bundle import Artifact, Environment, GraphKey, Manifest, identify_artifact, parse_keys
 from megacache._catalog import Catalog
-from megacache._environment import Environment
 from megacache._explain_part import collect, explain_chunks
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
-from megacache._graph_keys import GraphKey, parse_keys
 from megacache._inventory import nearest_other
-from megacache._manifest import Manifest
 from megacache._nearest import differences, nearest
 from megacache._runtime import Deadline, counted, shown
 from megacache._session import Session, session
@@ -116,7 +112,7 @@ class Explaining:
         refs = frozenset(ref for manifest in manifests for ref in manifest.artifacts)
         present = frozenset((ref.kind, ref.key) for ref in refs)
         # What has the very bytes of a published artifact was loaded, and has hit.
-        graphs = [graph for graph in self._graphs if identify(graph) not in refs]
+        graphs = [graph for graph in self._graphs if identify_artifact(graph) not in refs]
         published = [key for key in self._published_keys(manifests) if (key.kind, key.key) in present]
         misses = [
             *_missed_graphs(graphs, present, published, self._store.deadline),

@@ -9,10 +9,7 @@ from dataclasses import replace
 
 from megacache import _compiler
 from megacache._anonymity import anonymizer
-from megacache._blob import Artifact
-from megacache._chunk import Payload
-from megacache._graph_keys import Component, GraphKey, pack_keys
-from megacache._manifest import ChunkRef, Manifest
+from megacache._bundle import Artifact, ChunkRef, Component, GraphKey, Manifest, Payload, pack_keys
 
 PART = "explain"
 

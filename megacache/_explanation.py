@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from megacache._environment import Mismatch
+from megacache._bundle import Mismatch
 from megacache._runtime import counted
 from megacache.errors import MegacacheError
 

@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from megacache._artifacts_part import REPLACED_KINDS, identify
-from megacache._blob import Artifact, build_blob, parse_blob
-from megacache._bundle import parents_first
+from megacache._bundle import REPLACED_KINDS, Artifact, build_blob, identify_artifact, parents_first, parse_blob
 from megacache._catalog import Catalog
 from megacache._delivery import Order
 from megacache._inventory import Holding
@@ -70,4 +68,4 @@ def _slot(artifact: Artifact) -> tuple[object, ...]:
     """Give the place that an artifact has in PyTorch's caches: a later one takes it from an earlier one."""
     if artifact.kind in REPLACED_KINDS:
         return artifact.kind, artifact.key
-    return artifact.kind, artifact.key, identify(artifact).digest
+    return artifact.kind, artifact.key, identify_artifact(artifact).digest

@@ -5,35 +5,20 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from megacache import _roots
+from megacache._bundle import CompiledFile, is_portable_file
 from megacache._runtime import temporary_beside
 from megacache.errors import UntrustedError
 
 _MAPS = Path("/proc/self/maps")
 _MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
-_SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,254}"
-_MAX_PATH = 1_000
-_PATH = re.compile(rf"(?:{_NAME}/){{0,7}}{_NAME}")
 _GROUP = "__grp__"
 _ROOT = b"[root]"
 """Stands for the folder of the root in the content of a file."""
 _READABLE, _EXECUTABLE = 0o644, 0o755
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledFile:
-    """A file that a compiler left in one of its cache folders."""
-
-    root: str
-    """As in `FileRef`."""
-    path: str
-    """As in `FileRef`."""
-    mode: int
-    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +32,7 @@ class Located:
 
     def read(self) -> CompiledFile | None:
         """Read the file; None if it is gone, is a link, or is none that a reader would accept."""
-        if not is_portable(self.path, self.root):
+        if not is_portable_file(self.path, self.root):
             return None
         try:
             descriptor = os.open(self.folder / self.path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -66,15 +51,6 @@ def mapped_files() -> Iterator[Path]:
     except OSError:
         return
     yield from map(Path, dict.fromkeys(_MAPPED.findall(maps)))
-
-
-def is_portable(path: str, root: str) -> bool:
-    """Tell whether a path stays under its root and names what a compiler leaves there: nothing hidden.
-
-    Sources do not travel, except under a root that needs them.
-    """
-    suffixes = _SUFFIXES | _roots.SUFFIXES.get(root, frozenset())
-    return len(path) <= _MAX_PATH and _PATH.fullmatch(path) is not None and Path(path).suffix in suffixes
 
 
 def restore(file: CompiledFile, folder: Path) -> bool:
@@ -103,7 +79,7 @@ _HINT = "find out who wrote it"
 
 def _place(root: str, path: str, folder: Path) -> Path:
     """Say where a file belongs, once it is known that this is under its root; the root itself may be a link."""
-    if not is_portable(path, root):
+    if not is_portable_file(path, root):
         raise UntrustedError(f"compiled file {path[:80]!r} is not one that a compiler writes", hint=_HINT)
     way = folder
     for name in path.split("/")[:-1]:

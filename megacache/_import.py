@@ -5,10 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from megacache import _compiler
-from megacache._artifacts_part import identify, is_portable
-from megacache._blob import parse_blob
+from megacache._bundle import checked_labels, identify_artifact, is_portable_artifact, parse_blob
 from megacache._faults import redacted
-from megacache._labels import checked_labels
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult
@@ -42,8 +40,8 @@ def import_blob(
         raise SettingsError(
             f"this is not a blob of PyTorch's: {error}", hint="give what torch.compiler.save_cache_artifacts() returned"
         ) from error
-    portable = {identify(one): one for one in artifacts if is_portable(one)}
-    left_out = sorted({one.kind for one in artifacts if not is_portable(one)})
+    portable = {identify_artifact(one): one for one in artifacts if is_portable_artifact(one)}
+    left_out = sorted({one.kind for one in artifacts if not is_portable_artifact(one)})
     if not portable:
         raise SettingsError("this blob holds no artifact that a reader would accept", hint="compile and save again")
     recorded = Recorded(

@@ -5,11 +5,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from megacache._bundle import (
+    WITHDRAWING_MARKS,
+    Digest,
+    Environment,
+    EnvironmentPrefix,
+    Manifest,
+    Placed,
+    Start,
+    environment_prefix,
+    place,
+)
 from megacache._catalog import Catalog
-from megacache._digest import Digest
-from megacache._environment import Environment
-from megacache._layout import WITHDRAWING_MARKS, EnvironmentPrefix, Placed, Start, environment_prefix, place
-from megacache._manifest import Manifest
 from megacache._runtime import Done, counted, unordered
 from megacache._store import Entry, Store
 from megacache._trust import TrustPolicy

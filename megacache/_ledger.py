@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from megacache import _compiler
-from megacache._manifest import ArtifactRef
+from megacache._bundle import ArtifactRef
 from megacache._receipt import GRAPH_KINDS, Receipt
 from megacache._results import WarmResult
 from megacache._session import loaded_artifacts

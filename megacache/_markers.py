@@ -18,9 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from megacache import _artifacts_part
-from megacache._files import is_portable
-from megacache._manifest import Manifest
+from megacache._bundle import Manifest, is_known_artifact, is_portable_file
 from megacache._runtime import temporary_beside
 
 SUSPICION_SECONDS = 3600.0
@@ -252,6 +250,6 @@ def _suspect(one: Mapping[str, Any]) -> Suspect:
     artifacts, files = (tuple((str(first), str(second)) for first, second in one[part]) for part in _PARTS)
     return Suspect(
         bundle=str(one["bundle"]),
-        artifacts=tuple(pair for pair in artifacts if _artifacts_part.is_known(*pair)),
-        files=tuple((root, path) for root, path in files if is_portable(path, root)),
+        artifacts=tuple(pair for pair in artifacts if is_known_artifact(*pair)),
+        files=tuple((root, path) for root, path in files if is_portable_file(path, root)),
     )

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from os.path import commonprefix
 
+from megacache._bundle import Component, GraphKey
 from megacache._explanation import Difference
-from megacache._graph_keys import Component, GraphKey
 from megacache._runtime import MAX_SHOWN, shown
 
 CODE = "gm"

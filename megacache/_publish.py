@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from megacache import _artifacts_part, _explain_part, _files_part
-from megacache._blob import Artifact
+from megacache import _explain_part
 from megacache._budget import affordable_manifests
-from megacache._bundle import bundle_id, describe
+from megacache._bundle import (
+    Artifact,
+    ArtifactRef,
+    ChunkRef,
+    FilesPart,
+    Payload,
+    artifact_payloads,
+    bundle_id,
+    describe,
+    file_payloads,
+)
 from megacache._catalog import Catalog
-from megacache._chunk import Payload
-from megacache._manifest import ArtifactRef, ChunkRef, FilesPart
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult, PublishStatus
 from megacache._runtime import Progress, ProgressCallback, Stopwatch
@@ -119,8 +126,8 @@ class Publication:
             parents.add(bundle)
         refs = tuple(sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest)))
         artifacts = [left.artifacts[ref] for ref in refs]
-        parts = _files_part.payloads(left.files[ref] for ref in files.index)
-        payloads = (*_artifacts_part.payloads(artifacts), *parts, *self._explain_data(artifacts))
+        parts = file_payloads(left.files[ref] for ref in files.index)
+        payloads = (*artifact_payloads(artifacts), *parts, *self._explain_data(artifacts))
         return _Draft(bundle=bundle, parents=parents, found=left, artifacts=refs, files=files, payloads=payloads)
 
     def _fits(self, catalog: Catalog, drafts: Sequence["_Draft"]) -> bool:

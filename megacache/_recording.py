@@ -3,13 +3,21 @@
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from megacache import _compiler, _files_part, _roots
-from megacache._artifacts_part import REPLACED_KINDS, identify, is_portable
-from megacache._blob import Artifact
-from megacache._environment import Environment
-from megacache._files import CompiledFile
-from megacache._guard import applicable, mismatches
-from megacache._manifest import ArtifactRef, FileRef, FilesPart
+from megacache import _compiler, _roots
+from megacache._bundle import (
+    REPLACED_KINDS,
+    Artifact,
+    ArtifactRef,
+    CompiledFile,
+    Environment,
+    FileRef,
+    FilesPart,
+    applicable,
+    identify_artifact,
+    identify_file,
+    is_portable_artifact,
+    mismatches,
+)
 from megacache._runtime import Deadline
 from megacache._session import Session
 from megacache.errors import CompilerError
@@ -101,7 +109,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
         except CompilerError as error:  # artifacts are of use on their own
             compiled = {}
             warnings.append(f"compiled files were left out: {error}")
-    artifacts = {identify(one): one for one in _latest(recorded) if is_portable(one)}
+    artifacts = {identify_artifact(one): one for one in _latest(recorded) if is_portable_artifact(one)}
     return Recorded(
         found=Found(artifacts=artifacts, files=compiled),
         guard=guard,
@@ -119,7 +127,7 @@ def _kept_apart() -> bool:
 
 def _warnings(recorded: Sequence[Artifact], session: Session, *, apart: bool) -> Iterator[str]:
     yield from _compiler.recording_warnings({artifact.kind for artifact in recorded}, apart=apart)
-    foreign = sorted({one.kind for one in recorded if not is_portable(one)} - {"precompile"})
+    foreign = sorted({one.kind for one in recorded if not is_portable_artifact(one)} - {"precompile"})
     if foreign:
         yield f"artifacts that no reader would accept were left out: {', '.join(foreign)}"
     if not apart and session.folder not in {None, _compiler.cache_folder()}:
@@ -138,4 +146,4 @@ def _compiled(recorded: Sequence[Artifact], session: Session) -> tuple[Mapping[F
     used = _compiler.used_files(recorded)
     located = [one for one in used if (one.root, one.path) not in session.files]
     files = [file for one in located if (file := one.read()) is not None]
-    return {_files_part.identify(file): file for file in files}, len(located) < len(used)
+    return {identify_file(file): file for file in files}, len(located) < len(used)

@@ -3,10 +3,9 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from megacache._bundle import Digest, EnvironmentPrefix, Start
 from megacache._catalog import Catalog
-from megacache._digest import Digest
 from megacache._inventory import Holding
-from megacache._layout import EnvironmentPrefix, Start
 from megacache._runtime import Progress, ProgressCallback, unordered
 from megacache._store import Store
 

@@ -5,11 +5,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from megacache import _compiler, _files, _roots
-from megacache._digest import Digest
-from megacache._environment import Mismatch
-from megacache._files import CompiledFile, Located
-from megacache._guard import mismatches
-from megacache._manifest import FileRef, Manifest
+from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, mismatches
+from megacache._files import Located
 from megacache.errors import CompilerError, UntrustedError
 
 

@@ -20,14 +20,6 @@ class Root:
     """Finds the files below the folder that this process has compiled or loaded."""
 
 
-SUFFIXES: Mapping[str, frozenset[str]] = {
-    "triton": frozenset({".source"}),  # without it, Triton compiles a kernel again, from 3.7 on
-    "vllm": frozenset({"", ".py", ".best_config"}),
-}
-"""Suffixes of the files that travel under one root, beside those of compiled files anywhere.
-
-The empty one is a name without. They are known where the program does not run, for its bundles are verified there, too.
-"""
 _registered: dict[str, Root] = {}
 
 

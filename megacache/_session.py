@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from megacache._artifacts_part import REPLACED_KINDS
-from megacache._manifest import ArtifactRef, FileRef
+from megacache._bundle import REPLACED_KINDS, ArtifactRef, FileRef
 from megacache._runtime import Deadline
 from megacache.errors import AccessError, MegacacheError, UnavailableError
 

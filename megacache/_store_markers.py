@@ -12,9 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from megacache._digest import Digest
-from megacache._document import Node, pack
-from megacache._layout import EnvironmentPrefix, Start
+from megacache._bundle import Digest, EnvironmentPrefix, Node, Start, pack
 from megacache._markers import SUSPICION_SECONDS, Markers, Suspect
 from megacache._runtime import Deadline, unordered
 from megacache._store import Store

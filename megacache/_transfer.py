@@ -3,11 +3,9 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from megacache._bundle import ChunkRef, Digest, EnvironmentPrefix, Manifest, unseal
 from megacache._catalog import Catalog
-from megacache._digest import Digest
 from megacache._inventory import Holding, Inventory
-from megacache._layout import EnvironmentPrefix
-from megacache._manifest import ChunkRef, Manifest, unseal
 from megacache._runtime import Done, Progress, ProgressCallback, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from megacache._envelope import Envelope, Signature, signed_type, tag_of
+from megacache._bundle import Envelope, Signature, signed_type, tag_of
 from megacache._runtime import counted, shown
 from megacache._settings import Settings
 from megacache.errors import SettingsError, UntrustedError

@@ -3,13 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from megacache._bundle import Digest, Environment, Manifest, environment_prefix
 from megacache._catalog import Catalog
 from megacache._delivery import Order
-from megacache._digest import Digest
-from megacache._environment import Environment
 from megacache._inventory import Holding
-from megacache._layout import environment_prefix
-from megacache._manifest import Manifest
 from megacache._runtime import Progress, ProgressCallback
 from megacache._store import Store
 from megacache._trust import TrustPolicy

@@ -10,17 +10,30 @@ from dataclasses import dataclass
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from megacache import _files_part
-from megacache._artifacts_part import KINDS, PART, identify
-from megacache._blob import Artifact, build_blob
-from megacache._bundle import describe
+from megacache._bundle import (
+    Artifact,
+    ArtifactRef,
+    ChunkRef,
+    CompiledFile,
+    Digest,
+    Environment,
+    EnvironmentPrefix,
+    FileRef,
+    FilesPart,
+    Manifest,
+    Payload,
+    build_blob,
+    describe,
+    environment_prefix,
+    file_payloads,
+    identify_artifact,
+    identify_file,
+    pack_chunk,
+)
+from megacache._bundle.artifacts import ARTIFACTS_PART, KINDS
+from megacache._bundle.chunk import Chunk
+from megacache._bundle.environment import FACTS
 from megacache._catalog import Catalog
-from megacache._chunk import Chunk, Payload, pack_chunk
-from megacache._digest import Digest
-from megacache._environment import FACTS, Environment
-from megacache._files import CompiledFile
-from megacache._layout import EnvironmentPrefix, environment_prefix
-from megacache._manifest import ArtifactRef, ChunkRef, FileRef, FilesPart, Manifest
 from megacache._runtime import Deadline
 from megacache._store import Store
 
@@ -70,7 +83,7 @@ def environment(recorded: Mapping[str, str] | None = None, /, **facts: str) -> E
 def payload(artifacts: Sequence[Artifact]) -> Payload:
     """Put artifacts into one chunk, however many there are."""
     weight = sum(artifact.weight for artifact in artifacts)
-    return Payload(part=PART, weight=weight, build=lambda: build_blob(artifacts))
+    return Payload(part=ARTIFACTS_PART, weight=weight, build=lambda: build_blob(artifacts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +106,14 @@ def bundle(
     files: Sequence[CompiledFile] = (),
 ) -> Bundle:
     """Make a bundle with one chunk for each group, and one for files if there are any."""
-    chunks = tuple(map(pack_chunk, [*map(payload, groups), *_files_part.payloads(files)]))
+    chunks = tuple(map(pack_chunk, [*map(payload, groups), *file_payloads(files)]))
     manifest = describe(
         environment=here or environment(),
-        artifacts=[identify(artifact) for group in groups for artifact in group],
+        artifacts=[identify_artifact(artifact) for group in groups for artifact in group],
         chunks=[chunk.ref for chunk in chunks],
         parents=(),
         labels=labels or {},
-        files=FilesPart(index=tuple(map(_files_part.identify, files))),
+        files=FilesPart(index=tuple(map(identify_file, files))),
     )
     return Bundle(manifest=manifest, chunks=chunks)
 

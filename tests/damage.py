@@ -4,15 +4,22 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from megacache import _files_part
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact, build_blob
-from megacache._bundle import bundle_id
-from megacache._chunk import Payload, pack_chunk
-from megacache._document import pack
-from megacache._envelope import PAYLOAD_TYPE
-from megacache._files import CompiledFile
-from megacache._manifest import Manifest, seal, unseal
+from megacache._bundle import (
+    Artifact,
+    CompiledFile,
+    Manifest,
+    Payload,
+    build_blob,
+    bundle_id,
+    file_payloads,
+    identify_artifact,
+    identify_file,
+    pack,
+    pack_chunk,
+    seal,
+    unseal,
+)
+from megacache._bundle.envelope import PAYLOAD_TYPE
 
 
 def manifest_path(store: Path) -> Path:
@@ -74,12 +81,12 @@ def add_bundle(
     """Publish artifacts and files beside what is there, without any of the checks of a publication."""
     manifest = unseal(manifest_path(store).read_bytes())
     payload = Payload(part="artifacts", weight=0, build=lambda: build_blob(artifacts))
-    chunks = [pack_chunk(one) for one in (payload, *_files_part.payloads(files))]
+    chunks = [pack_chunk(one) for one in (payload, *file_payloads(files))]
     declared = [
         chunk.ref if raw_size is None else dataclasses.replace(chunk.ref, raw_size=raw_size) for chunk in chunks
     ]
-    refs = tuple(identify(artifact) for artifact in artifacts)
-    part = dataclasses.replace(manifest.files, index=tuple(map(_files_part.identify, files)))
+    refs = tuple(identify_artifact(artifact) for artifact in artifacts)
+    part = dataclasses.replace(manifest.files, index=tuple(map(identify_file, files)))
     forged = dataclasses.replace(
         manifest, bundle=bundle_id(refs, (), part), artifacts=refs, files=part, chunks=tuple(declared), parents=()
     )

@@ -4,10 +4,9 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from megacache._bundle import Manifest, Start
 from megacache._catalog import Catalog
 from megacache._crash_guard import CrashGuard
-from megacache._layout import Start
-from megacache._manifest import Manifest
 from megacache._store import Store
 from megacache._store_markers import StoreMarkers
 from tests.builders import artifact, bundle, environment, prefix_of

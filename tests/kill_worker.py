@@ -21,7 +21,8 @@ import fsspec.implementations.local  # noqa: F401 - before the fork
 import gcsfs  # noqa: F401
 import s3fs  # noqa: F401
 
-from megacache import _chunk, _compiler
+from megacache import _compiler
+from megacache._bundle import chunk
 from megacache._crash_guard import CrashGuard
 from megacache._inventory import Inventory
 from megacache._publish import Publication
@@ -88,7 +89,7 @@ VERBS: dict[str, Callable[..., str]] = {"publish": publish, "warm": warm, "copy"
 
 def main() -> None:
     """Run rounds until there are no more."""
-    _chunk.CHUNK_SIZE = CHUNK_SIZE
+    chunk.CHUNK_SIZE = CHUNK_SIZE
     for line in sys.stdin:
         sys.stdout.write(f"{json.dumps(_round(json.loads(line)))}\n")
         sys.stdout.flush()

@@ -4,9 +4,7 @@ import pickle
 import signal
 from pathlib import Path
 
-from megacache._blob import Artifact, parse_blob
-from megacache._chunk import open_chunk
-from megacache._manifest import unseal
+from megacache._bundle import Artifact, open_chunk, parse_blob, unseal
 from tests.damage import add_bundle, chunk_path, manifest_path
 
 PICKLED = frozenset({"inductor", "aot_autograd", "pgo"})

@@ -12,10 +12,15 @@ from torch._inductor.codecache import sha256_hash
 from torch._inductor.runtime.autotune_cache import AutotuneCache
 
 from megacache import _compiler
-from megacache._artifacts_part import is_portable, payloads
-from megacache._blob import Artifact, build_blob, parse_blob
-from megacache._bundle import unpack_chunk
-from megacache._digest import Digest
+from megacache._bundle import (
+    Artifact,
+    Digest,
+    artifact_payloads,
+    build_blob,
+    is_portable_artifact,
+    parse_blob,
+    unpack_chunk,
+)
 from megacache._runtime import Deadline
 from megacache.errors import CompilerError, FormatError, IntegrityError, MegacacheError, UntrustedError
 from tests.builders import (
@@ -45,7 +50,7 @@ def test_chunks_hold_32_mib() -> None:
     """An artifact larger than a chunk goes alone; the others share chunks of 32 MiB at most."""
     ten, forty = bytes(10 * MIB), bytes(40 * MIB)
     found = [artifact(str(n), content) for n, content in enumerate([ten, forty, ten, ten, ten, ten])]
-    assert [[one.key for one in parse_blob(made.build())] for made in payloads(found)] == [
+    assert [[one.key for one in parse_blob(made.build())] for made in artifact_payloads(found)] == [
         ["0"],
         ["1"],
         ["2", "3", "4"],
@@ -104,7 +109,7 @@ def test_torchs_own_keys_travel() -> None:
         ("pgo", f"mast:some_job:3:{pgo}"),
         *REAL_KEYS,
     ]:
-        assert is_portable(artifact(key, kind=kind)), (kind, key)
+        assert is_portable_artifact(artifact(key, kind=kind)), (kind, key)
 
 
 def test_longest_key_of_a_profile_is_one_that_pytorch_can_write(
@@ -112,7 +117,7 @@ def test_longest_key_of_a_profile_is_one_that_pytorch_can_write(
 ) -> None:
     """It writes `.tmp` and `.lock` files beside the profile; one character more, and it refuses the whole blob."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    longest = next(n for n in range(300, 0, -1) if is_portable(artifact("x" * n, kind="pgo")))
+    longest = next(n for n in range(300, 0, -1) if is_portable_artifact(artifact("x" * n, kind="pgo")))
     _compiler.load(build_blob([artifact("x" * longest, kind="pgo")]), Deadline.after(60))
     with pytest.raises(CompilerError):
         _compiler.load(build_blob([artifact("x" * (longest + 1), kind="pgo")]), Deadline.after(60))
@@ -139,6 +144,6 @@ CLIMBING = ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a/b", "a\\b", "a
 )
 def test_what_could_do_harm_is_not_opened(kind: str, key: str) -> None:
     """An artifact of another kind, or with a key that PyTorch would not make, is refused although it is declared."""
-    assert not is_portable(artifact(key, kind=kind))
+    assert not is_portable_artifact(artifact(key, kind=kind))
     with pytest.raises(UntrustedError):
         unpack(bundle([artifact(), artifact(key, kind=kind)]))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from megacache._bundle import unseal
 from megacache._inventory import Inventory
-from megacache._manifest import unseal
 from megacache.integrations import site
 from megacache.integrations._lifecycle import pause
 from tests.builders import open_store

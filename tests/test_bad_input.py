@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megacache._blob import Artifact
-from megacache._files import CompiledFile
+from megacache._bundle import Artifact, CompiledFile
 from tests.damage import DAMAGES, add_bundle, manifest_path
 from tests.processes import Answer, Processes, step
 from tests.servers import Server

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.compiler._cache import CacheArtifactManager
 from torch.utils._appending_byte_serializer import BytesWriter
 
-from megacache._blob import Artifact, build_blob, parse_blob
+from megacache._bundle import Artifact, build_blob, parse_blob
 from megacache.errors import FormatError, IntegrityError
 from tests.builders import UNHURRIED, any_artifact, any_text, artifact, plain
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacache._codec import compress, decompress
-from megacache._document import pack
-from megacache._graph_keys import parse_keys
+from megacache._bundle import pack, parse_keys
+from megacache._bundle.chunk import compress, decompress
 from megacache._nearest import differences
 from megacache.errors import BundleError, FormatError
 from tests.builders import UNHURRIED
@@ -34,12 +33,13 @@ def test_decompression_gives_the_declared_size_or_nothing(raw: bytes, size: int,
 
 BOMBS = """
 import resource, sys
-from megacache._blob import parse_blob
-from megacache._codec import decompress
-from megacache._document import Node, pack
-from megacache._envelope import PAYLOAD_TYPE, parse_signatures
-from megacache._graph_keys import parse_keys
-from megacache._manifest import unseal
+from megacache._bundle import parse_blob
+from megacache._bundle.chunk import decompress
+from megacache._bundle import Node, pack
+from megacache._bundle.envelope import PAYLOAD_TYPE
+from megacache._bundle import parse_signatures
+from megacache._bundle import parse_keys
+from megacache._bundle import unseal
 from megacache.errors import BundleError
 from tests.corpus.frames import bomb
 

@@ -4,35 +4,40 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from megacache import _files_part
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact
-from megacache._bundle import bundle_id, chunks_of, declared_names, describe
-from megacache._chunk import pack_chunk
-from megacache._files import CompiledFile
-from megacache._manifest import FilesPart
+from megacache._bundle import (
+    Artifact,
+    CompiledFile,
+    FilesPart,
+    bundle_id,
+    chunks_of,
+    declared_names,
+    describe,
+    identify_artifact,
+    identify_file,
+    pack_chunk,
+)
 from tests.builders import artifact, bundle, compiled_file, environment, payload
 
 
 def files_part(*files: CompiledFile) -> FilesPart:
     """Describe compiled files."""
-    return FilesPart(guard={"compiler": "one"}, index=tuple(map(_files_part.identify, files)))
+    return FilesPart(guard={"compiler": "one"}, index=tuple(map(identify_file, files)))
 
 
 def test_bundle_is_named_by_kinds_and_keys() -> None:
     """The order of artifacts, their contents and repeats do not change a bundle's id; a key or a kind does."""
     first, second = artifact("one", b"1"), artifact("two", b"2")
-    name = bundle_id(map(identify, [first, second]), [])
+    name = bundle_id(map(identify_artifact, [first, second]), [])
     assert len(name) == 32
-    assert bundle_id(map(identify, [second, first]), []) == name
-    assert bundle_id(map(identify, [artifact("one", b"other"), second, first]), []) == name
+    assert bundle_id(map(identify_artifact, [second, first]), []) == name
+    assert bundle_id(map(identify_artifact, [artifact("one", b"other"), second, first]), []) == name
     others: list[Sequence[Artifact]] = [[first], [first, artifact("2")], [first, artifact("two", kind="pgo")]]
-    assert name not in {bundle_id(map(identify, other), []) for other in others}
+    assert name not in {bundle_id(map(identify_artifact, other), []) for other in others}
 
 
 def test_bundle_is_named_by_its_parents() -> None:
     """A process that knew other bundles names another bundle, in whatever order it knew them."""
-    refs = [identify(artifact())]
+    refs = [identify_artifact(artifact())]
     orphan, child = bundle_id(refs, []), bundle_id(refs, ["aa", "bb"])
     assert orphan != child == bundle_id(refs, ["bb", "aa"])
     assert bundle_id(refs, ["aabb"]) != child
@@ -40,7 +45,7 @@ def test_bundle_is_named_by_its_parents() -> None:
 
 def test_manifest_describes_the_bundle() -> None:
     """A new manifest holds what it was given, is named by it, and says when it was made."""
-    refs, chunk = [identify(artifact())], pack_chunk(payload([artifact()]))
+    refs, chunk = [identify_artifact(artifact())], pack_chunk(payload([artifact()]))
     manifest = describe(
         environment=environment(), artifacts=refs, chunks=[chunk.ref], parents={"b", "a"}, labels={"commit": "1f"}
     )
@@ -53,7 +58,7 @@ def test_manifest_describes_the_bundle() -> None:
 
 def test_bundle_is_named_by_its_files_and_their_guard() -> None:
     """The paths of compiled files and what guards them enter a bundle's id; their contents do not."""
-    refs = [identify(artifact())]
+    refs = [identify_artifact(artifact())]
     files = files_part(compiled_file("ab/one.so", b"1"))
     name = bundle_id(refs, [], files)
     assert name == bundle_id(refs, [], files_part(compiled_file("ab/one.so", b"other")))

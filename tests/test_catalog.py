@@ -7,12 +7,9 @@ from typing import overload
 import pytest
 
 from megacache import _catalog
-from megacache._blob import parse_blob
-from megacache._bundle import unpack_chunk
+from megacache._bundle import MAX_MANIFEST_SIZE, ChunkRef, Payload, parse_blob, seal, unpack_chunk
 from megacache._catalog import Catalog
-from megacache._chunk import Payload
 from megacache._delivery import Order
-from megacache._manifest import MAX_MANIFEST_SIZE, ChunkRef, seal
 from megacache._store import Store
 from megacache.errors import FormatError, MissingError, UnavailableError
 from tests.builders import (

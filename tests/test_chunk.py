@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache import _chunk
-from megacache._artifacts_part import PART
-from megacache._chunk import grouped, open_chunk, pack_chunk
-from megacache._digest import Digest
+from megacache._bundle import Digest, open_chunk, pack_chunk
+from megacache._bundle.artifacts import ARTIFACTS_PART
+from megacache._bundle.chunk import grouped
 from tests.builders import artifacts, payload
 
 
@@ -17,7 +16,7 @@ def test_chunk_is_named_by_its_stored_bytes() -> None:
     """The reference to a chunk states its part, its digest, and both its sizes."""
     made = payload(artifacts(3))
     chunk = pack_chunk(made)
-    assert chunk.ref.part == PART
+    assert chunk.ref.part == ARTIFACTS_PART
     assert chunk.ref.digest == Digest.of(chunk.stored)
     assert (chunk.ref.stored_size, chunk.ref.raw_size) == (len(chunk.stored), len(made.build()))
     assert open_chunk(chunk.ref, chunk.stored) == made.build()
@@ -27,7 +26,7 @@ def test_chunk_is_named_by_its_stored_bytes() -> None:
 def test_groups_keep_to_their_size(items: list[int], limit: int) -> None:
     """In the order given, each group takes as many items as fit; only one alone may make it larger."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_chunk, "CHUNK_SIZE", limit)
+        patch.setattr("megacache._bundle.chunk.CHUNK_SIZE", limit)
         groups = list(grouped(items, int))
     assert [one for members in groups for one in members] == items
     assert all(len(members) == 1 or sum(members) <= limit for members in groups)

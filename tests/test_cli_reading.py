@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from megacache._digest import Digest
-from megacache._manifest import seal
+from megacache._bundle import Digest, seal
 from megacache._store import Store
 from tests.builders import (
     Bundle,

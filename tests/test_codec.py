@@ -7,7 +7,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._codec import compress, decompress
+from megacache._bundle.chunk import compress, decompress
 from megacache.errors import BundleError, FormatError, IntegrityError
 from tests.builders import UNHURRIED, noise
 

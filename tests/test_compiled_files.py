@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from megacache import _compiler
-from megacache._guard import GUARD
-from megacache._manifest import Manifest, seal, unseal
+from megacache._bundle import Manifest, seal, unseal
+from megacache._bundle.environment import GUARD
 from tests.processes import Answer, Processes, step
 
 COMPILERS = ("g++", "gcc", "c++", "cc", "clang")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from megacache._blob import parse_blob
+from megacache._bundle import parse_blob
 from megacache._cli._app import app
 from megacache._results import WarmResult
 from megacache._trust import TrustPolicy

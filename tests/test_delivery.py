@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from megacache._blob import parse_blob
-from megacache._chunk import Chunk
+from megacache._bundle import parse_blob
+from megacache._bundle.chunk import Chunk
 from megacache._delivery import Delivery, Order, deliver
 from megacache._runtime import WINDOW
 from megacache._store import Store

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._digest import Digest
+from megacache._bundle import Digest
 from megacache.errors import FormatError
 from tests.builders import UNHURRIED
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacache._document import Node, pack, pack_document
+from megacache._bundle import Node, pack
+from megacache._bundle.document import pack_document
 from megacache.errors import FormatError, UnsupportedFormatError
 from tests.builders import UNHURRIED, any_text
 

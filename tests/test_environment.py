@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._environment import FACTS, Environment, Mismatch
+from megacache._bundle import Environment, Mismatch
+from megacache._bundle.environment import FACTS
 from tests.builders import UNHURRIED, any_text, environment
 
 complete = st.fixed_dictionaries(dict.fromkeys(FACTS, st.sampled_from(["", "a", "b"])))

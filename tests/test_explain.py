@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from megacache._bundle import EnvironmentPrefix, GraphKey, parse_keys, unseal
 from megacache._explain_part import PART
-from megacache._graph_keys import GraphKey, parse_keys
-from megacache._layout import EnvironmentPrefix
-from megacache._manifest import unseal
 from tests.builders import open_store
 from tests.processes import REPOSITORY, Answer, Processes, Step, step
 
@@ -259,7 +257,7 @@ def text_of(key: GraphKey, name: str) -> str:
 
 def explain_data(folder: Path) -> bytes:
     """Read the explain data of the one bundle in a store on disk."""
-    from megacache._chunk import open_chunk
+    from megacache._bundle import open_chunk
 
     store = open_store(folder.as_uri())
     (entry,) = [entry for entry in store.list() if entry.key.endswith(".msgpack")]

@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 
 from megacache import _explain, _explain_part
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact
-from megacache._bundle import chunks_of, describe
+from megacache._bundle import Artifact, Digest, Payload, chunks_of, describe, identify_artifact, pack_chunk
 from megacache._catalog import Catalog
-from megacache._chunk import Payload, pack_chunk
 from megacache._delivery import Order
-from megacache._digest import Digest
 from megacache._explain import Explaining
 from megacache._explain_part import PART, collect, explain_chunks, explain_payloads
 from megacache._explanation import ExplainStatus, Explanation
@@ -47,7 +43,7 @@ def published(*artifacts: Artifact, extra: bytes | None = None, lost: bool = Fal
     chunks = tuple(pack_chunk(one) for one in [payload(artifacts), *wanted])
     manifest = describe(
         environment=environment(),
-        artifacts=[identify(one) for one in artifacts],
+        artifacts=[identify_artifact(one) for one in artifacts],
         chunks=[chunk.ref for chunk in chunks],
         parents=(),
         labels={},
@@ -157,7 +153,7 @@ def test_warm_start_does_not_fetch_it() -> None:
 
 def publish(store: Store, *artifacts: Artifact) -> tuple[PublishResult, Session]:
     """Publish artifacts as if PyTorch had recorded them."""
-    found = Found(artifacts={identify(one): one for one in artifacts})
+    found = Found(artifacts={identify_artifact(one): one for one in artifacts})
     recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=("before",))
     session = Session()
     publication = Publication(recorded, session, Stopwatch(), lambda _: None, url=store.url, labels={})

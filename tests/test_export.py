@@ -1,6 +1,6 @@
 """All artifacts of an environment come out as one blob that PyTorch reads alone."""
 
-from megacache._blob import Artifact, parse_blob
+from megacache._bundle import Artifact, parse_blob
 from megacache._export import Exported, export_blob
 from megacache._inventory import Inventory
 from megacache._store import Store

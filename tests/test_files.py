@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from megacache._files import CompiledFile, Located, is_portable, mapped_files, restore
+from megacache._bundle import CompiledFile, is_portable_file
+from megacache._files import Located, mapped_files, restore
 from megacache.errors import UntrustedError
 from tests.builders import compiled_file, noise
 
@@ -57,7 +58,7 @@ def test_stray_path_is_refused(path: str, tmp_path: Path) -> None:
 )
 def test_what_compilers_write_travels(path: str) -> None:
     """Names as PyTorch and Triton give them are accepted."""
-    assert is_portable(path, "inductor")
+    assert is_portable_file(path, "inductor")
 
 
 def test_restored_file_is_whole_and_executable(tmp_path: Path) -> None:

@@ -4,11 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from megacache._bundle import unpack_chunk
-from megacache._chunk import Payload, pack_chunk
-from megacache._document import pack
-from megacache._files import CompiledFile
-from megacache._files_part import payloads
+from megacache._bundle import CompiledFile, Payload, file_payloads, pack, pack_chunk, unpack_chunk
 from megacache.errors import FormatError, IntegrityError, MegacacheError, UntrustedError
 from tests.builders import Bundle, artifact, bundle, compiled_file
 
@@ -38,7 +34,7 @@ def test_chunks_hold_32_mib() -> None:
     """A file larger than a chunk goes alone; the others share chunks of 32 MiB at most."""
     sizes = [10, 40, 10, 10, 10, 10]
     files = [compiled_file(f"ab/{n}.so", bytes(size * MIB)) for n, size in enumerate(sizes)]
-    assert [payload.weight // MIB for payload in payloads(files)] == [10, 40, 30, 10]
+    assert [payload.weight // MIB for payload in file_payloads(files)] == [10, 40, 30, 10]
 
 
 @pytest.mark.parametrize(

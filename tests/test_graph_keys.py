@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacache import _graph_keys
-from megacache._document import pack
-from megacache._graph_keys import Component, GraphKey, pack_keys, parse_keys
+from megacache._bundle import Component, GraphKey, pack, pack_keys, parse_keys
 from megacache.errors import FormatError, UnsupportedFormatError
 from tests.builders import UNHURRIED, any_text
 
@@ -93,14 +91,14 @@ def test_other_major_version_is_refused() -> None:
 
 def test_too_large_a_document_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A document beyond the bound is refused before it is unpacked."""
-    monkeypatch.setattr(_graph_keys, "MAX_SIZE", 10)
+    monkeypatch.setattr("megacache._bundle.graph_keys.MAX_SIZE", 10)
     with pytest.raises(FormatError, match="at most 10"):
         parse_keys(document())
 
 
 def test_graphs_beyond_the_budget_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many graphs the first ones are written, so that a reader accepts the document."""
-    monkeypatch.setattr(_graph_keys, "_BUDGET", 5_000)
+    monkeypatch.setattr("megacache._bundle.graph_keys._BUDGET", 5_000)
     many = [graph(f"f{n}", gm=f"{n}" * 1_000) for n in range(9)]
     read = parse_keys(pack_keys(many))
     assert 0 < len(read) < 9

@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from megacache._guard import GUARD, NO_COMPILER, applicable, mismatches
+from megacache._bundle import NO_COMPILER, applicable, mismatches
+from megacache._bundle.environment import GUARD
 
 on_cpu = partial(mismatches, roots={"inductor"}, device_type="cpu")
 on_gpu = partial(mismatches, roots={"triton"}, device_type="cuda")

@@ -15,11 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megacache import _compiler
-from megacache._artifacts_part import KINDS, is_known
-from megacache._blob import Artifact
-from megacache._bundle import suspicion
+from megacache._bundle import Artifact, ArtifactRef, FileRef, FilesPart, is_known_artifact, suspicion
+from megacache._bundle.artifacts import KINDS
 from megacache._files import remove
-from megacache._manifest import ArtifactRef, FileRef, FilesPart
 from megacache._markers import Markers
 from megacache.errors import UntrustedError
 from tests.builders import UNHURRIED, any_text, compiled_file, open_store, upload
@@ -106,14 +104,14 @@ def test_manifest_with_a_strange_artifact_is_refused(kind: str, key: str) -> Non
     }.get(kind, "(?!)")
     ref = ArtifactRef(kind=kind, key=key, digest=MANIFEST.artifacts[0].digest, size=1)
     fine = re.fullmatch(shape, key, re.ASCII) is not None
-    assert (suspicion(replace(MANIFEST, artifacts=(ref,))) is None) == fine == is_known(kind, key)
+    assert (suspicion(replace(MANIFEST, artifacts=(ref,))) is None) == fine == is_known_artifact(kind, key)
 
 
 @FEW
-@given(st.sampled_from(sorted(KINDS)), keys.filter(lambda key: any(is_known(kind, key) for kind in KINDS)))
+@given(st.sampled_from(sorted(KINDS)), keys.filter(lambda key: any(is_known_artifact(kind, key) for kind in KINDS)))
 def test_known_key_stays_in_the_cache_folder(kind: str, key: str) -> None:
     """PyTorch itself makes a path below its own folder of every key that passes."""
-    if is_known(kind, key):
+    if is_known_artifact(kind, key):
         folder = os.path.realpath(_compiler.cache_folder())
         assert os.path.realpath(path_of(kind, key)).startswith(f"{folder}{os.sep}")
         assert len(Path(path_of(kind, key)).name) < 256

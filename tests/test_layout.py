@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 
-from megacache._digest import Digest
-from megacache._layout import (
+from megacache._bundle import (
+    Digest,
     EnvironmentPrefix,
     Placed,
     Start,

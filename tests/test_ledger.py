@@ -11,8 +11,7 @@ import pytest
 import torch._dynamo.utils
 
 import megacache
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact
+from megacache._bundle import Artifact, identify_artifact
 from megacache._compiler import Activity
 from megacache._ledger import _unused
 from tests.processes import Answer, Processes, step
@@ -267,8 +266,10 @@ def test_unused_is_what_torch_did_not_record(
 ) -> None:
     """Graphs without a record are unused, profiles are not; a hit that left no record at all hides the rest."""
     contents = {"a": b"1", "b": b"22"}
-    loaded = [identify(Artifact(kind="inductor", key=key, content=content)) for key, content in contents.items()]
-    loaded.append(identify(Artifact(kind="pgo", key="job", content=b"state")))
+    loaded = [
+        identify_artifact(Artifact(kind="inductor", key=key, content=content)) for key, content in contents.items()
+    ]
+    loaded.append(identify_artifact(Artifact(kind="pgo", key="job", content=b"state")))
     activity = Activity(
         inductor=megacache.Lookups(hit=hit),
         aot_autograd=None,

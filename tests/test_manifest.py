@@ -9,20 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megacache._digest import Digest
-from megacache._document import pack
-from megacache._envelope import PAYLOAD_TYPE
-from megacache._manifest import (
-    FORMAT,
-    MAX_CHUNK_SIZE,
-    ArtifactRef,
-    ChunkRef,
-    FileRef,
-    FilesPart,
-    Manifest,
-    seal,
-    unseal,
-)
+from megacache._bundle import FORMAT, ArtifactRef, ChunkRef, Digest, FileRef, FilesPart, Manifest, pack, seal, unseal
+from megacache._bundle.envelope import PAYLOAD_TYPE
+from megacache._bundle.manifest import MAX_CHUNK_SIZE
 from megacache.errors import BundleError, FormatError, MegacacheError, UnsupportedFormatError
 from tests.builders import UNHURRIED, artifact, artifacts, bundle, environment, manifests
 

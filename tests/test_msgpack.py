@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._document import pack
-from megacache._msgpack import MAX_DEPTH, check_extent
+from megacache._bundle import pack
+from megacache._bundle.document import MAX_DEPTH, check_extent
 from tests.builders import UNHURRIED
 from tests.test_document import values
 

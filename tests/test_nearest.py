@@ -2,7 +2,7 @@
 
 import pytest
 
-from megacache._graph_keys import Component, GraphKey
+from megacache._bundle import Component, GraphKey
 from megacache._nearest import differences, nearest
 
 ROLES = {

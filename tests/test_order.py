@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from megacache._bundle import parents_first
-from megacache._manifest import Manifest
+from megacache._bundle import Manifest, parents_first
 from tests.builders import artifact, bundle
 
 

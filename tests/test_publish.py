@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _files_part, _roots, _trust
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact
-from megacache._files import CompiledFile
+from megacache import _roots, _trust
+from megacache._bundle import Artifact, CompiledFile, identify_artifact, identify_file
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult, PublishStatus
@@ -36,7 +34,7 @@ def publish(
 ) -> PublishResult:
     """Publish artifacts and files as if PyTorch had recorded them, with a limit."""
     found = Found(
-        artifacts={identify(one): one for one in artifacts}, files={_files_part.identify(one): one for one in files}
+        artifacts={identify_artifact(one): one for one in artifacts}, files={identify_file(one): one for one in files}
     )
     recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=())
     publication = Publication(
@@ -83,7 +81,7 @@ def test_limit_is_of_one_publication() -> None:
 def test_limit_is_of_all_bundles_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of another program go into a bundle of their own; if both do not fit, neither is written."""
     monkeypatch.setattr(_roots, "_registered", {})
-    monkeypatch.setattr(_roots, "SUFFIXES", {"engine": frozenset({"", ".py"})})
+    monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
     _roots.register(Root(name="engine", folder=tmp_path, facts={}, telling=frozenset(), used=lambda: ()))
     files = [CompiledFile(root="engine", path="model", mode=0o644, content=noise(10_000, 7))]
     unlimited = open_store()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from megacache import _roots
-from megacache._files import CompiledFile, Located, is_portable, restore
-from megacache._files_part import identify
+from megacache._bundle import CompiledFile, identify_file, is_portable_file
+from megacache._files import Located, restore
 from megacache._recording import Found
 from megacache._roots import Root
 from megacache.errors import UntrustedError
@@ -16,7 +16,7 @@ from megacache.errors import UntrustedError
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     """Register a root for one test."""
     monkeypatch.setattr(_roots, "_registered", {})
-    monkeypatch.setattr(_roots, "SUFFIXES", {"engine": frozenset({"", ".py"})})
+    monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
     root = Root(
         name="engine",
         folder=tmp_path / "engine",
@@ -32,8 +32,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
 @pytest.mark.parametrize("path", ["a/rank_0_0/model", "a/b/index.py", "a/b.so"])
 def test_rule_is_that_of_the_root(path: str) -> None:
     """What one root allows is refused under another one, and files that travel anywhere are allowed in both."""
-    assert is_portable(path, "engine")
-    assert is_portable(path, "inductor") == path.endswith(".so")
+    assert is_portable_file(path, "engine")
+    assert is_portable_file(path, "inductor") == path.endswith(".so")
 
 
 @pytest.mark.usefixtures("root")
@@ -43,7 +43,7 @@ def test_rule_is_that_of_the_root(path: str) -> None:
 )
 def test_no_root_lets_a_path_out(path: str) -> None:
     """No path leads out of a root, is hidden, or lies deeper than a compiler's folders."""
-    assert not is_portable(path, "engine")
+    assert not is_portable_file(path, "engine")
     with pytest.raises(UntrustedError):
         restore(CompiledFile(root="engine", path=path, mode=0o644, content=b""), Path("/nonexistent"))
 
@@ -71,7 +71,7 @@ def test_facts_guard_the_files_of_their_root_alone() -> None:
 def test_files_of_a_root_make_a_bundle_of_their_own() -> None:
     """Files of a registered root, and C++ libraries beside a GPU's kernels, are in bundles apart, and none is lost."""
     files = {
-        identify(file): file
+        identify_file(file): file
         for file in (
             CompiledFile(root=root, path=path, mode=0o644, content=b"1")
             for root, path in [("inductor", "a.so"), ("engine", "model"), ("triton", "b.json")]

@@ -7,8 +7,7 @@ import uuid
 
 import pytest
 
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact
+from megacache._bundle import Artifact, identify_artifact
 from megacache._runtime import Deadline
 from megacache._session import Session, loaded_artifacts, session
 from megacache.errors import (
@@ -108,9 +107,9 @@ def test_loaded_bundle_is_known_with_all_it_holds() -> None:
 def test_what_is_held_adds_up() -> None:
     """What is found to be in the store is added to what was known."""
     known = Session()
-    known.remember([identify(artifact("a"))], ["x"])
-    known.remember([identify(artifact("b"))], ["x", "y"])
-    assert known.artifacts == {identify(artifact("a")), identify(artifact("b"))}
+    known.remember([identify_artifact(artifact("a"))], ["x"])
+    known.remember([identify_artifact(artifact("b"))], ["x", "y"])
+    assert known.artifacts == {identify_artifact(artifact("a")), identify_artifact(artifact("b"))}
     assert known.bundles == {"x", "y"}
 
 
@@ -158,8 +157,8 @@ def test_fork_releases_the_lock() -> None:
 def test_newer_profile_alone_is_no_news() -> None:
     """A profile that has changed since is published with new graphs, and not for its own sake."""
     known = Session()
-    before, after = (identify(Artifact(kind="pgo", key="job", content=state)) for state in (b"1", b"2"))
-    graph = identify(artifact("a"))
+    before, after = (identify_artifact(Artifact(kind="pgo", key="job", content=state)) for state in (b"1", b"2"))
+    graph = identify_artifact(artifact("a"))
     assert known.news([before]) == {before}
     known.remember([before], ["x"])
     assert known.news([before]) == known.news([before, after]) == set()
@@ -178,7 +177,7 @@ def test_renewed_credentials_are_the_same_session() -> None:
 def test_what_was_loaded_is_known_across_caches() -> None:
     """What a process loaded is the union over its caches, without what it only published or found there."""
     one, other = session(url(), None), session(url(), None)
-    refs = [identify(artifact(key)) for key in ("loaded-1", "loaded-2", "published")]
+    refs = [identify_artifact(artifact(key)) for key in ("loaded-1", "loaded-2", "published")]
     one.loaded.add(refs[0])
     other.loaded.update(refs[:2])
     other.remember(refs, ["x"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megacache._document import pack
+from megacache._bundle import pack
 from megacache._settings import (
     AutostartSettings,
     Settings,

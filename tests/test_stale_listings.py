@@ -5,8 +5,7 @@ from datetime import UTC, datetime, tzinfo
 
 import pytest
 
-from megacache import _bundle
-from megacache._blob import Artifact, parse_blob
+from megacache._bundle import Artifact, parse_blob
 from tests import faulty_disk
 from tests.builders import artifacts, bundle, upload
 from tests.faults import PATIENT, Fault
@@ -57,7 +56,7 @@ def test_clocks_of_publishers_do_not_matter(
 ) -> None:
     """A bundle is loaded after those that its process knew, whatever the clocks of both hosts said."""
     for year, compiled in zip(years, (OURS, [*OURS, *THEIRS]), strict=True):
-        monkeypatch.setattr(_bundle, "datetime", clock(year))
+        monkeypatch.setattr("megacache._bundle.bundle.datetime", clock(year))
         compiler.compile(*compiled)
         assert compiler.publish(place.url, place.storage_options, PATIENT).status == "published"
     assert compiler.warm(place.url, place.storage_options, PATIENT).status == "loaded"

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from megacache import _crash_guard, _store_markers
+from megacache._bundle import Start, pack
 from megacache._catalog import Catalog
 from megacache._crash_guard import CrashGuard
-from megacache._document import pack
-from megacache._layout import Start
 from megacache._markers import SUSPICION_SECONDS
 from megacache._runtime import Deadline
 from megacache._store import Store

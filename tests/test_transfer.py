@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from megacache import _trust
+from megacache._bundle import open_envelope, pack_signatures
 from megacache._catalog import Catalog
-from megacache._envelope import open_envelope, pack_signatures
 from megacache._inventory import Inventory
 from megacache._store import Store
 from megacache._transfer import Selected, Transfer, Transferred

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from megacache._blob import Artifact
+from megacache._bundle import Artifact
 from megacache._compiler._triton import kernel_files
 from megacache._files import Located, restore
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from megacache import _explain_part
-from megacache._chunk import Payload, pack_chunk
+from megacache._bundle import Payload, pack_chunk, seal
 from megacache._inventory import Inventory
-from megacache._manifest import seal
 from megacache._runtime import Progress
 from megacache._store import Store
 from megacache._verification import Verified, verify

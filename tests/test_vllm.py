@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from megacache._manifest import Manifest, unseal
+from megacache._bundle import Manifest, unseal
 from megacache.integrations import vllm as plugin
 from tests.engines import FOLDER, HASH
 from tests.processes import Answer, Processes, step

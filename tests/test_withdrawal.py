@@ -8,11 +8,10 @@ from click.testing import CliRunner
 from torch._inductor.codecache import sha256_hash
 
 from megacache import _budget
-from megacache._blob import Artifact
+from megacache._bundle import Artifact, Manifest, seal
 from megacache._catalog import Catalog
 from megacache._cli._app import app
 from megacache._crash_guard import CrashGuard
-from megacache._manifest import Manifest, seal
 from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
 from megacache._settings import split_epoch

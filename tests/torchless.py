@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from megacache import Cache, PublishResult, WarmResult, _cache, _compiler, _session
-from megacache._artifacts_part import identify
-from megacache._blob import Artifact
-from megacache._files import CompiledFile
-from megacache._files_part import identify as identify_file
+from megacache._bundle import Artifact, CompiledFile, identify_artifact, identify_file
 from megacache._recording import Found, Recorded
 from tests.builders import environment
 
@@ -48,7 +45,9 @@ class Compiler:
 
 def recorded(artifacts: Sequence[Artifact], files: Sequence[CompiledFile] = ()) -> Recorded:
     """Make what a process has compiled."""
-    found = Found(artifacts={identify(one): one for one in artifacts}, files={identify_file(one): one for one in files})
+    found = Found(
+        artifacts={identify_artifact(one): one for one in artifacts}, files={identify_file(one): one for one in files}
+    )
     return Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=())
 
 

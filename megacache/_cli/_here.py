@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+from megacache._bundle import Environment, EnvironmentPrefix, environment_prefix
 from megacache._cli._child import child_command
 from megacache._cli._output import JSON_FORMAT
-from megacache._environment import Environment
-from megacache._layout import EnvironmentPrefix, environment_prefix
 from megacache.errors import CompilerError, SettingsError
 
 _SECONDS = 120.0

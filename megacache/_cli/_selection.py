@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megacache._bundle import slug
 from megacache._cli._here import here
 from megacache._inventory import Holding, Inventory, of_epoch
-from megacache._layout import slug
 from megacache._settings import split_epoch
 from megacache._store import Store
 from megacache.errors import SettingsError

@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from megacache import _trust
+from megacache._bundle import MAX_SIGNATURE_SIZE, Envelope, open_envelope, pack_signatures, parse_signatures
 from megacache._catalog import Catalog
 from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._options import json_option, refuse_if_read_only, with_destination, with_selection, with_store
 from megacache._cli._output import emit, progress_bar, say
 from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
 from megacache._cli._views import failed_view
-from megacache._envelope import MAX_SIGNATURE_SIZE, Envelope, open_envelope, pack_signatures, parse_signatures
 from megacache._inventory import Holding
 from megacache._runtime import Progress, call, counted
 from megacache._settings import Settings

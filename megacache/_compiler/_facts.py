@@ -8,11 +8,9 @@ import sysconfig
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from megacache._bundle import FORMAT, Digest, Environment
 from megacache._compiler._door import door
 from megacache._compiler._toolchain import compiler_version, cpu_flags
-from megacache._digest import Digest
-from megacache._environment import Environment
-from megacache._manifest import FORMAT
 from megacache._settings import compiler_variables, requested_cpu_capability
 
 if TYPE_CHECKING:

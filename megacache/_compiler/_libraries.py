@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache import _roots
-from megacache._blob import Artifact
+from megacache._bundle import Artifact
 from megacache._compiler._door import door
 from megacache._compiler._probes import probe_libraries
 from megacache._compiler._triton import kernel_files

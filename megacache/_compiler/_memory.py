@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megacache._blob import Artifact, build_blob, parse_blob
+from megacache._bundle import Artifact, ArtifactRef, Digest, build_blob, parse_blob
 from megacache._compiler._autotuners import lead_autotuners
 from megacache._compiler._door import compile_lock, door
-from megacache._digest import Digest
-from megacache._manifest import ArtifactRef
 from megacache._runtime import Deadline
 from megacache.errors import CompilerError
 

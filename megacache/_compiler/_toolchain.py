@@ -7,9 +7,8 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+from megacache._bundle import NO_COMPILER, Digest
 from megacache._compiler._door import door
-from megacache._digest import Digest
-from megacache._guard import NO_COMPILER
 
 _CPUINFO = Path("/proc/cpuinfo")
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from megacache._blob import Artifact
+from megacache._bundle import Artifact
 
 _BUNDLED = re.compile(rb"\x8c\x34([A-Z2-7]{52})")
 """A kernel's folder, as a string of its own: PyTorch's bundle of a kernel begins with it."""

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import msgpack
 
-from megacache._blob import build_blob
-from megacache._document import pack
-from megacache._envelope import Signature
-from megacache._manifest import seal
+from megacache._bundle import Signature, build_blob, pack, seal
 from tests.builders import artifact
 from tests.corpus.frames import bomb, frame, frame_without_size
 from tests.corpus.stores import (

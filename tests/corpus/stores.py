@@ -11,14 +11,20 @@ from typing import Any
 import msgpack
 
 from megacache import _trust
-from megacache._blob import Artifact, build_blob
-from megacache._chunk import Chunk
-from megacache._digest import Digest
-from megacache._document import pack
-from megacache._envelope import Envelope, Signature
-from megacache._environment import Environment
-from megacache._files import CompiledFile
-from megacache._manifest import ChunkRef, Manifest, seal
+from megacache._bundle import (
+    Artifact,
+    ChunkRef,
+    CompiledFile,
+    Digest,
+    Envelope,
+    Environment,
+    Manifest,
+    Signature,
+    build_blob,
+    pack,
+    seal,
+)
+from megacache._bundle.chunk import Chunk
 from tests.builders import AOT_KEY, artifact, bundle, compiled_file, environment, prefix_of
 from tests.corpus.frames import frame
 

@@ -15,16 +15,32 @@ from dataclasses import asdict, dataclass, replace
 import msgpack
 
 from megacache import _compiler, _trust
-from megacache._artifacts_part import is_known
-from megacache._blob import Artifact, build_blob
-from megacache._bundle import chunks_of, declared_names, parents_first, suspicion, unpack_chunk
-from megacache._chunk import Payload, pack_chunk
-from megacache._codec import compress, decompress
-from megacache._envelope import open_envelope, pack_signatures, parse_signatures
-from megacache._files import CompiledFile
-from megacache._files_part import identify
-from megacache._graph_keys import Component, GraphKey, pack_keys, parse_keys
-from megacache._manifest import FilesPart, Manifest, parse_manifest, seal
+from megacache._bundle import (
+    Artifact,
+    CompiledFile,
+    Component,
+    FilesPart,
+    GraphKey,
+    Manifest,
+    Payload,
+    build_blob,
+    chunks_of,
+    declared_names,
+    identify_file,
+    is_known_artifact,
+    open_envelope,
+    pack_chunk,
+    pack_keys,
+    pack_signatures,
+    parents_first,
+    parse_keys,
+    parse_manifest,
+    parse_signatures,
+    seal,
+    suspicion,
+    unpack_chunk,
+)
+from megacache._bundle.chunk import compress, decompress
 from megacache._markers import Markers, Suspect
 from megacache._nearest import differences, nearest
 from megacache._store_markers import parse_marker
@@ -96,7 +112,7 @@ def read_manifest(data: bytes) -> None:
     assert len(chunks_of(manifest, files=True)) <= len(manifest.chunks)
     assert len(declared_names(manifest, files=True)) <= len(manifest.artifacts) + len(manifest.files.index)
     if suspicion(manifest) is None:
-        assert all(is_known(ref.kind, ref.key) for ref in manifest.artifacts)
+        assert all(is_known_artifact(ref.kind, ref.key) for ref in manifest.artifacts)
         assert all(is_inside(ref.path) for ref in manifest.files.index)
 
 
@@ -158,7 +174,7 @@ def accused(data: bytes) -> Sequence[Suspect]:
 def read_marker(data: bytes) -> None:
     """Read a marker of another process; it accuses only what a warm start could have put in place."""
     for suspect in accused(data):
-        assert all(is_known(kind, key) for kind, key in suspect.artifacts)
+        assert all(is_known_artifact(kind, key) for kind, key in suspect.artifacts)
         assert all(is_inside(path) for _, path in suspect.files)
 
 
@@ -177,7 +193,7 @@ def _agreeing(data: bytes) -> Manifest:
     items = rows if isinstance(rows, list) else ()
     whole = [row for row in items if isinstance(row, list) and list(map(type, row[:4])) == [str, str, int, bytes]]
     files = [CompiledFile(root=row[0], path=row[1], mode=row[2], content=row[3]) for row in whole]
-    return replace(MANIFEST, files=FilesPart(index=tuple(map(identify, files))))
+    return replace(MANIFEST, files=FilesPart(index=tuple(map(identify_file, files))))
 
 
 def _graph_keys() -> Sequence[GraphKey]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from megacache import _files
-from megacache._files import CompiledFile
+from megacache._bundle import CompiledFile
 from megacache.errors import UntrustedError
 
 

@@ -4,10 +4,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from megacache._codec import CODEC, compress, decompress
-from megacache._digest import Digest
-from megacache._manifest import ChunkRef
+import zstandard
+
+from megacache._bundle.digest import Digest
+from megacache._bundle.manifest import ChunkRef
 from megacache.errors import FormatError, IntegrityError
+
+CODEC = "zstd"
+"""The only codec of this format version."""
+
+_LEVEL = 3
+_WINDOW_LOG = 27
+"""Repeats are found over a whole chunk: graphs repeat one another's tables, megabytes apart."""
 
 CHUNK_SIZE = 32 << 20
 """Bytes of raw content a chunk holds at most, unless a single item is larger."""
@@ -15,6 +23,29 @@ CHUNK_SIZE = 32 << 20
 Name = tuple[str, str, str, int]
 """Part; kind or root; key or path; size: what can be compared without computing a digest."""
 _Item = TypeVar("_Item")
+
+
+def compress(raw: bytes) -> bytes:
+    """Compress into one zstd frame that states its size."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
+
+
+def decompress(stored: bytes, *, raw_size: int) -> bytes:
+    """Decompress one frame of exactly `raw_size` bytes.
+
+    The frame's own header is compared first, so that a frame that would grow beyond what was declared allocates
+    nothing.
+    """
+    try:
+        declared = zstandard.frame_content_size(stored)
+        if declared != raw_size:
+            raise IntegrityError("size of the chunk", expected=raw_size, actual=declared)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG)
+        return decompressor.decompress(stored, max_output_size=raw_size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        msg = f"not a zstd frame: {error}"
+        raise FormatError(msg) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

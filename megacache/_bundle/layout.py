@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from megacache._digest import Digest
+from megacache._bundle.digest import Digest
 
 QUARANTINED = "quarantined"
 WITHDRAWING_MARKS = frozenset({QUARANTINED, "superseded"})

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from megacache._digest import Digest
-from megacache._document import Node, pack_document
-from megacache._envelope import Envelope, Signature, open_envelope
-from megacache._environment import Environment
-from megacache.errors import FormatError
+from megacache._bundle.digest import Digest
+from megacache._bundle.document import Node, pack_document
+from megacache._bundle.envelope import Envelope, Signature, open_envelope
+from megacache._bundle.environment import Environment
+from megacache._runtime import MAX_SHORT_TEXT, is_short_text
+from megacache.errors import FormatError, SettingsError
 
 FORMAT = (1, 1)
 """Major and minor version. A reader refuses another major, and passes over fields of a later minor."""
@@ -23,6 +24,8 @@ _MAX_SIZE = 1 << 50
 _MAX_FACTS = 256
 _MAX_LABELS = 256
 _MAX_PROBES = 1_024
+
+_MAX_OWN_LABELS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,3 +199,11 @@ def _parse_digest(node: Node) -> Digest:
         return Digest.parse(node.text())
     except FormatError as error:
         raise FormatError(str(error), path=node.path) from error
+
+
+def checked_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuse labels that a manifest would not take; raises `SettingsError`."""
+    if len(labels) > _MAX_OWN_LABELS or not all(is_short_text(word) for pair in labels.items() for word in pair):
+        msg = f"labels must map at most {_MAX_OWN_LABELS} texts of at most {MAX_SHORT_TEXT:,} characters to such texts"
+        raise SettingsError(msg)
+    return labels

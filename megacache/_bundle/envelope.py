@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from megacache._digest import Digest
-from megacache._document import Node, pack
+from megacache._bundle.digest import Digest
+from megacache._bundle.document import Node, pack
 from megacache.errors import FormatError, UnsupportedFormatError
 
 PAYLOAD_TYPE = "application/vnd.megacache.manifest.v1+msgpack"

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 
-from megacache import _artifacts_part, _files_part
-from megacache._chunk import Name
-from megacache._digest import Digest
-from megacache._document import pack
-from megacache._environment import Environment
-from megacache._files import CompiledFile
-from megacache._manifest import ArtifactRef, ChunkRef, FilesPart, Manifest
+from megacache._bundle.artifacts import ARTIFACTS_PART, declared_artifacts, strange_artifacts, unpack_artifacts
+from megacache._bundle.chunk import Name
+from megacache._bundle.digest import Digest
+from megacache._bundle.document import pack
+from megacache._bundle.environment import Environment
+from megacache._bundle.files import FILES_PART, CompiledFile, declared_files, name_of_file, strange_files, unpack_files
+from megacache._bundle.manifest import ArtifactRef, ChunkRef, FilesPart, Manifest
 from megacache._version import __version__
 from megacache.errors import UntrustedError
 
@@ -82,18 +82,18 @@ def parents_first(manifests: Iterable[Manifest]) -> list[Manifest]:
 
 def chunks_of(manifest: Manifest, *, files: bool) -> tuple[ChunkRef, ...]:
     """Give the chunks to be read: those of artifacts, and of compiled files if they are wanted."""
-    parts = {_artifacts_part.PART, *([_files_part.PART] if files else [])}
+    parts = {ARTIFACTS_PART, *([FILES_PART] if files else [])}
     return tuple(chunk for chunk in manifest.chunks if chunk.part in parts)
 
 
 def declared_names(manifest: Manifest, *, files: bool) -> frozenset[Name]:
     """Give the names of all that a manifest promises to be in those chunks."""
-    return _artifacts_part.declared(manifest) | (_files_part.declared(manifest) if files else frozenset())
+    return declared_artifacts(manifest) | (declared_files(manifest) if files else frozenset())
 
 
 def suspicion(manifest: Manifest) -> UntrustedError | None:
     """Give the fault of a manifest that names what no PyTorch and no compiler writes: of it nothing is fetched."""
-    found = next(chain(_artifacts_part.strangers(manifest), _files_part.strangers(manifest)), None)
+    found = next(chain(strange_artifacts(manifest), strange_files(manifest)), None)
     return None if found is None else UntrustedError(found, hint="find out who wrote it")
 
 
@@ -103,8 +103,8 @@ def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> Unpacked:
     The digest of the stored bytes comes first, then the declared size, the form of the content, and the name and size
     of everything in it. Raises `IntegrityError`, `FormatError` or `UntrustedError`.
     """
-    if ref.part == _files_part.PART:
-        files = _files_part.unpack(manifest, ref, stored)
-        return Unpacked(ref=ref, files=files, names=frozenset(map(_files_part.name, files)))
-    blob, names = _artifacts_part.unpack(manifest, ref, stored)
+    if ref.part == FILES_PART:
+        files = unpack_files(manifest, ref, stored)
+        return Unpacked(ref=ref, files=files, names=frozenset(map(name_of_file, files)))
+    blob, names = unpack_artifacts(manifest, ref, stored)
     return Unpacked(ref=ref, blob=blob, names=names)

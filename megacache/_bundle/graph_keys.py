@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from megacache._document import MAX_ITEMS, Node, pack_document
+from megacache._bundle.document import MAX_ITEMS, Node, pack_document
 from megacache.errors import FormatError
 
 FORMAT = (1, 0)
