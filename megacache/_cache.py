@@ -12,7 +12,6 @@ from megacache._budget import WARM_MAX_BYTES
 from megacache._bundle import checked_labels
 from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
-from megacache._faults import redacted
 from megacache._publish import Publication
 from megacache._receipt import Receipt
 from megacache._recording import take
@@ -21,7 +20,7 @@ from megacache._results import PublishResult, PublishStatus, WarmResult, WarmSta
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, in_background, quiet
 from megacache._session import Session, session
 from megacache._settings import Settings
-from megacache._store import Store
+from megacache._store import Store, redacted
 from megacache._trust import Keys, KeySource
 from megacache._warm import Warming, status_of
 from megacache.errors import MegacacheError, SettingsError

@@ -6,14 +6,13 @@ from typing import Any
 
 from megacache import _compiler
 from megacache._bundle import checked_labels, identify_artifact, is_portable_artifact, parse_blob
-from megacache._faults import redacted
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, quiet
 from megacache._session import Session
 from megacache._settings import Settings
-from megacache._store import Store
+from megacache._store import Store, redacted
 from megacache._trust import Keys
 from megacache.errors import FormatError, IntegrityError, SettingsError
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,9 +15,6 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
 _PREFIX = "MEGACACHE"
-_EPOCH = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LOCAL = re.compile(r"(?:file|local):(?://)?|(?!.*(?:://|::))")
-"""What begins the URL of a local folder."""
 _LEVELS = ("debug", "info", "warning", "error")
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
 _CACHE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
@@ -116,30 +112,6 @@ def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> d
     if python_path:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [python_path, variables.get("PYTHONPATH", "")]))
     return variables
-
-
-def lasting_url(url: str) -> str:
-    """Make the URL of a local folder absolute: the processes that are handed it may work in other folders."""
-    place, asked, epoch = url.partition("?epoch=")
-    local = _LOCAL.match(place)
-    if local is None:
-        return url
-    path = os.path.abspath(os.path.expanduser(place[local.end() :]))  # noqa: PTH100, PTH111 - as fsspec reads it
-    return f"{local[0]}{path}{asked}{epoch}"
-
-
-def split_epoch(url: str) -> tuple[str, str]:
-    """Take the generation off a URL: of `s3://bucket/flux/v1?epoch=2` it is `2`.
-
-    Raises `SettingsError` for one that is ill-formed, as with a variable that is unset.
-    """
-    place, asked, epoch = url.partition("?epoch=")
-    if not asked:
-        return url, ""
-    if not _EPOCH.fullmatch(epoch):
-        msg = "the epoch in the URL is ill-formed"
-        raise SettingsError(msg, hint="give 1 to 64 letters, digits, dots, hyphens or underscores after ?epoch=")
-    return place.rstrip("/"), epoch
 
 
 def default_url() -> str:

@@ -16,9 +16,9 @@ from gcsfs.retry import HttpError, validate_response
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from s3fs.errors import translate_boto_error
 
-from megacache._faults import _causes, faults, http_status, redacted
 from megacache._runtime import Deadline
-from megacache._store import Store
+from megacache._store import Store, redacted
+from megacache._store.faults import _causes, faults, http_status
 from megacache.errors import (
     AccessError,
     IntegrityError,

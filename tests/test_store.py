@@ -15,7 +15,8 @@ import fsspec
 import pytest
 
 from megacache._runtime import Deadline
-from megacache._store import Entry, Store, scope_of
+from megacache._store import Entry, Store
+from megacache._store.scope import scope_of
 from megacache.errors import AccessError, DeadlineError, MissingError, SettingsError, UnavailableError
 from tests.builders import open_store
 from tests.processes import REPOSITORY

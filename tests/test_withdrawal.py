@@ -14,8 +14,7 @@ from megacache._cli._app import app
 from megacache._crash_guard import CrashGuard
 from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
-from megacache._settings import split_epoch
-from megacache._store import Store
+from megacache._store import Store, split_epoch
 from megacache._warm import Warming
 from megacache.errors import SettingsError
 from tests.builders import (

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from megacache._cli._selection import Selection
-from megacache._faults import redacted
 from megacache._runtime import Deadline
 from megacache._settings import Settings
-from megacache._store import Store
+from megacache._store import Store, redacted
 from megacache._trust import Keys
 from megacache.errors import SettingsError
 

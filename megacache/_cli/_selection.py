@@ -8,8 +8,7 @@ from pathlib import Path
 from megacache._bundle import slug
 from megacache._cli._here import here
 from megacache._inventory import Holding, Inventory, of_epoch
-from megacache._settings import split_epoch
-from megacache._store import Store
+from megacache._store import Store, split_epoch
 from megacache.errors import SettingsError
 
 _LEAST = 4

@@ -9,7 +9,8 @@ from megacache._cli._exit_codes import EXIT_TOO_FEW_HITS
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
 from megacache._cli._program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
-from megacache._settings import AutostartSettings, lasting_url
+from megacache._settings import AutostartSettings
+from megacache._store import lasting_url
 from megacache.integrations._launch import autostart_environment
 from megacache.integrations._receipts import HitRate, collect
 

@@ -16,7 +16,8 @@ import click
 from megacache._cli._options import chosen_url
 from megacache._cli._output import say
 from megacache._cli._program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
-from megacache._settings import AutostartSettings, lasting_url
+from megacache._settings import AutostartSettings
+from megacache._store import lasting_url
 from megacache.integrations._launch import autostart_environment
 
 _POLL_SECONDS = 0.5

@@ -7,7 +7,6 @@ conditions, the last one wins, which is harmless, since both wrote something val
 manifest by what its bundle holds.
 """
 
-import posixpath
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from megacache._client_options import AZURE, GCS, S3, with_defaults
-from megacache._faults import broke_off, faults, http_status, redacted
 from megacache._runtime import DaemonExecutor, Deadline, call, create_file, list_files
-from megacache._settings import split_epoch
+from megacache._store.clients import GCS, LOCAL, S3, with_defaults
+from megacache._store.faults import MISUSE, broke_off, faults, http_status
+from megacache._store.scope import scope_of, scope_of_place
+from megacache._store.url import redacted, split_epoch
 from megacache.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -29,12 +29,6 @@ _CREATE_ATTEMPTS = 5
 _READ_ATTEMPTS = 3
 _PAUSE_SECONDS = 0.1
 _EXISTS, _CONFLICT = 412, 409
-
-_LOCAL = frozenset({"file", "local"})
-_CACHING = frozenset({"simplecache", "filecache", "blockcache"})
-"""What keeps copies of the objects of the place behind it."""
-
-_MISUSE = (ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +80,9 @@ class Store:
 
             fs, root = url_to_fs(url, **with_defaults(url, storage_options or {}))
             _prepare(fs)
-            return fs, root, _scope(url)
+            return fs, root, scope_of_place(url)
 
-        with faults(shown, "opening it", misuse=_MISUSE):
+        with faults(shown, "opening it", misuse=MISUSE):
             fs, root, scope = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
         return cls(fs, root, url=shown, deadline=deadline, scope=scope, epoch=epoch)
 
@@ -108,7 +102,7 @@ class Store:
         """
         path = f"{self._root}/{folder}".rstrip("/")
         with faults(self.url, f"listing {folder or 'it'}"):
-            if self._protocols & _LOCAL:
+            if self._protocols & LOCAL:
                 found = call(lambda: tuple(list_files(Path(path))), deadline=self.deadline, doing=f"listing {path}")
                 return tuple(Entry(key=key, size=size) for key, size in found)
             return tuple(
@@ -173,7 +167,7 @@ class Store:
         return found
 
     def _create(self, path: str, data: bytes) -> None:
-        if self._protocols & _LOCAL:
+        if self._protocols & LOCAL:
             call(lambda: create_file(Path(path), data), deadline=self.deadline, doing=f"creating {path}")
         elif self._protocols & (S3 | GCS):
             # Servers honour the condition on a single PUT only, and not on a multipart upload.
@@ -206,47 +200,6 @@ class Store:
 def _protocols(fs: "AbstractFileSystem") -> tuple[str, ...]:
     """Name the protocols that a filesystem speaks, the one that it is best known by first."""
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def scope_of(url: str) -> str:
-    """Name a place in one way, however its URL is written, and without what must not be shown: user, password, query.
-
-    Nothing is asked of it. A cache of copies counts as the place behind it; any other chain keeps all its links. Raises
-    `SettingsError` if nothing installed speaks a protocol.
-    """
-    with faults(redacted(url), "naming it", misuse=_MISUSE):
-        return _scope(split_epoch(url)[0])
-
-
-def _scope(url: str) -> str:
-    links = url.split("::")
-    scopes = [_link_scope(link, chained=len(links) > 1) for link in links]
-    return "::".join(scope for scope in scopes if scope not in _CACHING)
-
-
-def _link_scope(link: str, *, chained: bool) -> str:
-    from fsspec.core import get_filesystem_class
-    from fsspec.registry import available_protocols
-
-    named, found, rest = link.partition("://")
-    if not found and not (chained and named in available_protocols()):
-        named, rest = "file", link
-    implementation = get_filesystem_class(named)
-    protocol = implementation.protocol if isinstance(implementation.protocol, str) else implementation.protocol[0]
-    if protocol in _LOCAL:
-        return f"{protocol}://{_folder(implementation._strip_protocol(link if rest else '/'))}"
-    if chained and not rest:
-        return protocol
-    container = rest.partition("@")[0].partition(":")[0] if protocol in AZURE and "@" in rest.partition("/")[0] else ""
-    place = redacted(f"{protocol}://{rest}").partition("://")[2]
-    if protocol in S3 | GCS | AZURE:  # keys are no folders: `a//b` is not `a/b`
-        return f"{protocol}://{container and f'{container}@'}{place.strip('/')}"
-    authority, _, path = ("", "", place) if protocol == "memory" else place.partition("/")
-    return f"{protocol}://{authority}{_folder(path)}"
-
-
-def _folder(path: str) -> str:
-    return posixpath.normpath(f"/{path.lstrip('/')}").rstrip("/")
 
 
 def _prepare(fs: "AbstractFileSystem | None") -> None:

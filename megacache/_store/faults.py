@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from megacache._store.url import redacted
 from megacache.errors import AccessError, MegacacheError, MissingError, SettingsError, UnavailableError
 
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs"}
@@ -25,6 +26,8 @@ _BROKEN_BODIES = frozenset({"ClientPayloadError", "IncompleteReadError", "Respon
 _REFUSED = frozenset({401, 403})
 _WRONG_TIME = "RequestTimeTooSkewed"
 _MAX_MESSAGE = 300
+
+MISUSE = (ValueError, TypeError, AttributeError)
 
 
 @contextmanager
@@ -57,11 +60,6 @@ def http_status(error: BaseException) -> int | None:
 def broke_off(error: BaseException) -> bool:
     """Tell whether an answer that had begun ended too early."""
     return any(type(cause).__name__ in _BROKEN_BODIES for cause in _causes(error))
-
-
-def redacted(url: str) -> str:
-    """Take user, password and query, but an epoch, out of the URLs in a text, so that it can be shown."""
-    return re.sub(r"(?<=://)[^/\s]*@|\?(?!epoch=[\w.-]{1,64}(?:\s|$))\S*?(?=::|\s|$)", "", url)
 
 
 def _translated(error: Exception, url: str, doing: str) -> MegacacheError:

@@ -20,6 +20,8 @@ _S3_OPTIONS: Mapping[str, Any] = {
 }
 _GCS_OPTIONS: Mapping[str, Any] = {**_FRESH, "requests_timeout": 30}
 
+LOCAL = frozenset({"file", "local"})
+
 
 def with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the storage options of a URL, for each link of its chain."""

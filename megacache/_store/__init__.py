@@ -1,0 +1,9 @@
+"""The one door to fsspec: a URL prefix of write-once objects.
+
+fsspec is imported by the call that opens a store, and by nobody outside this package.
+"""
+
+from megacache._store.store import Entry, Store
+from megacache._store.url import lasting_url, redacted, split_epoch
+
+__all__ = ["Entry", "Store", "lasting_url", "redacted", "split_epoch"]

@@ -1,0 +1,52 @@
+"""Name a place in one way, however its URL is written: signatures are for it."""
+
+import posixpath
+
+from megacache._store.clients import AZURE, GCS, LOCAL, S3
+from megacache._store.faults import MISUSE, faults
+from megacache._store.url import redacted, split_epoch
+
+_CACHING = frozenset({"simplecache", "filecache", "blockcache"})
+"""What keeps copies of the objects of the place behind it."""
+
+
+def scope_of(url: str) -> str:
+    """Name a place in one way, however its URL is written, and without what must not be shown: user, password, query.
+
+    Nothing is asked of it. A cache of copies counts as the place behind it; any other chain keeps all its links. Raises
+    `SettingsError` if nothing installed speaks a protocol.
+    """
+    with faults(redacted(url), "naming it", misuse=MISUSE):
+        return scope_of_place(split_epoch(url)[0])
+
+
+def scope_of_place(url: str) -> str:
+    """Do the same for a URL without an epoch; raise what fsspec raises."""
+    links = url.split("::")
+    scopes = [_link_scope(link, chained=len(links) > 1) for link in links]
+    return "::".join(scope for scope in scopes if scope not in _CACHING)
+
+
+def _link_scope(link: str, *, chained: bool) -> str:
+    from fsspec.core import get_filesystem_class
+    from fsspec.registry import available_protocols
+
+    named, found, rest = link.partition("://")
+    if not found and not (chained and named in available_protocols()):
+        named, rest = "file", link
+    implementation = get_filesystem_class(named)
+    protocol = implementation.protocol if isinstance(implementation.protocol, str) else implementation.protocol[0]
+    if protocol in LOCAL:
+        return f"{protocol}://{_folder(implementation._strip_protocol(link if rest else '/'))}"
+    if chained and not rest:
+        return protocol
+    container = rest.partition("@")[0].partition(":")[0] if protocol in AZURE and "@" in rest.partition("/")[0] else ""
+    place = redacted(f"{protocol}://{rest}").partition("://")[2]
+    if protocol in S3 | GCS | AZURE:  # keys are no folders: `a//b` is not `a/b`
+        return f"{protocol}://{container and f'{container}@'}{place.strip('/')}"
+    authority, _, path = ("", "", place) if protocol == "memory" else place.partition("/")
+    return f"{protocol}://{authority}{_folder(path)}"
+
+
+def _folder(path: str) -> str:
+    return posixpath.normpath(f"/{path.lstrip('/')}").rstrip("/")
