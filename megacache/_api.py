@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, overload
 
 from megacache import _compiler, _ledger
-from megacache._budget import WARM_MAX_BYTES
 from megacache._bundle import Environment
 from megacache._cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
+from megacache._catalog import WARM_MAX_BYTES
 from megacache._explanation import Explanation
 from megacache._receipt import Receipt
 from megacache._results import PublishResult, WarmResult

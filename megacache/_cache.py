@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler, _crash_guard, _ledger
-from megacache._budget import WARM_MAX_BYTES
 from megacache._bundle import checked_labels
+from megacache._catalog import WARM_MAX_BYTES
 from megacache._explain import explain
 from megacache._explanation import ExplainStatus, Explanation
 from megacache._publish import Publication

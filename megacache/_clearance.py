@@ -1,8 +1,7 @@
 """Take out of PyTorch's cache what must not be read from it again."""
 
 from megacache import _compiler
-from megacache._budget import affordable_manifests
-from megacache._catalog import Catalog, Listing
+from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._markers import Markers
 from megacache._restore import Restoration
 

@@ -7,12 +7,10 @@ from itertools import accumulate
 from typing import Any
 
 from megacache import _compiler
-from megacache._budget import affordable_manifests
 from megacache._bundle import Artifact, Environment, GraphKey, Manifest, identify_artifact, parse_keys
-from megacache._catalog import Catalog
+from megacache._catalog import Catalog, affordable_manifests, nearest_other
 from megacache._explain_part import collect, explain_chunks
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
-from megacache._inventory import nearest_other
 from megacache._nearest import differences, nearest
 from megacache._runtime import Deadline, counted, shown
 from megacache._session import Session, session

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from megacache import _explain_part
-from megacache._budget import affordable_manifests
 from megacache._bundle import (
     Artifact,
     ArtifactRef,
@@ -19,7 +18,7 @@ from megacache._bundle import (
     describe,
     file_payloads,
 )
-from megacache._catalog import Catalog
+from megacache._catalog import Catalog, affordable_manifests
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult, PublishStatus
 from megacache._runtime import Progress, ProgressCallback, Stopwatch

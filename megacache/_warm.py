@@ -5,13 +5,21 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from megacache import _compiler
-from megacache._budget import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._bundle import Environment, FileRef, Manifest, Unpacked, parents_first, suspicion
-from megacache._catalog import Catalog, Listing
+from megacache._catalog import (
+    TOO_MANY,
+    WARM_MAX_BYTES,
+    Catalog,
+    Delivery,
+    Listing,
+    Order,
+    affordable,
+    affordable_manifests,
+    nearest_other,
+    weight,
+)
 from megacache._clearance import clear_quarantined, clear_suspects
 from megacache._crash_guard import CrashGuard
-from megacache._delivery import Delivery, Order
-from megacache._inventory import nearest_other
 from megacache._restore import Restoration
 from megacache._results import WarmResult, WarmStatus
 from megacache._runtime import Progress, ProgressCallback, Stopwatch

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from megacache._inventory import Inventory
+from megacache._catalog import Inventory, verify
+from megacache._catalog.verification import Verdict
 from megacache._runtime import Deadline
 from megacache._store import Store
-from megacache._verification import Verdict, verify
 from tests import faulty_disk
 from tests.builders import finish_workers
 from tests.faults import FAULTS, PATIENT, Fault

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from megacache._bundle import unseal
-from megacache._inventory import Inventory
+from megacache._catalog import Inventory
 from megacache.integrations import site
 from megacache.integrations._lifecycle import pause
 from tests.builders import open_store

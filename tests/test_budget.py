@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from megacache import _budget
-from megacache._budget import affordable, affordable_manifests, weight
-from megacache._delivery import Order
+from megacache._catalog import Order, affordable, affordable_manifests, weight
 from tests.builders import Bundle, artifacts, bundle, compiled_file, noise, open_store, upload
 from tests.corpus.stores import HERE
 from tests.without_torch import Place, warm
@@ -48,9 +46,9 @@ def test_small_manifests_are_read_first(monkeypatch: pytest.MonkeyPatch) -> None
     """Of more manifests, or larger ones, than one process reads, the small ones are chosen."""
     sizes = {"a": 50, "b": 10, "c": 40, "d": 20}
     assert affordable_manifests(sizes) == sizes
-    monkeypatch.setattr(_budget, "MAX_BUNDLES", 3)
+    monkeypatch.setattr("megacache._catalog.limits.MAX_BUNDLES", 3)
     assert list(affordable_manifests(sizes)) == ["b", "d", "c"]
-    monkeypatch.setattr(_budget, "MAX_MANIFEST_BYTES", 69)
+    monkeypatch.setattr("megacache._catalog.limits.MAX_MANIFEST_BYTES", 69)
     assert list(affordable_manifests(sizes)) == ["b", "d"]
 
 
@@ -78,7 +76,7 @@ def test_too_many_manifests_are_told(watched_place: Place, monkeypatch: pytest.M
     """What is left unread is counted in one warning, and the rest is loaded."""
     store = open_store()
     upload(store, *(made(number) for number in range(3)))
-    monkeypatch.setattr(_budget, "MAX_BUNDLES", 2)
+    monkeypatch.setattr("megacache._catalog.limits.MAX_BUNDLES", 2)
     result = warm(store, watched_place)
     assert (result.status, len(result.bundles)) == ("loaded", 2)
     assert result.warnings[0].startswith("1 of 3 bundles were passed by: at most 10,000 manifests")

@@ -6,10 +6,8 @@ from typing import overload
 
 import pytest
 
-from megacache import _catalog
 from megacache._bundle import MAX_MANIFEST_SIZE, ChunkRef, Payload, parse_blob, seal, unpack_chunk
-from megacache._catalog import Catalog
-from megacache._delivery import Order
+from megacache._catalog import Catalog, Order
 from megacache._store import Store
 from megacache.errors import FormatError, MissingError, UnavailableError
 from tests.builders import (
@@ -113,7 +111,7 @@ def test_bad_manifest_is_a_fault_of_its_own(store: Store, catalog: Catalog) -> N
 
 def test_written_chunks_are_there(store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """One chunk is written for each group, under its digest, and each is told of once, however small the window is."""
-    monkeypatch.setattr(_catalog, "UPLOAD_WINDOW", 10_000)
+    monkeypatch.setattr("megacache._catalog.catalog.UPLOAD_WINDOW", 10_000)
     groups = [tuple(artifacts(3, seed=n)) for n in range(20)]
     manifest = bundle(*groups).manifest
     told: list[ChunkRef] = []
@@ -135,9 +133,9 @@ def test_what_fits_is_known_before_it_is_written(
     groups = [tuple(artifacts(3, seed=n)) for n in range(20)]
     payloads = [payload(group) for group in groups]
     total = sum(chunk.stored_size for chunk in bundle(*groups).manifest.chunks)
-    monkeypatch.setattr(_catalog, "UPLOAD_WINDOW", 1)
+    monkeypatch.setattr("megacache._catalog.catalog.UPLOAD_WINDOW", 1)
     assert (catalog.fits(payloads, total), catalog.fits(payloads, total - 1)) == (True, False)
-    monkeypatch.setattr(_catalog, "pack_chunk", None)
+    monkeypatch.setattr("megacache._catalog.catalog.pack_chunk", None)
     assert catalog.fits(payloads, 3 * total)
     assert store.list() == ()
 
@@ -154,7 +152,7 @@ def test_written_and_announced_is_delivered(catalog: Catalog) -> None:
 
 def test_uploads_end_with_the_first_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When one chunk cannot be written the rest is not tried any more, even while the error is being held."""
-    monkeypatch.setattr(_catalog, "UPLOAD_WINDOW", 1)
+    monkeypatch.setattr("megacache._catalog.catalog.UPLOAD_WINDOW", 1)
     (tmp_path / PLACE.path.partition("/")[0]).touch()
     payloads = Taken([payload([one]) for one in artifacts(200)])
     with pytest.raises(UnavailableError) as caught:

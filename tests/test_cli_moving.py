@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from megacache._bundle import build_blob, parse_blob
-from megacache._inventory import Inventory
+from megacache._catalog import Inventory
 from megacache._store import Store
 from tests.builders import (
     Bundle,

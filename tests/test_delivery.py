@@ -8,7 +8,8 @@ import pytest
 
 from megacache._bundle import parse_blob
 from megacache._bundle.chunk import Chunk
-from megacache._delivery import Delivery, Order, deliver
+from megacache._catalog import Delivery, Order
+from megacache._catalog.delivery import deliver
 from megacache._runtime import WINDOW
 from megacache._store import Store
 from megacache.errors import FormatError, IntegrityError, MegacacheError, MissingError

@@ -22,8 +22,8 @@ import torch
 import yaml
 
 import megacache._settings
+from megacache._catalog import Inventory
 from megacache._cli._app import COMMANDS, app
-from megacache._inventory import Inventory
 from tests.builders import open_store
 from tests.processes import REPOSITORY, Processes
 from tests.servers import Server, free_port

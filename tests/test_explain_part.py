@@ -8,8 +8,7 @@ import pytest
 
 from megacache import _explain, _explain_part
 from megacache._bundle import Artifact, Digest, Payload, chunks_of, describe, identify_artifact, pack_chunk
-from megacache._catalog import Catalog
-from megacache._delivery import Order
+from megacache._catalog import Catalog, Order
 from megacache._explain import Explaining
 from megacache._explain_part import PART, collect, explain_chunks, explain_payloads
 from megacache._explanation import ExplainStatus, Explanation

@@ -1,8 +1,7 @@
 """All artifacts of an environment come out as one blob that PyTorch reads alone."""
 
 from megacache._bundle import Artifact, parse_blob
-from megacache._export import Exported, export_blob
-from megacache._inventory import Inventory
+from megacache._catalog import Exported, Inventory, export_blob
 from megacache._store import Store
 from tests.builders import artifact, bundle, environment, open_store, plain, prefix_of, upload
 

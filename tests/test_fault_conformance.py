@@ -24,9 +24,8 @@ from pathlib import Path
 
 import pytest
 
-from megacache._inventory import Inventory
+from megacache._catalog import Inventory, Selected, Transfer, Transferred
 from megacache._store import Store
-from megacache._transfer import Selected, Transfer, Transferred
 from megacache.errors import MegacacheError
 from tests.builders import artifacts, bundle, compiled_file, noise, open_store, upload
 from tests.faults import FAULTS, HURRIED, PATIENT, Fault

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megacache._inventory import Inventory
-from megacache._transfer import Selected, Transfer
+from megacache._catalog import Inventory, Selected, Transfer
 from tests.builders import open_store
 from tests.disks import fill, read_only, small_disk
 from tests.faults import FAULTS, Fault

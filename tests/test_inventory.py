@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from megacache._bundle import Digest, EnvironmentPrefix, Start
-from megacache._inventory import Inventory, nearest_other
+from megacache._catalog import Inventory, nearest_other
 from megacache._store import Entry, Store
 from tests.builders import artifact, bundle, environment, open_store, prefix_of, upload
 

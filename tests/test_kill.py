@@ -23,8 +23,7 @@ from typing import Any
 
 import pytest
 
-from megacache._inventory import Inventory
-from megacache._verification import verify
+from megacache._catalog import Inventory, verify
 from tests.builders import noise
 from tests.kill_worker import Address, Job, open_store
 from tests.processes import REPOSITORY, TIMEOUT, Processes, step

@@ -3,8 +3,7 @@
 import pytest
 
 from megacache._bundle import Start
-from megacache._inventory import Inventory
-from megacache._removal import RemovalPlan, plan_removal
+from megacache._catalog import Inventory, RemovalPlan, plan_removal
 from megacache._store import Store
 from tests.builders import artifact, bundle, environment, open_store, prefix_of, upload
 

@@ -6,10 +6,8 @@ import pytest
 
 from megacache import _trust
 from megacache._bundle import open_envelope, pack_signatures
-from megacache._catalog import Catalog
-from megacache._inventory import Inventory
+from megacache._catalog import Catalog, Inventory, Selected, Transfer, Transferred
 from megacache._store import Store
-from megacache._transfer import Selected, Transfer, Transferred
 from megacache._trust import TrustPolicy
 from megacache.errors import FormatError, IntegrityError, MissingError, UntrustedError
 from tests.builders import Bundle, artifact, artifacts, bundle, environment, open_store, prefix_of, upload

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from megacache import _catalog, _trust
+from megacache import _trust
 from megacache._bundle import Envelope, Manifest, Signature, open_envelope, pack_signatures, tag_of
 from megacache._catalog import Catalog
 from megacache._cli._app import app
@@ -93,7 +93,7 @@ def test_others_are_not_opened(
 ) -> None:
     """An unsigned manifest, and one that another key has signed, is refused before its payload is parsed."""
     publish(store, bundle([artifact()]), None if signer is None else keys[signer])
-    monkeypatch.setattr(_catalog, "parse_manifest", lambda _: pytest.fail("the payload was parsed"))
+    monkeypatch.setattr("megacache._catalog.catalog.parse_manifest", lambda _: pytest.fail("the payload was parsed"))
     with pytest.raises(UntrustedError, match="signed"):
         read(store, keys[0])
 

@@ -6,10 +6,9 @@ import pytest
 
 from megacache import _explain_part
 from megacache._bundle import Payload, pack_chunk, seal
-from megacache._inventory import Inventory
+from megacache._catalog import Inventory, Verified, verify
 from megacache._runtime import Progress
 from megacache._store import Store
-from megacache._verification import Verified, verify
 from tests.builders import Bundle, artifact, artifacts, bundle, environment, open_store, prefix_of, upload
 
 PLACE = prefix_of(environment())

@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 from torch._inductor.codecache import sha256_hash
 
-from megacache import _budget
 from megacache._bundle import Artifact, Manifest, seal
 from megacache._catalog import Catalog
 from megacache._cli._app import app
@@ -144,7 +143,7 @@ def test_quarantined_bundles_are_read_once_and_within_bounds(
         return read_one(catalog, name, size)
 
     monkeypatch.setattr(Catalog, "read_one", noted)
-    monkeypatch.setattr(_budget, "MAX_BUNDLES", 3)
+    monkeypatch.setattr("megacache._catalog.limits.MAX_BUNDLES", 3)
     for count in (3, 5, 5):
         start(store, local)
         assert len(read) == len(set(read)) == count

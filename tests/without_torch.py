@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from megacache import _compiler
-from megacache._budget import WARM_MAX_BYTES
+from megacache._catalog import WARM_MAX_BYTES
 from megacache._crash_guard import CrashGuard
 from megacache._results import WarmResult
 from megacache._runtime import Deadline, Stopwatch

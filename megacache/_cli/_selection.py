@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megacache._bundle import slug
+from megacache._catalog import Holding, Inventory, of_epoch
 from megacache._cli._here import here
-from megacache._inventory import Holding, Inventory, of_epoch
 from megacache._store import Store, split_epoch
 from megacache.errors import SettingsError
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from megacache._bundle import EnvironmentPrefix, Manifest
-from megacache._catalog import Catalog
+from megacache._catalog import Catalog, Holding
 from megacache._cli._output import age_seconds
-from megacache._inventory import Holding
 from megacache._store import Store
 from megacache.errors import MegacacheError
 

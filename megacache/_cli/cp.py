@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from megacache._catalog import Selected, Transfer, Transferred
 from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._options import (
     json_option,
@@ -22,7 +23,6 @@ from megacache._cli._views import View, failed_view
 from megacache._runtime import counted
 from megacache._settings import default_url
 from megacache._store import Store
-from megacache._transfer import Selected, Transfer, Transferred
 from megacache._trust import TrustPolicy
 from megacache.errors import SettingsError
 

@@ -1,25 +1,20 @@
 """`megacache keygen` and `sign`."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from megacache import _trust
-from megacache._bundle import MAX_SIGNATURE_SIZE, Envelope, open_envelope, pack_signatures, parse_signatures
-from megacache._catalog import Catalog
+from megacache._catalog import add_signature
 from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._options import json_option, refuse_if_read_only, with_destination, with_selection, with_store
 from megacache._cli._output import emit, progress_bar, say
 from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
 from megacache._cli._views import failed_view
-from megacache._inventory import Holding
 from megacache._runtime import Progress, call, counted
 from megacache._settings import Settings
 from megacache._store import Store
-from megacache._trust import TrustPolicy
-from megacache.errors import BundleError, SettingsError, UntrustedError
+from megacache.errors import BundleError, SettingsError
 
 
 @click.command("keygen")
@@ -75,7 +70,7 @@ def sign_command(
     with progress_bar("signing") as progress:
         for done, (holding, bundle) in enumerate(wanted, 1):
             try:
-                signed += [bundle] if _add(store, holding, bundle, signer) else []
+                signed += [bundle] if add_signature(store, holding, bundle, signer) else []
             except BundleError as fault:
                 failed.append((bundle, fault))
             progress(Progress(stage="sign", done=done, total=len(wanted)))
@@ -95,25 +90,3 @@ def _tell(
         say("[bold red]not signed:[/] {}: {}", bundle, fault)
     before = bundles - len(signed) - len(failed)
     say("{} signed for {}, {} had this signature", counted(len(signed), "bundle"), store.scope, before)
-
-
-def _add(store: Store, holding: Holding, bundle: str, signer: Any) -> bool:
-    """Put a signature beside a manifest; False if this key has signed it before."""
-    catalog = Catalog(store, holding.prefix)
-    envelope = open_envelope(catalog.read_sealed(bundle, holding.manifests[bundle]))
-    signature = catalog.sign(signer, envelope.payload)
-    key = holding.prefix.signature(bundle, signature.tag(envelope.payload))
-    if store.create(key, pack_signatures([signature])):
-        return True
-    _check_present(store, key, envelope, TrustPolicy(keys=(signer.public_key,), threshold=1))
-    return False
-
-
-def _check_present(store: Store, key: str, envelope: Envelope, policy: TrustPolicy) -> None:
-    """Raise `UntrustedError` unless what lies where a signature belongs is that signature."""
-    try:
-        found = parse_signatures(store.read(key, size=MAX_SIGNATURE_SIZE))
-        policy.check(replace(envelope, signatures=found), store.scope)
-    except BundleError as error:
-        msg = f"{key} is there, and is not the signature of this key"
-        raise UntrustedError(msg, hint=f"delete it from {store.url}, and sign again") from error

@@ -12,8 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from megacache._catalog import Catalog
-from megacache._inventory import Holding, Inventory
+from megacache._catalog import Catalog, Holding, Inventory
 from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache.compat._variables import MB

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from megacache._bundle import Digest, Environment, Manifest, environment_prefix
-from megacache._catalog import Catalog
-from megacache._delivery import Order
-from megacache._inventory import Holding
+from megacache._catalog.catalog import Catalog
+from megacache._catalog.delivery import Order
+from megacache._catalog.inventory import Holding
 from megacache._runtime import Progress, ProgressCallback
 from megacache._store import Store
 from megacache._trust import TrustPolicy

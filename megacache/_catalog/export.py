@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from megacache._bundle import REPLACED_KINDS, Artifact, build_blob, identify_artifact, parents_first, parse_blob
-from megacache._catalog import Catalog
-from megacache._delivery import Order
-from megacache._inventory import Holding
+from megacache._catalog.catalog import Catalog
+from megacache._catalog.delivery import Order
+from megacache._catalog.inventory import Holding
 from megacache._runtime import Progress, ProgressCallback
 from megacache._store import Store
 from megacache._trust import TrustPolicy

@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from megacache._bundle import Digest, EnvironmentPrefix, Start
-from megacache._catalog import Catalog
-from megacache._inventory import Holding
+from megacache._catalog.catalog import Catalog
+from megacache._catalog.inventory import Holding
 from megacache._runtime import Progress, ProgressCallback, unordered
 from megacache._store import Store
 

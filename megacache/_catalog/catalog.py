@@ -31,7 +31,7 @@ from megacache._bundle import (
     split_listing,
     start_of,
 )
-from megacache._delivery import Delivery, Order, deliver
+from megacache._catalog.delivery import Delivery, Order, deliver
 from megacache._runtime import Done, call, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy

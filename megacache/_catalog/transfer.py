@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from megacache._bundle import ChunkRef, Digest, EnvironmentPrefix, Manifest, unseal
-from megacache._catalog import Catalog
-from megacache._inventory import Holding, Inventory
+from megacache._catalog.catalog import Catalog
+from megacache._catalog.inventory import Holding, Inventory
 from megacache._runtime import Done, Progress, ProgressCallback, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy

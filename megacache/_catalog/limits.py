@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from megacache._bundle import ChunkRef
-from megacache._delivery import Order
+from megacache._catalog.delivery import Order
 
 MAX_BUNDLES = 10_000
 """Manifests that one call reads."""

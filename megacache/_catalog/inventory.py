@@ -16,7 +16,7 @@ from megacache._bundle import (
     environment_prefix,
     place,
 )
-from megacache._catalog import Catalog
+from megacache._catalog.catalog import Catalog
 from megacache._runtime import Done, counted, unordered
 from megacache._store import Entry, Store
 from megacache._trust import TrustPolicy

@@ -1,0 +1,40 @@
+"""The store's side: the bundles in a store, listed, read, delivered, written, copied, verified and removed.
+
+Nothing here needs torch.
+"""
+
+from megacache._catalog.catalog import Catalog, Listing
+from megacache._catalog.delivery import Delivery, Order
+from megacache._catalog.export import Exported, export_blob
+from megacache._catalog.inventory import Holding, Inventory, nearest_other, of_epoch
+from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
+from megacache._catalog.removal import RemovalPlan, plan_removal
+from megacache._catalog.signing import add_signature
+from megacache._catalog.transfer import Selected, Transfer, Transferred
+from megacache._catalog.verification import Verified, verify
+
+__all__ = [
+    "TOO_MANY",
+    "WARM_MAX_BYTES",
+    "Catalog",
+    "Delivery",
+    "Exported",
+    "Holding",
+    "Inventory",
+    "Listing",
+    "Order",
+    "RemovalPlan",
+    "Selected",
+    "Transfer",
+    "Transferred",
+    "Verified",
+    "add_signature",
+    "affordable",
+    "affordable_manifests",
+    "export_blob",
+    "nearest_other",
+    "of_epoch",
+    "plan_removal",
+    "verify",
+    "weight",
+]
