@@ -9,8 +9,9 @@ from megacache import errors
 from megacache._api import Synchronized, environment, explain, publish, receipt, synchronized, warm
 from megacache._bundle import Environment, Mismatch
 from megacache._cache import Cache
+from megacache._compiler import Lookups
 from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
-from megacache._receipt import Lookups, Receipt
+from megacache._receipt import Receipt
 from megacache._results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._runtime import Progress
 from megacache._version import __version__

@@ -4,37 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from megacache._compiler import Lookups
 from megacache._runtime import counted
 
 FORMAT = 1
 GRAPH_KINDS = ("inductor", "aot_autograd")
 """Kinds that PyTorch looks up for every graph; the others it asks for only under some settings."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lookups:
-    """What became of the graphs that one of PyTorch's caches was asked for."""
-
-    hit: int = 0
-    """Found, whether a warm start or an earlier process left them in the cache folder."""
-    missed: int = 0
-    """Not found, and compiled."""
-    guard_missed: int | None = 0
-    """Those of `missed` whose key was there with guards that did not hold, as for another size; None if unknown."""
-    bypassed: int = 0
-    """Compiled without a lookup, or not saved: PyTorch cannot cache them."""
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    """PyTorch's reason for each bypass, with the number of its graphs; `unknown` before the first warm start."""
-
-    @property
-    def total(self) -> int:
-        """Graphs in all."""
-        return self.hit + self.missed + self.bypassed
-
-    def __str__(self) -> str:
-        notes = [f"{self.guard_missed} missed by their guards"] if self.guard_missed else []
-        notes += [f"{self.bypassed} bypassed"] if self.bypassed else []
-        return f"{self.hit} of {self.total} graphs hit{_in_brackets(notes)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +141,6 @@ def _warnings(receipt: Receipt) -> Iterator[str]:
 
 def _known(lookups: Lookups | None) -> str:
     return "unknown" if lookups is None else str(lookups)
-
-
-def _in_brackets(notes: list[str]) -> str:
-    return f" ({', '.join(notes)})" if notes else ""
 
 
 def _number(count: int | None) -> str:

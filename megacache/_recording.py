@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from megacache import _compiler, _roots
+from megacache import _compiler
 from megacache._bundle import (
     REPLACED_KINDS,
     Artifact,
@@ -18,6 +18,7 @@ from megacache._bundle import (
     is_portable_artifact,
     mismatches,
 )
+from megacache._compiler import roots as known_roots
 from megacache._runtime import Deadline
 from megacache._session import Session
 from megacache.errors import CompilerError
@@ -46,7 +47,7 @@ class Found:
         Those are files of a registered root and, beside those of a GPU, C++ libraries. Processes that cannot use them
         then fetch none of them, and lose no other files because of them.
         """
-        apart = {root.name for root in _roots.registered()} | ({"inductor"} if device_type != "cpu" else set())
+        apart = {root.name for root in known_roots.registered()} | ({"inductor"} if device_type != "cpu" else set())
         own = {ref: one for ref, one in self.files.items() if ref.root not in apart}
         if self.artifacts or own:
             yield Found(artifacts=self.artifacts, files=own)
@@ -80,13 +81,13 @@ class Recorded:
             return FilesPart()
         index = tuple(sorted(files, key=lambda ref: (ref.root, ref.path)))
         roots = {ref.root for ref in index}
-        guard = applicable(_roots.guard(self.guard, roots), roots, self.environment.device_type)
+        guard = applicable(known_roots.guard(self.guard, roots), roots, self.environment.device_type)
         return FilesPart(guard=guard, probes=self.probes, index=index)
 
     def covered_by(self, part: FilesPart) -> Container[tuple[str, str]]:
         """Give roots and paths of the files of another bundle that serve here as well as this process's own."""
         roots = {ref.root for ref in part.index}
-        here = _roots.guard(self.guard, roots)
+        here = known_roots.guard(self.guard, roots)
         if mismatches(here, part.guard, roots=roots, device_type=self.environment.device_type):
             return ()
         return {(ref.root, ref.path) for ref in part.index}
@@ -122,7 +123,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
 
 def _kept_apart() -> bool:
     """Tell whether a program keeps what it compiled in a root of its own, where PyTorch's recorder need not see it."""
-    return any(any(True for _ in root.used()) for root in _roots.registered())
+    return any(any(True for _ in root.used()) for root in known_roots.registered())
 
 
 def _warnings(recorded: Sequence[Artifact], session: Session, *, apart: bool) -> Iterator[str]:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from megacache import _compiler, _files, _roots
+from megacache import _compiler
 from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, mismatches
-from megacache._files import Located
+from megacache._compiler import Located
+from megacache._compiler import roots as known_roots
 from megacache.errors import CompilerError, UntrustedError
 
 
@@ -35,7 +36,7 @@ class Restoration:
         if not manifest.files.index:
             return ()
         roots = {file.root for file in manifest.files.index}
-        here = _roots.guard(self._here, roots)
+        here = known_roots.guard(self._here, roots)
         return mismatches(here, manifest.files.guard, roots=roots, device_type=manifest.environment.device_type)
 
     def wants(self, manifest: Manifest) -> bool:
@@ -67,7 +68,7 @@ class Restoration:
 
     def _put(self, file: CompiledFile, folder: Path) -> tuple[Path, Exception] | None:
         try:
-            _files.restore(file, folder)
+            _compiler.restore(file, folder)
         except (OSError, UntrustedError) as error:
             return folder, error
         return None
@@ -77,7 +78,7 @@ class Restoration:
         for root, path in files:
             for folder in self._roots.get(root, ()):
                 with suppress(OSError, UntrustedError):
-                    _files.remove(root, path, folder)
+                    _compiler.remove(root, path, folder)
 
     def remove_exactly(self, files: Iterable[FileRef]) -> None:
         """Remove files of a bundle, but only where their content is the one that is named."""
@@ -86,7 +87,7 @@ class Restoration:
                 found = Located(root=file.root, path=file.path, folder=folder).read()
                 if found and Digest.of(found.content) == file.digest:
                     with suppress(OSError, UntrustedError):
-                        _files.remove(file.root, file.path, folder)
+                        _compiler.remove(file.root, file.path, folder)
 
     def finish(self) -> None:
         """Let PyTorch find what is in place; nothing happens without any."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch._inductor.runtime import triton_heuristics
 
-from megacache._compiler import _autotuners
+from megacache._compiler import autotuners
 
 
 class Hook:
@@ -47,7 +47,7 @@ def test_paths_lead_here(here: Path) -> None:
     """The source and the winner are looked for under this process's folder, by the time the autotuner looks."""
     seen: list[Any] = []
     elsewhere = autotuner("/the/publishers", 4, 8)
-    _autotuners._led(lambda one, *_: seen.append((one.filename, one.save_cache_hook.__self__.local_cache)))(
+    autotuners._led(lambda one, *_: seen.append((one.filename, one.save_cache_hook.__self__.local_cache)))(
         elsewhere, None
     )
     assert seen == [(f"{here}/ab/code.py", ("reader", f"{here}/ab/digest.best_config"))]
@@ -58,7 +58,7 @@ def test_autotuner_without_a_cache_is_left_alone(here: Path, hook: Any) -> None:
     """One that keeps no winner, or keeps it in no file, is only told where its source lies."""
     bare = autotuner("/the/publishers", 4, 8)
     bare.save_cache_hook = hook
-    _autotuners._led(lambda *_: None)(bare, None)
+    autotuners._led(lambda *_: None)(bare, None)
     assert bare.filename == f"{here}/ab/code.py"
 
 
@@ -86,7 +86,7 @@ def test_winner_of_coordinate_descent_is_not_tuned_again(
         return SimpleNamespace(config=best)
 
     one._precompile_config = precompile
-    _autotuners._led(lambda *_: None)(one, lambda: one)
+    autotuners._led(lambda *_: None)(one, lambda: one)
     (result,) = one.compile_results
     assert seen == compiled
     assert getattr(result.config, "found_by_coordesc", False) is settled

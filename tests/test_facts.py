@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from megacache import _compiler
-from megacache._compiler import _facts, _state
+from megacache._compiler import facts, state
 
 
 def fail(*_: object) -> str:
@@ -38,7 +38,7 @@ def test_recorded_fact_that_cannot_be_read(
 ) -> None:
     """It is empty and named, the others are as ever, and the fingerprint is the same."""
     whole = _compiler.current_environment()
-    monkeypatch.setattr(_facts, reader, fail)
+    monkeypatch.setattr(facts, reader, fail)
     with caplog.at_level(logging.DEBUG, "megacache"):
         found = _compiler.current_environment()
     assert dict(found.recorded) == {**whole.recorded, name: ""}
@@ -53,20 +53,20 @@ def test_driver_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda: Any = SimpleNamespace(type="cuda")
     monkeypatch.setattr("ctypes.CDLL", fail)
     with pytest.raises(AttributeError, match="_asked_for"):
-        _facts._driver_version(cuda)
-    assert _facts._driver_version(None) == ""
+        facts._driver_version(cuda)
+    assert facts._driver_version(None) == ""
 
 
 @pytest.mark.parametrize("check", ["_compiled_before", "_autograd_cache_off", "_precompile_on"])
 def test_warning_that_cannot_be_checked(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     """A warm start goes on without it."""
-    monkeypatch.setattr(_state, check, fail)
+    monkeypatch.setattr(state, check, fail)
     assert all("_asked_for" not in warning for warning in _compiler.loading_warnings())
 
 
 @pytest.mark.parametrize("check", ["_graphs_without_entry", "_bundling_off", "_hidden_graphs"])
 def test_publication_does_without_a_warning(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     """So does a publication, which still gives the warnings that it can."""
-    monkeypatch.setattr(_state, check, fail)
+    monkeypatch.setattr(state, check, fail)
     assert "precompile artifacts" in _compiler.recording_warnings({"precompile"}, apart=False)[-1]
     _compiler.recording_warnings((), apart=False)

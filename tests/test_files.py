@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from megacache._bundle import CompiledFile, is_portable_file
-from megacache._files import Located, mapped_files, restore
+from megacache._compiler import Located, restore
+from megacache._compiler.files import mapped_files
 from megacache.errors import UntrustedError
 from tests.builders import compiled_file, noise
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from megacache._compiler import _kernels
-from megacache._compiler._triton import folder_name
+from megacache._compiler import kernels
+from megacache._compiler.kernels import compiled_kernels, folder_name
 
 DIGEST = "cd" * 32
 
@@ -18,8 +18,8 @@ DIGEST = "cd" * 32
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the folder of one kernel in Triton's cache, and count from nothing."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(_kernels, "_compiled", set())
-    monkeypatch.setattr(_kernels, "_watched", [""])
+    monkeypatch.setattr("megacache._compiler.kernels._compiled", set())
+    monkeypatch.setattr("megacache._compiler.kernels._watched", [""])
     (tmp_path / folder_name(DIGEST)).mkdir()
     return tmp_path / folder_name(DIGEST)
 
@@ -35,15 +35,15 @@ def test_kernel_of_a_worker_counts_if_it_is_new(folder: Path, age: int, count: i
     (folder / "kernel.cubin").write_bytes(b"1")
     now = time.time()
     os.utime(folder / "kernel.cubin", (now - age, now - age))
-    told = _kernels._told(given_back, int(now * 1e9))
+    told = kernels._told(given_back, int(now * 1e9))
     assert told().compile_results
     assert told().compile_results
-    assert _kernels.compiled_kernels() == count
+    assert compiled_kernels() == count
 
 
 def test_kernel_that_cannot_be_looked_at_is_still_given_back(folder: Path) -> None:
     """Nothing that counting meets reaches the program."""
     folder.rmdir()
-    assert _kernels._told(given_back, 0)().compile_results
-    assert _kernels._told(lambda: 7, 0)() == 7
-    assert _kernels.compiled_kernels() == 0
+    assert kernels._told(given_back, 0)().compile_results
+    assert kernels._told(lambda: 7, 0)() == 7
+    assert compiled_kernels() == 0

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _roots, _trust
+from megacache import _trust
 from megacache._bundle import Artifact, CompiledFile, identify_artifact, identify_file
+from megacache._compiler import roots
+from megacache._compiler.roots import Root
 from megacache._publish import Publication
 from megacache._recording import Found, Recorded
 from megacache._results import PublishResult, PublishStatus
-from megacache._roots import Root
 from megacache._runtime import Deadline, Stopwatch
 from megacache._session import Session
 from megacache._settings import Settings
@@ -80,9 +81,9 @@ def test_limit_is_of_one_publication() -> None:
 
 def test_limit_is_of_all_bundles_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of another program go into a bundle of their own; if both do not fit, neither is written."""
-    monkeypatch.setattr(_roots, "_registered", {})
+    monkeypatch.setattr("megacache._compiler.roots._registered", {})
     monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
-    _roots.register(Root(name="engine", folder=tmp_path, facts={}, telling=frozenset(), used=lambda: ()))
+    roots.register(Root(name="engine", folder=tmp_path, facts={}, telling=frozenset(), used=lambda: ()))
     files = [CompiledFile(root="engine", path="model", mode=0o644, content=noise(10_000, 7))]
     unlimited = open_store()
     assert publish(unlimited, *BIG, files=files, most=None, known=Session()).files == 1

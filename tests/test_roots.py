@@ -4,18 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _roots
 from megacache._bundle import CompiledFile, identify_file, is_portable_file
-from megacache._files import Located, restore
+from megacache._compiler import Located, restore, roots
+from megacache._compiler.roots import Root
 from megacache._recording import Found
-from megacache._roots import Root
 from megacache.errors import UntrustedError
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     """Register a root for one test."""
-    monkeypatch.setattr(_roots, "_registered", {})
+    monkeypatch.setattr("megacache._compiler.roots._registered", {})
     monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
     root = Root(
         name="engine",
@@ -24,7 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
         telling=frozenset({"index.py"}),
         used=lambda: (),
     )
-    _roots.register(root)
+    roots.register(root)
     return root
 
 
@@ -63,8 +62,8 @@ def test_files_that_tell_the_folder_are_moved(root: Root, tmp_path: Path) -> Non
 @pytest.mark.usefixtures("root")
 def test_facts_guard_the_files_of_their_root_alone() -> None:
     """The facts of a root are added where its files are concerned; unknown roots have none."""
-    assert _roots.guard({"a": "b"}, ["inductor", "engine"]) == {"a": "b", "engine": "1.0"}
-    assert _roots.guard({"a": "b"}, ["inductor", "unknown"]) == {"a": "b"}
+    assert roots.guard({"a": "b"}, ["inductor", "engine"]) == {"a": "b", "engine": "1.0"}
+    assert roots.guard({"a": "b"}, ["inductor", "unknown"]) == {"a": "b"}
 
 
 @pytest.mark.usefixtures("root")

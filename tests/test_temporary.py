@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megacache._files import restore
+from megacache._compiler import restore
 from megacache._runtime import create_file, temporary_beside, write_whole
 from tests.builders import compiled_file
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from megacache._bundle import Artifact
-from megacache._compiler._triton import kernel_files
-from megacache._files import Located, restore
+from megacache._compiler import Located, restore
+from megacache._compiler.kernels import kernel_files
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed, as on every CPU build")
 
@@ -31,7 +31,7 @@ from pathlib import Path
 import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from megacache._compiler._triton import kernel_files
+from megacache._compiler.kernels import kernel_files
 
 @triton.jit
 def double(source, target, n, BLOCK: tl.constexpr):

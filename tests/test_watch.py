@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from megacache._compiler import _counters, _watch
-from megacache._compiler._watch import Lookup
+from megacache._compiler import counters, events
+from megacache._compiler.events import Lookup
 
 
 def lookup(state: str, compilation: str, attempt: int = 0, **known: Any) -> Lookup:
@@ -30,8 +30,8 @@ def lookup(state: str, compilation: str, attempt: int = 0, **known: Any) -> Look
 )
 def test_later_attempt_supersedes(monkeypatch: pytest.MonkeyPatch, lookups: list[Lookup], again: int) -> None:
     """Only a later attempt at the same compilation takes the place of a lookup."""
-    monkeypatch.setattr(_watch, "_lookups", lookups)
-    assert len(_watch.superseded()) == again
+    monkeypatch.setattr("megacache._compiler.events._lookups", lookups)
+    assert len(events.superseded()) == again
 
 
 def test_superseded_lookup_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +39,6 @@ def test_superseded_lookup_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -
     table = {"aot_autograd": Counter(autograd_cache_bypass=1, autograd_cache_hit=1)}
     monkeypatch.setattr("torch._dynamo.utils.counters", table)
     seen = [lookup("bypass", "0/0", reason="a reason"), lookup("hit", "0/0", 1)]
-    monkeypatch.setattr(_watch, "_lookups", seen)
-    found = _counters._lookups("aot_autograd")
+    monkeypatch.setattr("megacache._compiler.events._lookups", seen)
+    found = counters._lookups("aot_autograd")
     assert (found.hit, found.missed, found.bypassed, found.reasons) == (1, 0, 0, {})

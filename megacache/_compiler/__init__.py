@@ -4,27 +4,29 @@ Nothing here is imported from torch before a function is called, and no private 
 package.
 """
 
-from megacache._compiler._adoption import adopt
-from megacache._compiler._compilations import current_device, on_compilations, use_device
-from megacache._compiler._components import graph_key, graphs_below
-from megacache._compiler._counters import Activity, activity
-from megacache._compiler._facts import current_environment
-from megacache._compiler._libraries import file_roots, used_files
-from megacache._compiler._memory import Loaded, forget, forget_exactly, load, record, unrecorded
-from megacache._compiler._probes import passed_probes
-from megacache._compiler._state import (
+from megacache._compiler import roots
+from megacache._compiler.adoption import adopt, passed_probes
+from megacache._compiler.artifacts import Loaded, forget, forget_exactly, load, record, unrecorded
+from megacache._compiler.counters import Activity, Lookups, activity
+from megacache._compiler.events import on_compilations, watch
+from megacache._compiler.facts import current_environment, toolchain
+from megacache._compiler.files import Located, file_roots, remove, restore, used_files
+from megacache._compiler.graph_keys import graph_key, graphs_below
+from megacache._compiler.state import (
     cache_folder,
+    current_device,
     loading_warnings,
     recording_warnings,
     switched_off,
+    use_device,
     writable_cache_folder,
 )
-from megacache._compiler._toolchain import toolchain
-from megacache._compiler._watch import watch
 
 __all__ = [
     "Activity",
     "Loaded",
+    "Located",
+    "Lookups",
     "activity",
     "adopt",
     "cache_folder",
@@ -41,6 +43,9 @@ __all__ = [
     "passed_probes",
     "record",
     "recording_warnings",
+    "remove",
+    "restore",
+    "roots",
     "switched_off",
     "toolchain",
     "unrecorded",

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from megacache import _compiler, _roots
+from megacache import _compiler
+from megacache._compiler import roots as known_roots
 from megacache._settings import Settings
 from megacache.errors import SettingsError
 from megacache.integrations._lifecycle import autostart
@@ -54,14 +55,14 @@ def register() -> None:
 
 def carry(cache_root: Path, version: str) -> None:
     """Register the folder under vLLM's cache folder, for files of one version of it."""
-    root = _roots.Root(
+    root = known_roots.Root(
         name=ROOT,
         folder=cache_root / _FOLDER,
         facts={ROOT: version},
         telling=frozenset({_HANDLES}),
         used=used_files,
     )
-    _roots.register(root)
+    known_roots.register(root)
 
 
 def note(folder: Path) -> None:

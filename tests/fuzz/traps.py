@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from megacache import _files
 from megacache._bundle import CompiledFile
+from megacache._compiler import restore
 from megacache.errors import UntrustedError
 
 
@@ -34,7 +34,7 @@ class Traps:
     def restore(self, file: CompiledFile) -> None:
         """Restore a file as a warm start does, which goes on with the next if this one is refused."""
         with suppress(OSError, UntrustedError):
-            if _files.restore(file, self.root):
+            if restore(file, self.root):
                 found = (self.root / file.path).lstat()
                 assert stat.S_ISREG(found.st_mode)
                 assert stat.S_IMODE(found.st_mode) in {0o644, 0o755}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from megacache._bundle import Artifact, ArtifactRef, Digest, build_blob, parse_blob
-from megacache._compiler._autotuners import lead_autotuners
-from megacache._compiler._door import compile_lock, door
+from megacache._compiler.autotuners import lead_autotuners
+from megacache._compiler.door import compile_lock, door
 from megacache._runtime import Deadline
 from megacache.errors import CompilerError
 

@@ -1,10 +1,11 @@
-"""How torch is set up in this process, as far as it decides whether a cache can be of use."""
+"""How torch is set up in this process, as far as it decides whether a cache can be of use, and on which device."""
 
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
-from megacache._compiler._door import door
+from megacache._compiler.door import door
 from megacache.errors import CompilerError
 
 _log = logging.getLogger("megacache")
@@ -124,3 +125,22 @@ def _bundling_off() -> str:
     if not torch.cuda.is_available() or torch._inductor.config.bundle_triton_into_fx_graph_cache:
         return ""
     return "bundle_triton_into_fx_graph_cache is off: Triton kernels will be compiled anew"
+
+
+def current_device() -> int | None:
+    """Tell the GPU that this thread uses; None if it uses none yet."""
+    with door("asking for its device"):
+        import torch
+
+        cuda: Any = torch.cuda
+        return cuda.current_device() if cuda.is_initialized() else None
+
+
+def use_device(device: int | None) -> None:
+    """Let this thread use the GPU that another one uses: each thread begins with the first."""
+    with door("choosing its device"):
+        import torch
+
+        cuda: Any = torch.cuda
+        if device is not None and cuda.is_initialized():
+            cuda.set_device(device)

@@ -1,17 +1,21 @@
-"""Read this process's environment from torch, compiling nothing."""
+"""Read this process's environment, and what compiled files depend on beside it, from torch; compile nothing."""
 
 import ctypes
 import logging
+import os
 import platform
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megacache._bundle import FORMAT, Digest, Environment
-from megacache._compiler._door import door
-from megacache._compiler._toolchain import compiler_version, cpu_flags
+from megacache._bundle import FORMAT, NO_COMPILER, Digest, Environment
+from megacache._compiler.door import door
 from megacache._settings import compiler_variables, requested_cpu_capability
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +30,63 @@ _X86_PROBES = (
 )
 _ARM_CAPABILITIES = ("bf16", "sve", "sve2", "sve_max_length")
 _log = logging.getLogger("megacache")
+
+
+def toolchain() -> Mapping[str, str]:
+    """Collect the facts that guard compiled files; folders only as digests."""
+    with door("describing its compiler"):
+        import torch
+
+        return {
+            "compiler": compiler_version(),
+            "compiler_name": _without_folders(compiler_name()),
+            "cpu_flags": cpu_flags(),
+            "libc": " ".join(platform.libc_ver()),
+            "python_location": _digest(sysconfig.get_path("include"), str(sysconfig.get_config_var("LIBDIR"))),
+            "torch_location": _digest(*torch.__path__),
+        }
+
+
+def compiler_version() -> str:
+    """Tell name and version of the C++ compiler, such as `gcc version 14.2.0 (Debian 14.2.0-19)`."""
+    from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
+
+    try:
+        text = get_compiler_version_info(get_cpp_compiler())
+    except Exception:  # noqa: BLE001 - a host without a compiler is a fact, too
+        text = ""
+    if not text:
+        return NO_COMPILER
+    match = re.search(r"(?:gcc|clang) version [\w.]+(?: \([^()/]*\))?", text)
+    return match[0] if match else f"unknown {_digest(text)}"
+
+
+def compiler_name() -> str:
+    """Tell what the compiler is called as; on a host without one, what it would be called as."""
+    from torch._inductor import config
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        return str(get_cpp_compiler())
+    except Exception:  # noqa: BLE001 - as above
+        names = config.cpp.cxx if isinstance(config.cpp.cxx, list | tuple) else [config.cpp.cxx]
+        return str([name for name in names if name][-1])
+
+
+def cpu_flags() -> str:
+    """Give the processor's flags as the kernel tells them."""
+    if not _CPUINFO.is_file():
+        return ""
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _CPUINFO.read_text(), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _without_folders(name: str) -> str:
+    return _digest(name) if os.sep in name else name
+
+
+def _digest(*texts: str) -> str:
+    return Digest.of("\0".join(texts).encode(errors="surrogateescape")).hex[:16]
 
 
 def current_environment() -> Environment:

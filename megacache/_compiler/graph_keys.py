@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 from megacache._bundle import Artifact, Component, GraphKey
-from megacache._compiler._door import door
+from megacache._compiler.door import door
 
 _LINES = b"\x8c\x1b_fx_graph_cache_debug_lines"
 _GUARDS = b"\x8c\x0bguards_expr"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from megacache._compiler._door import door
+from megacache._compiler.door import door
 
 _DONE = "_megacache_leads_here"
 

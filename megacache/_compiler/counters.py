@@ -3,13 +3,12 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from megacache._compiler import _watch
-from megacache._compiler._door import compile_lock, door
-from megacache._compiler._kernels import compiled_kernels
-from megacache._receipt import Lookups
+from megacache._compiler import events
+from megacache._compiler.door import compile_lock, door
+from megacache._compiler.kernels import compiled_kernels
 from megacache._runtime import Deadline
 from megacache.errors import MegacacheError
 
@@ -19,6 +18,36 @@ _Told = TypeVar("_Told")
 
 Name = tuple[str, str, int]
 """Kind, key and size of an artifact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookups:
+    """What became of the graphs that one of PyTorch's caches was asked for."""
+
+    hit: int = 0
+    """Found, whether a warm start or an earlier process left them in the cache folder."""
+    missed: int = 0
+    """Not found, and compiled."""
+    guard_missed: int | None = 0
+    """Those of `missed` whose key was there with guards that did not hold, as for another size; None if unknown."""
+    bypassed: int = 0
+    """Compiled without a lookup, or not saved: PyTorch cannot cache them."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """PyTorch's reason for each bypass, with the number of its graphs; `unknown` before the first warm start."""
+
+    @property
+    def total(self) -> int:
+        """Graphs in all."""
+        return self.hit + self.missed + self.bypassed
+
+    def __str__(self) -> str:
+        notes = [f"{self.guard_missed} missed by their guards"] if self.guard_missed else []
+        notes += [f"{self.bypassed} bypassed"] if self.bypassed else []
+        return f"{self.hit} of {self.total} graphs hit{_in_brackets(notes)}"
+
+
+def _in_brackets(notes: list[str]) -> str:
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +74,15 @@ class Activity:
 
 def activity() -> Activity:
     """Collect the counts of lookups, of kernels and of seconds."""
-    watched = _watch.watching()
+    watched = events.watching()
     return Activity(
         inductor=_told(lambda: _lookups("inductor"), Lookups()),
         aot_autograd=_told(lambda: _lookups("aot_autograd"), Lookups()),
-        cpp_kernels=sum(build.kernel for build in _watch.builds()) if watched else None,
+        cpp_kernels=sum(build.kernel for build in events.builds()) if watched else None,
         cpp_runs=_told(lambda: len(_cpp_builds()), 0),
         cpp_seconds=_told(lambda: sum(_cpp_builds()), 0.0),
         triton_kernels=compiled_kernels(),
-        seconds_saved=sum(lookup.seconds_saved for lookup in _watch.lookups()) if watched else None,
+        seconds_saved=sum(lookup.seconds_saved for lookup in events.lookups()) if watched else None,
         counters_cleared=bool(_told(lambda: any(map(_is_cleared, _COUNTERS)), False)),
         recorded=_told(_recorded, frozenset[Name]()),
     )
@@ -75,13 +104,13 @@ def _lookups(kind: str) -> Lookups:
 
     A graph counts once, however often torch looked it up before it had specialised all numbers in it.
     """
-    again = Counter(lookup.state for lookup in _watch.superseded() if lookup.kind == kind)
+    again = Counter(lookup.state for lookup in events.superseded() if lookup.kind == kind)
     counted, heard = _counted(kind) - again, _heard(kind) - again
-    guards_told = kind == "aot_autograd" or _watch.watching()  # of Inductor's, torch keeps no count
+    guards_told = kind == "aot_autograd" or events.watching()  # of Inductor's, torch keeps no count
     bypassed = max(counted["bypass"], heard["bypass"])
-    reasons = Counter(lookup.reason for lookup in _watch.lookups() if lookup.kind == kind and lookup.reason)
-    reasons -= Counter(lookup.reason for lookup in _watch.superseded() if lookup.kind == kind and lookup.reason)
-    reasons[_watch.UNKNOWN] += bypassed - reasons.total()
+    reasons = Counter(lookup.reason for lookup in events.lookups() if lookup.kind == kind and lookup.reason)
+    reasons -= Counter(lookup.reason for lookup in events.superseded() if lookup.kind == kind and lookup.reason)
+    reasons[events.UNKNOWN] += bypassed - reasons.total()
     return Lookups(
         hit=max(counted["hit"], heard["hit"]),
         missed=max(counted["miss"], heard["miss"]),
@@ -100,7 +129,7 @@ def _counted(kind: str) -> Counter[str]:
 
 
 def _heard(kind: str) -> Counter[str]:
-    lookups = [lookup for lookup in _watch.lookups() if lookup.kind == kind]
+    lookups = [lookup for lookup in events.lookups() if lookup.kind == kind]
     guards = sum(lookup.guard_missed for lookup in lookups)
     return Counter(lookup.state for lookup in lookups) + Counter(guard_miss=guards)
 
@@ -114,7 +143,7 @@ def _cpp_builds() -> Sequence[float]:
     """Give the seconds of each; `torch._dynamo.reset` forgets what torch itself keeps of them."""
     from torch._dynamo.utils import compilation_time_metrics
 
-    heard = tuple(build.seconds for build in _watch.builds())
+    heard = tuple(build.seconds for build in events.builds())
     return max(heard, tuple(compilation_time_metrics.get("compile_file", ())), key=len)
 
 
