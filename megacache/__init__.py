@@ -8,11 +8,19 @@ megacache.publish("s3://bucket/flux/v1")   # after warm-up; uploads only what is
 from megacache import errors
 from megacache._api import Synchronized, environment, explain, publish, receipt, synchronized, warm
 from megacache._bundle import Environment, Mismatch
-from megacache._cache import Cache
+from megacache._cache import (
+    Cache,
+    Difference,
+    ExplainStatus,
+    Explanation,
+    GraphMiss,
+    PublishResult,
+    PublishStatus,
+    Receipt,
+    WarmResult,
+    WarmStatus,
+)
 from megacache._compiler import Lookups
-from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
-from megacache._receipt import Receipt
-from megacache._results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._runtime import Progress
 from megacache._version import __version__
 from megacache.errors import MegacacheError

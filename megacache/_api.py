@@ -6,13 +6,20 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, overload
 
-from megacache import _compiler, _ledger
+from megacache import _compiler
 from megacache._bundle import Environment
-from megacache._cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
+from megacache._cache import (
+    EXPLAIN_TIMEOUT,
+    PUBLISH_TIMEOUT,
+    WARM_TIMEOUT,
+    Cache,
+    Explanation,
+    PublishResult,
+    Receipt,
+    WarmResult,
+    draw_up,
+)
 from megacache._catalog import WARM_MAX_BYTES
-from megacache._explanation import Explanation
-from megacache._receipt import Receipt
-from megacache._results import PublishResult, WarmResult
 from megacache._runtime import ProgressCallback
 from megacache._trust import KeySource
 from megacache.errors import MegacacheError
@@ -159,7 +166,7 @@ def synchronized(
         try:
             yield sync
         finally:
-            sync.receipt = _ledger.draw_up()
+            sync.receipt = draw_up()
     except BaseException:
         if publish_on_error:
             with suppress(MegacacheError):  # the block's own exception goes on; the fault has been logged
@@ -179,7 +186,7 @@ def receipt() -> Receipt:
     was bypassed before the first warm start; what was counted before somebody cleared PyTorch's counters; what other
     processes did. A forked child begins with the counts of its parent.
     """
-    return _ledger.draw_up()
+    return draw_up()
 
 
 def explain(

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache._bundle import Manifest, Start
+from megacache._cache.crash_guard import CrashGuard, StoreMarkers
 from megacache._catalog import Catalog
-from megacache._crash_guard import CrashGuard
 from megacache._store import Store
-from megacache._store_markers import StoreMarkers
 from tests.builders import artifact, bundle, environment, prefix_of
 
 PLACE = prefix_of(environment())

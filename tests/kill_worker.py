@@ -23,13 +23,13 @@ import s3fs  # noqa: F401
 
 from megacache import _compiler
 from megacache._bundle import chunk
+from megacache._cache.crash_guard import CrashGuard
+from megacache._cache.publish import Publication
+from megacache._cache.session import Session
+from megacache._cache.warm import Warming
 from megacache._catalog import Inventory, Selected, Transfer
-from megacache._crash_guard import CrashGuard
-from megacache._publish import Publication
 from megacache._runtime import Deadline, Stopwatch
-from megacache._session import Session
 from megacache._store import Store
-from megacache._warm import Warming
 from tests.builders import artifact, compiled_file, environment, noise
 from tests.torchless import recorded
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._anonymity import anonymizer
+from megacache._cache.explain.data import anonymizer
 from tests.builders import UNHURRIED
 
 segments = st.text("abcXYZ019_-.", min_size=1, max_size=8).filter(lambda name: name.strip("."))

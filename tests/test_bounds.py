@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from megacache._bundle import pack, parse_keys
 from megacache._bundle.chunk import compress, decompress
-from megacache._nearest import differences
+from megacache._cache.explain.nearest import differences
 from megacache.errors import BundleError, FormatError
 from tests.builders import UNHURRIED
 from tests.corpus.frames import bomb

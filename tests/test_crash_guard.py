@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _crash_guard
-from megacache._crash_guard import CrashGuard
-from megacache._markers import Markers
+from megacache._cache.crash_guard import CrashGuard, Markers
 from tests.builders import artifact, bundle
 from tests.poison import PICKLED, poisoned
 from tests.processes import REPOSITORY, Processes, step
@@ -20,9 +18,9 @@ from tests.processes import REPOSITORY, Processes, step
 HOLDER = """
 import os, sys
 from pathlib import Path
-from megacache import _crash_guard
+from megacache._cache.crash_guard import guard as guard_module, CrashGuard
 from tests.builders import artifact, bundle
-guard = _crash_guard._guards.setdefault(Path(sys.argv[1]), _crash_guard.CrashGuard(Path(sys.argv[1])))
+guard = guard_module._guards.setdefault(Path(sys.argv[1]), CrashGuard(Path(sys.argv[1])))
 guard.markers.suspects()
 guard.add([bundle([artifact("a")]).manifest])
 guard.arm()
@@ -125,7 +123,7 @@ def test_child_does_not_keep_its_parents_marker(folder: Path) -> None:
 
 def test_marker_comes_down_some_time_after_a_compilation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compilation that ends starts the clock, another one that begins stops it."""
-    monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.05)
+    monkeypatch.setattr("megacache._cache.crash_guard.guard.SURVIVAL_SECONDS", 0.05)
     guard = CrashGuard(folder)
     guard.add([ONE])
     assert list(folder.glob("*.json")) == []

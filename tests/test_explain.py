@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from megacache._bundle import EnvironmentPrefix, GraphKey, parse_keys, unseal
-from megacache._explain_part import PART
+from megacache._cache.explain import EXPLAIN_PART
 from tests.builders import open_store
 from tests.processes import REPOSITORY, Answer, Processes, Step, step
 
@@ -245,7 +245,7 @@ def test_explain_data_is_small(published: str) -> None:
     """Explain data of five graphs is stored in less than 16 KB, of which all but some hundreds of bytes are shared."""
     store = open_store(Path(published).as_uri())
     (manifest,) = [unseal(store.read(e.key, size=e.size)) for e in store.list() if e.key.endswith(".msgpack")]
-    (ref,) = [ref for ref in manifest.chunks if ref.part == PART]
+    (ref,) = [ref for ref in manifest.chunks if ref.part == EXPLAIN_PART]
     assert len(parse_keys(explain_data(Path(published)))) == 5
     assert ref.stored_size < 16_000
 
@@ -262,6 +262,6 @@ def explain_data(folder: Path) -> bytes:
     store = open_store(folder.as_uri())
     (entry,) = [entry for entry in store.list() if entry.key.endswith(".msgpack")]
     manifest = unseal(store.read(entry.key, size=entry.size))
-    (ref,) = [ref for ref in manifest.chunks if ref.part == PART]
+    (ref,) = [ref for ref in manifest.chunks if ref.part == EXPLAIN_PART]
     place = EnvironmentPrefix("/".join(entry.key.split("/")[:2]))
     return open_chunk(ref, store.read(place.chunk(ref.digest), size=ref.stored_size))

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from megacache import _explain, _explain_part
 from megacache._bundle import Artifact, Digest, Payload, chunks_of, describe, identify_artifact, pack_chunk
+from megacache._cache import ExplainStatus, Explanation, PublishResult, PublishStatus
+from megacache._cache.explain import EXPLAIN_PART, explain_payloads, misses
+from megacache._cache.explain.data import collect, explain_chunks
+from megacache._cache.explain.misses import Explaining
+from megacache._cache.publish import Publication
+from megacache._cache.recording import Found, Recorded
+from megacache._cache.session import Session
 from megacache._catalog import Catalog, Order
-from megacache._explain import Explaining
-from megacache._explain_part import PART, collect, explain_chunks, explain_payloads
-from megacache._explanation import ExplainStatus, Explanation
-from megacache._publish import Publication
-from megacache._recording import Found, Recorded
-from megacache._results import PublishResult, PublishStatus
 from megacache._runtime import Deadline, Stopwatch
-from megacache._session import Session
 from megacache._store import Store
 from megacache.errors import BundleError
 from tests.builders import Bundle, Graph, artifact, environment, open_store, payload, upload
@@ -38,7 +37,7 @@ def published(*artifacts: Artifact, extra: bytes | None = None, lost: bool = Fal
     store = open_store()
     wanted = list(explain_payloads(artifacts))
     if extra is not None:
-        wanted = [Payload(part=PART, weight=len(extra), build=lambda: extra)]
+        wanted = [Payload(part=EXPLAIN_PART, weight=len(extra), build=lambda: extra)]
     chunks = tuple(pack_chunk(one) for one in [payload(artifacts), *wanted])
     manifest = describe(
         environment=environment(),
@@ -110,7 +109,7 @@ def test_lost_explain_data_is_a_warning() -> None:
 
 def test_too_much_explain_data_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Explain data beyond a bound is not fetched, and that is said."""
-    monkeypatch.setattr(_explain, "_MAX_BYTES", 10)
+    monkeypatch.setattr("megacache._cache.explain.misses._MAX_BYTES", 10)
     found = explained(published(graph("f1", gm="x")), graph("f2", gm="x"))
     assert "was left out" in found.warnings[0]
 
@@ -118,7 +117,7 @@ def test_too_much_explain_data_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_graphs_are_named_when_time_is_over() -> None:
     """Graphs that there is no time to compare are told as missed, and that nothing was compared."""
     names = frozenset({("inductor", "f1")})
-    (miss,) = _explain._missed_graphs([graph("f2", gm="x")], names, [], Deadline(at=0.0, seconds=1.0))
+    (miss,) = misses._missed_graphs([graph("f2", gm="x")], names, [], Deadline(at=0.0, seconds=1.0))
     assert (miss.key, miss.reason) == ("f2", "it was not compared, for time ran out")
 
 
@@ -175,7 +174,7 @@ def test_publication_goes_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(_: Any) -> None:
         raise RecursionError("deep")
 
-    monkeypatch.setattr(_explain_part, "explain_payloads", fail)
+    monkeypatch.setattr("megacache._cache.publish.explain_payloads", fail)
     result, _ = publish(open_store(), graph("f1", gm="x"))
     assert result.status is PublishStatus.PUBLISHED
     assert result.warnings == ("before", "no explain data was published: RecursionError: deep")

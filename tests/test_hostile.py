@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from megacache import _compiler
 from megacache._bundle import Artifact, ArtifactRef, FileRef, FilesPart, is_known_artifact, suspicion
 from megacache._bundle.artifacts import KINDS
+from megacache._cache.crash_guard import Markers
 from megacache._compiler import remove
-from megacache._markers import Markers
 from megacache.errors import UntrustedError
 from tests.builders import UNHURRIED, any_text, compiled_file, open_store, upload
 from tests.builders import bundle as made

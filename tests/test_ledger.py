@@ -12,8 +12,8 @@ import torch._dynamo.utils
 
 import megacache
 from megacache._bundle import Artifact, identify_artifact
+from megacache._cache.session import _unused
 from megacache._compiler import Activity
-from megacache._ledger import _unused
 from tests.processes import Answer, Processes, step
 
 MODELS = ("inference", "training")

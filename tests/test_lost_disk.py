@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _crash_guard
+from megacache._cache.crash_guard.guard import guard_beside
 from tests.builders import artifact, bundle, open_store, upload
 from tests.poison import poisoned
 from tests.processes import REPOSITORY, Processes, step
@@ -73,7 +73,7 @@ def test_markers_are_in_the_store_where_that_is_wanted(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert compiler.warm(store.url, {}, 30)
-    guard = _crash_guard.guard_beside(str(compiler.folder))
+    guard = guard_beside(str(compiler.folder))
     guard.arm()
     assert sum(entry.key.endswith(".started") for entry in store.list()) == markers
     guard.disarm()
@@ -89,9 +89,9 @@ def test_later_warm_start_reads_the_markers_again(
     monkeypatch.setenv("MEGACACHE_INSTANCE", "pod-0")
     for _ in range(2):
         assert compiler.warm(store.url, {}, 30)
-        _crash_guard.guard_beside(str(compiler.folder)).after_fork()
+        guard_beside(str(compiler.folder)).after_fork()
         shutil.rmtree(compiler.folder)
-        monkeypatch.setattr(_crash_guard, "_guards", {})
+        monkeypatch.setattr("megacache._cache.crash_guard.guard._guards", {})
     assert "a process that had loaded it died" in compiler.warm(store.url, {}, 3).reason
     time.sleep(3)
     assert "a process that had loaded it died" in compiler.warm(store.url, {}, 30).reason

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _markers
-from megacache._markers import SUSPICION_SECONDS, Markers, Suspect
+from megacache._cache.crash_guard import Markers
+from megacache._cache.crash_guard import markers as markers_module
+from megacache._cache.crash_guard.markers import SUSPICION_SECONDS, Suspect
 from tests.builders import artifact, bundle
 from tests.processes import run_code
 
@@ -98,14 +99,14 @@ def test_suspects_are_cleared_once(folder: Path) -> None:
 def test_start_that_listed_before_another_has_cleared_is_warned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A marker that another process takes on between the listing and the reading accuses all the same."""
     leave_marker(folder)
-    opened = _markers._opened
+    opened = markers_module._opened
 
     def late(path: Path) -> AbstractContextManager[int]:
-        monkeypatch.setattr(_markers, "_opened", opened)
+        monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", opened)
         assert list(Markers(folder).to_clear()) == [GUILTY]
         return opened(path)
 
-    monkeypatch.setattr(_markers, "_opened", late)
+    monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", late)
     assert Markers(folder).suspects() == {ONE.bundle: GUILTY}
 
 

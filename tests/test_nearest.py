@@ -3,7 +3,7 @@
 import pytest
 
 from megacache._bundle import Component, GraphKey
-from megacache._nearest import differences, nearest
+from megacache._cache.explain.nearest import differences, nearest
 
 ROLES = {
     "inference": {"fx_kwargs[is_backward]": "False", "fx_kwargs[is_inference]": "True"},

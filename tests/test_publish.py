@@ -9,13 +9,13 @@ import pytest
 
 from megacache import _trust
 from megacache._bundle import Artifact, CompiledFile, identify_artifact, identify_file
+from megacache._cache import PublishResult, PublishStatus
+from megacache._cache.publish import Publication
+from megacache._cache.recording import Found, Recorded
+from megacache._cache.session import Session
 from megacache._compiler import roots
 from megacache._compiler.roots import Root
-from megacache._publish import Publication
-from megacache._recording import Found, Recorded
-from megacache._results import PublishResult, PublishStatus
 from megacache._runtime import Deadline, Stopwatch
-from megacache._session import Session
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys, Signing

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from megacache._results import PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._cache import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache.errors import AccessError
 
 WARM_TRUTH = {

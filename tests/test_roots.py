@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from megacache._bundle import CompiledFile, identify_file, is_portable_file
+from megacache._cache.recording import Found
 from megacache._compiler import Located, restore, roots
 from megacache._compiler.roots import Root
-from megacache._recording import Found
 from megacache.errors import UntrustedError
 
 

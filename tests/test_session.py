@@ -8,8 +8,8 @@ import uuid
 import pytest
 
 from megacache._bundle import Artifact, identify_artifact
+from megacache._cache.session import Session, loaded_artifacts, session
 from megacache._runtime import Deadline
-from megacache._session import Session, loaded_artifacts, session
 from megacache.errors import (
     AccessError,
     DeadlineError,
@@ -24,7 +24,7 @@ from tests.builders import artifact, bundle
 FORK = """
 import os, sys, threading
 from megacache._runtime import Deadline
-from megacache._session import session
+from megacache._cache.session import session
 
 known = session("memory://x", None)
 known.bundles.add("kept")

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _crash_guard, _store_markers
-from megacache._crash_guard import CrashGuard
+from megacache._cache.crash_guard import CrashGuard, StoreMarkers
 from megacache._runtime import Deadline
-from megacache._store_markers import StoreMarkers
 from tests.builders import open_store
 from tests.instances import ONE, OTHER, PLACE, Instance, left, up
 from tests.places import Place, timed
@@ -33,8 +31,8 @@ pytestmark = pytest.mark.usefixtures("hurried", "impatient")
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Wait for no marker longer than a second."""
-    monkeypatch.setattr(_crash_guard, "PATIENCE_SECONDS", PATIENCE)
-    monkeypatch.setattr(_store_markers, "PATIENCE_SECONDS", PATIENCE)
+    monkeypatch.setattr("megacache._cache.crash_guard.guard.PATIENCE_SECONDS", PATIENCE)
+    monkeypatch.setattr("megacache._cache.crash_guard.store_markers.PATIENCE_SECONDS", PATIENCE)
     caplog.set_level("WARNING", "megacache")
 
 
@@ -113,7 +111,7 @@ def test_marker_that_could_not_be_taken_down_is_tried_again(
     place: Place, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that fails for a while does not keep it for good; one that fails on is not asked for ever."""
-    monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.1)
+    monkeypatch.setattr("megacache._cache.crash_guard.guard.SURVIVAL_SECONDS", 0.1)
     instance.starts()
     (guard,) = instance.guards
     place.rules.fail(WRITING, proxy.status(403))
@@ -166,7 +164,7 @@ def test_marker_for_which_there_was_no_time_is_put_up_later(place: Place, instan
 
 def test_timer_that_has_fired_disarms_no_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that begins at that moment keeps its marker."""
-    monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.1)
+    monkeypatch.setattr("megacache._cache.crash_guard.guard.SURVIVAL_SECONDS", 0.1)
     instance = Instance(open_store(), tmp_path / "starts")
     instance.starts()
     (guard,) = instance.guards

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from megacache import _crash_guard, _store_markers
 from megacache._bundle import Start, pack
+from megacache._cache.crash_guard import CrashGuard, StoreMarkers
+from megacache._cache.crash_guard.markers import SUSPICION_SECONDS
 from megacache._catalog import Catalog
-from megacache._crash_guard import CrashGuard
-from megacache._markers import SUSPICION_SECONDS
 from megacache._runtime import Deadline
 from megacache._store import Store
-from megacache._store_markers import StoreMarkers
 from tests.builders import open_store
 from tests.instances import ONE, OTHER, PLACE, Instance, left, up
 
@@ -188,7 +186,7 @@ def test_process_that_loaded_nothing_has_none(instance: Instance) -> None:
 
 def test_marker_stays_from_one_load_to_the_next(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store is not asked for each chunk; a server that waits for its first request has none after a while."""
-    monkeypatch.setattr(_crash_guard, "SURVIVAL_SECONDS", 0.5)
+    monkeypatch.setattr("megacache._cache.crash_guard.guard.SURVIVAL_SECONDS", 0.5)
     guard = CrashGuard(instance.disk)
     guard.add([ONE])
     guard.also_in("cache", StoreMarkers(instance.store, PLACE, guard.markers, "pod-0"))
@@ -269,7 +267,7 @@ def test_markers_are_read_within_bounds(instance: Instance, monkeypatch: pytest.
     for age in (*range(5), *range(4_000, 4_005)):
         found = Start(instance=own.instance, marker=f"{age:032x}", began=own.began - age)
         instance.store.create(PLACE.start(found), document)
-    monkeypatch.setattr(_store_markers, "_MOST", 3)
+    monkeypatch.setattr("megacache._cache.crash_guard.store_markers._MOST", 3)
     read: list[str] = []
     whole = Store.read
 

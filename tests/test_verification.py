@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from megacache import _explain_part
 from megacache._bundle import Payload, pack_chunk, seal
+from megacache._cache.explain import EXPLAIN_PART
 from megacache._catalog import Inventory, Verified, verify
 from megacache._runtime import Progress
 from megacache._store import Store
@@ -102,7 +102,7 @@ def test_wrong_place_is_told(store: Store) -> None:
 
 def test_parts_that_no_warm_start_reads_are_read(store: Store) -> None:
     """A damaged chunk of explain data is found as well."""
-    chunk = pack_chunk(Payload(part=_explain_part.PART, weight=1, build=lambda: b"explain data"))
+    chunk = pack_chunk(Payload(part=EXPLAIN_PART, weight=1, build=lambda: b"explain data"))
     one = bundle([artifact()])
     upload(store, one)
     wider = replace(one.manifest, bundle="c" * 32, chunks=(*one.manifest.chunks, chunk.ref))

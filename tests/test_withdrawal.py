@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from torch._inductor.codecache import sha256_hash
 
 from megacache._bundle import Artifact, Manifest, seal
+from megacache._cache.crash_guard import CrashGuard
+from megacache._cache.session import Session
+from megacache._cache.warm import Warming
 from megacache._catalog import Catalog
 from megacache._cli._app import app
-from megacache._crash_guard import CrashGuard
 from megacache._runtime import Deadline, Stopwatch
-from megacache._session import Session
 from megacache._store import Store, split_epoch
-from megacache._warm import Warming
 from megacache.errors import SettingsError
 from tests.builders import (
     Bundle,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from megacache import Cache, PublishResult, WarmResult, _cache, _compiler, _session
+from megacache import Cache, PublishResult, WarmResult, _compiler
 from megacache._bundle import Artifact, CompiledFile, identify_artifact, identify_file
-from megacache._recording import Found, Recorded
+from megacache._cache import session
+from megacache._cache.recording import Found, Recorded
 from tests.builders import environment
 
 
@@ -28,13 +29,13 @@ class Compiler:
 
     def warm(self, url: str, options: Mapping[str, Any], seconds: float) -> WarmResult:
         """Warm as a process would that has never heard of this cache."""
-        _session._sessions.clear()
+        session._sessions.clear()
         self.loaded.clear()
         return Cache(url, storage_options=options).warm(timeout=seconds)
 
     def publish(self, url: str, options: Mapping[str, Any], seconds: float) -> PublishResult:
         """Publish as a process would that has never heard of this cache."""
-        _session._sessions.clear()
+        session._sessions.clear()
         return Cache(url, storage_options=options).publish(timeout=seconds)
 
     def load(self, blob: bytes, _: object) -> _compiler.Loaded:
@@ -68,5 +69,5 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
     for name, answer in answers.items():
         monkeypatch.setattr(_compiler, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(_compiler, "load", compiler.load)
-    monkeypatch.setattr(_cache, "take", lambda *_, **__: compiler.recorded)
+    monkeypatch.setattr("megacache._cache.cache.take", lambda *_, **__: compiler.recorded)
     return compiler

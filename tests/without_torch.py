@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from megacache import _compiler
+from megacache._cache import WarmResult
+from megacache._cache.crash_guard import CrashGuard
+from megacache._cache.session import Session
+from megacache._cache.warm import Warming
 from megacache._catalog import WARM_MAX_BYTES
-from megacache._crash_guard import CrashGuard
-from megacache._results import WarmResult
 from megacache._runtime import Deadline, Stopwatch
-from megacache._session import Session
 from megacache._store import Store
 from megacache._trust import TrustPolicy
-from megacache._warm import Warming
 from tests.corpus.stores import HERE
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from megacache._cache import PublishResult, import_blob
 from megacache._catalog import Exported, export_blob
 from megacache._cli._exit_codes import exit_code_of
 from megacache._cli._here import need_torch
@@ -22,8 +23,6 @@ from megacache._cli._options import (
 from megacache._cli._output import emit, progress_bar, say, size_text
 from megacache._cli._selection import Selection, stock_of, the_only
 from megacache._cli._views import View, counts_text, failed_view, place_view
-from megacache._import import import_blob
-from megacache._results import PublishResult
 from megacache._runtime import Deadline, counted, write_whole
 from megacache._settings import Settings
 from megacache._store import Store

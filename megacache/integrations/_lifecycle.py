@@ -12,10 +12,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from megacache import _compiler, _crash_guard
+from megacache import _compiler
 from megacache._api import publish, receipt, warm
-from megacache._receipt import Receipt
-from megacache._results import PublishStatus
+from megacache._cache import PublishStatus, Receipt, crash_guard
 from megacache._settings import AutostartSettings, Settings
 from megacache.errors import MegacacheError
 from megacache.integrations import _ending, _receipts
@@ -38,7 +37,7 @@ def autostart() -> "Autostart":
     if settings.log is not None:
         _speak(settings.log)
     if not Settings.read().disabled:
-        _crash_guard.install()  # before: what warms at a compilation's beginning has to be within what marks it
+        crash_guard.install()  # before: what warms at a compilation's beginning has to be within what marks it
         _compiler.on_compilations(started.begins, started.ends)
         os.register_at_fork(after_in_child=started.after_fork)
         _ending.on_ending(started.finish)
@@ -111,7 +110,7 @@ class Autostart:
 
         It is called again if the program went on after its main thread had ended; what failed is not tried again then.
         """
-        _crash_guard.disarm_all()
+        crash_guard.disarm_all()
         if self._thread is None or _ending.failed():
             return
         if self._is_left() and self._is_allowed() and self._settings.exit_timeout:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from megacache._api import receipt
+from megacache._cache import Receipt
 from megacache._compiler import Lookups
-from megacache._receipt import Receipt
 from megacache._runtime import write_whole
 
 _TOKEN = uuid.uuid4().hex

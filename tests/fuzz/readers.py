@@ -41,9 +41,10 @@ from megacache._bundle import (
     unpack_chunk,
 )
 from megacache._bundle.chunk import compress, decompress
-from megacache._markers import Markers, Suspect
-from megacache._nearest import differences, nearest
-from megacache._store_markers import parse_marker
+from megacache._cache.crash_guard import Markers
+from megacache._cache.crash_guard.markers import Suspect
+from megacache._cache.crash_guard.store_markers import parse_marker
+from megacache._cache.explain.nearest import differences, nearest
 from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError
 from tests.builders import AOT_KEY, AUTOTUNE_KEY, PGO_KEY, Graph, artifact, bundle, compiled_file, environment

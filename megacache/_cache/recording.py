@@ -18,9 +18,9 @@ from megacache._bundle import (
     is_portable_artifact,
     mismatches,
 )
+from megacache._cache.session import Session
 from megacache._compiler import roots as known_roots
 from megacache._runtime import Deadline
-from megacache._session import Session
 from megacache.errors import CompilerError
 
 

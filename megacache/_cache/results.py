@@ -1,11 +1,11 @@
-"""What `warm` and `publish` answer, and what they tell while they work."""
+"""What `warm` and `publish` answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from megacache._receipt import Receipt
+from megacache._cache.receipt import Receipt
 from megacache.errors import MegacacheError
 
 

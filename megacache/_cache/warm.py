@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 
 from megacache import _compiler
 from megacache._bundle import Environment, FileRef, Manifest, Unpacked, parents_first, suspicion
+from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
+from megacache._cache.crash_guard import CrashGuard, StoreMarkers, Suspicions
+from megacache._cache.results import WarmResult, WarmStatus
+from megacache._cache.session import Session
 from megacache._catalog import (
     TOO_MANY,
     WARM_MAX_BYTES,
@@ -18,15 +22,8 @@ from megacache._catalog import (
     nearest_other,
     weight,
 )
-from megacache._clearance import clear_quarantined, clear_suspects
-from megacache._crash_guard import CrashGuard
-from megacache._restore import Restoration
-from megacache._results import WarmResult, WarmStatus
 from megacache._runtime import Progress, ProgressCallback, Stopwatch
-from megacache._session import Session
 from megacache._store import Store
-from megacache._store_markers import StoreMarkers
-from megacache._suspicions import Suspicions
 from megacache._trust import TrustPolicy
 from megacache.errors import (
     BundleError,

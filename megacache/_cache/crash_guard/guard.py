@@ -19,9 +19,9 @@ from typing import Any
 
 from megacache import _compiler
 from megacache._bundle import Manifest, Start
-from megacache._markers import Markers, OwnMarker, Suspect
+from megacache._cache.crash_guard.markers import Markers, OwnMarker, Suspect
+from megacache._cache.crash_guard.store_markers import PATIENCE_SECONDS, StoreMarkers
 from megacache._runtime import Deadline, at_shutdown, unordered
-from megacache._store_markers import PATIENCE_SECONDS, StoreMarkers
 from megacache.errors import CompilerError, MegacacheError
 
 SURVIVAL_SECONDS = 10.0

@@ -1,12 +1,12 @@
-"""Write what this process compiled, and nobody has published, to a store."""
+"""Write what this process compiled, or a plain blob holds, and nobody has published, to a store."""
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from megacache import _explain_part
+from megacache import _compiler
 from megacache._bundle import (
     Artifact,
     ArtifactRef,
@@ -15,17 +15,23 @@ from megacache._bundle import (
     Payload,
     artifact_payloads,
     bundle_id,
+    checked_labels,
     describe,
     file_payloads,
+    identify_artifact,
+    is_portable_artifact,
+    parse_blob,
 )
+from megacache._cache.explain import EXPLAIN_PART, explain_payloads
+from megacache._cache.recording import Found, Recorded
+from megacache._cache.results import PublishResult, PublishStatus
+from megacache._cache.session import Session
 from megacache._catalog import Catalog, affordable_manifests
-from megacache._recording import Found, Recorded
-from megacache._results import PublishResult, PublishStatus
-from megacache._runtime import Progress, ProgressCallback, Stopwatch
-from megacache._session import Session
-from megacache._store import Store
-from megacache._trust import Signing
-from megacache.errors import AccessError
+from megacache._runtime import Deadline, Progress, ProgressCallback, Stopwatch, call, quiet
+from megacache._settings import Settings
+from megacache._store import Store, redacted
+from megacache._trust import Keys, Signing
+from megacache.errors import AccessError, FormatError, IntegrityError, SettingsError
 
 _log = logging.getLogger("megacache")
 
@@ -150,7 +156,7 @@ class Publication:
             for draft in drafts:
                 written = catalog.write(draft.payloads, uploaded)
                 created |= self._announce(catalog, draft, written, signer)
-                chunks += [chunk for chunk in written if chunk.part != _explain_part.PART]
+                chunks += [chunk for chunk in written if chunk.part != EXPLAIN_PART]
         files = [ref for draft in drafts for ref in draft.files.index]
         return self._result(
             PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
@@ -182,7 +188,7 @@ class Publication:
         """Describe the keys of the graphs; that a later miss could not be explained is no reason to publish nothing."""
         try:
             with self._clock.stage("explain"):
-                return _explain_part.explain_payloads(artifacts)
+                return explain_payloads(artifacts)
         except Exception as error:  # noqa: BLE001 - it reads what torch wrote for other eyes
             _log.debug("no explain data: url=%s", self._url, exc_info=True)
             self._warnings.append(f"no explain data was published: {type(error).__name__}: {str(error)[:200]}")
@@ -202,3 +208,50 @@ class _Draft:
     artifacts: tuple[ArtifactRef, ...]
     files: FilesPart
     payloads: tuple[Payload, ...]
+
+
+def import_blob(
+    data: bytes,
+    url: str,
+    *,
+    storage_options: Mapping[str, Any] | None,
+    deadline: Deadline,
+    labels: Mapping[str, str],
+    progress: ProgressCallback,
+) -> PublishResult:
+    """Publish the artifacts of a blob for the environment of this process, but for those that are published.
+
+    A blob does not say where it was compiled. Raises `MegacacheError`.
+    """
+    clock = Stopwatch()
+    settings = Settings.read()
+    url = settings.url_or_default(url)
+    try:
+        artifacts = list(parse_blob(data))
+    except (FormatError, IntegrityError) as error:
+        raise SettingsError(
+            f"this is not a blob of PyTorch's: {error}", hint="give what torch.compiler.save_cache_artifacts() returned"
+        ) from error
+    portable = {identify_artifact(one): one for one in artifacts if is_portable_artifact(one)}
+    left_out = sorted({one.kind for one in artifacts if not is_portable_artifact(one)})
+    if not portable:
+        raise SettingsError("this blob holds no artifact that a reader would accept", hint="compile and save again")
+    recorded = Recorded(
+        found=Found(artifacts=portable),
+        guard={},
+        known=False,
+        probes=(),
+        environment=_compiler.current_environment(),
+        warnings=(f"artifacts that no reader would accept were left out: {', '.join(left_out)}",) if left_out else (),
+    )
+    publication = Publication(
+        recorded,
+        Session(),
+        clock,
+        quiet(progress),
+        url=redacted(url),
+        labels=checked_labels(labels),
+        signing=lambda: call(lambda: Keys().signing(settings), deadline=deadline, doing="loading the signing key"),
+    )
+    result = publication.run(lambda: Store.open(url, storage_options=storage_options, deadline=deadline))
+    return replace(result, seconds=clock.seconds())

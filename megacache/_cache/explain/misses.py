@@ -8,12 +8,12 @@ from typing import Any
 
 from megacache import _compiler
 from megacache._bundle import Artifact, Environment, GraphKey, Manifest, identify_artifact, parse_keys
+from megacache._cache.explain.data import collect, explain_chunks
+from megacache._cache.explain.explanation import Difference, ExplainStatus, Explanation, GraphMiss
+from megacache._cache.explain.nearest import differences, nearest
+from megacache._cache.session import Session, session
 from megacache._catalog import Catalog, affordable_manifests, nearest_other
-from megacache._explain_part import collect, explain_chunks
-from megacache._explanation import Difference, ExplainStatus, Explanation, GraphMiss
-from megacache._nearest import differences, nearest
 from megacache._runtime import Deadline, counted, shown
-from megacache._session import Session, session
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, MegacacheError

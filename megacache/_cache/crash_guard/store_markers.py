@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from megacache._bundle import Digest, EnvironmentPrefix, Node, Start, pack
-from megacache._markers import SUSPICION_SECONDS, Markers, Suspect
+from megacache._cache.crash_guard.markers import SUSPICION_SECONDS, Markers, Suspect
 from megacache._runtime import Deadline, unordered
 from megacache._store import Store
 from megacache.errors import AccessError, FormatError, MegacacheError

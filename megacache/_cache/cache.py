@@ -1,4 +1,4 @@
-"""The verbs on one cache. Faults become results here, and nowhere below."""
+"""The verbs on one cache. Faults become results here, and nowhere below; the log is told of each call."""
 
 import logging
 import os
@@ -7,22 +7,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, overload
 
-from megacache import _compiler, _crash_guard, _ledger
+from megacache import _compiler
 from megacache._bundle import checked_labels
+from megacache._cache.crash_guard import guard
+from megacache._cache.explain import ExplainStatus, Explanation, explain
+from megacache._cache.publish import Publication
+from megacache._cache.receipt import Receipt
+from megacache._cache.recording import take
+from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._cache.session import Session, draw_up, enter, session
+from megacache._cache.warm import Warming, status_of
 from megacache._catalog import WARM_MAX_BYTES
-from megacache._explain import explain
-from megacache._explanation import ExplainStatus, Explanation
-from megacache._publish import Publication
-from megacache._receipt import Receipt
-from megacache._recording import take
-from megacache._reports import report, report_explanation, report_worth
-from megacache._results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, in_background, quiet
-from megacache._session import Session, session
 from megacache._settings import Settings
 from megacache._store import Store, redacted
 from megacache._trust import Keys, KeySource
-from megacache._warm import Warming, status_of
 from megacache.errors import MegacacheError, SettingsError
 
 _log = logging.getLogger("megacache")
@@ -100,7 +99,7 @@ class Cache:
         except MegacacheError as error:
             result = WarmResult(url=_shown(self._url), status=status_of(error), reason=str(error), error=error)
         result = replace(result, seconds=clock.seconds())
-        _ledger.enter(result)
+        enter(result)
         report("warm", result)
         return result.raise_for_status() if self._strict else result
 
@@ -135,7 +134,7 @@ class Cache:
         """
         clock = Stopwatch()
         taken = self._softly(lambda: self._take(Deadline.after(timeout), labels or {}, clock))
-        receipt = _ledger.draw_up()
+        receipt = draw_up()
         if wait:
             return self._conclude(taken, receipt, clock)
         return in_background(lambda: self._conclude(taken, receipt, clock))
@@ -186,8 +185,8 @@ class Cache:
         with clock.stage("open"):
             store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
         policy = self._keys.policy(settings)
-        crash_guard = _crash_guard.guard_beside(known.folder)
-        _crash_guard.install()
+        crash_guard = guard.guard_beside(known.folder)
+        guard.install()
         result = Warming(
             store,
             environment,
@@ -271,3 +270,33 @@ def _shown(url: str | os.PathLike[str] | None) -> str:
         return redacted(Settings.read().url_or_default(url))
     except SettingsError:
         return redacted(str(url or ""))
+
+
+def report(verb: str, result: WarmResult | PublishResult) -> None:
+    """Log how a call ended."""
+    level = logging.WARNING if result.error is not None else logging.INFO
+    _log.log(
+        level,
+        "%s %s: url=%s artifacts=%d files=%d bytes=%d reason=%s",
+        verb,
+        result.status,
+        result.url,
+        sum(result.artifacts.values()),
+        result.files,
+        result.bytes_stored,
+        result.reason,
+    )
+    for warning in result.warnings:
+        _log.warning("%s: url=%s warning=%s", verb, result.url, warning)
+
+
+def report_worth(url: str, receipt: Receipt) -> None:
+    """Log what the warm starts were worth."""
+    _log.info("receipt: url=%s verdict=%s", url, receipt)
+    for warning in receipt.warnings:
+        _log.warning("receipt: url=%s warning=%s", url, warning)
+
+
+def report_explanation(found: Explanation) -> None:
+    """Log how many graphs missed."""
+    _log.info("explain %s: url=%s misses=%d reason=%s", found.status, found.url, len(found.misses), found.reason)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
+from megacache._cache.crash_guard.markers import Markers, Suspect
+from megacache._cache.crash_guard.store_markers import StoreMarkers
 from megacache._catalog import Catalog, Listing
-from megacache._markers import Markers, Suspect
-from megacache._store_markers import StoreMarkers
 from megacache.errors import StoreError
 
 _SUSPECTED = (

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from os.path import commonprefix
 
 from megacache._bundle import Component, GraphKey
-from megacache._explanation import Difference
+from megacache._cache.explain.explanation import Difference
 from megacache._runtime import MAX_SHOWN, shown
 
 CODE = "gm"

@@ -1,4 +1,4 @@
-"""Bring compiled files back to where PyTorch looks for them, if they are of use in this process."""
+"""Bring compiled files back to where PyTorch looks for them, and take out of its cache what must not be read again."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from megacache import _compiler
 from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, mismatches
+from megacache._cache.crash_guard import Markers
+from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
 from megacache._compiler import roots as known_roots
 from megacache.errors import CompilerError, UntrustedError
@@ -102,3 +104,23 @@ class Restoration:
             yield
         except CompilerError as error:
             self.warnings.append(f"compiled files are not used: {error}")
+
+
+def clear_suspects(markers: Markers, restoration: Restoration) -> None:
+    """Clear what a process had loaded from bundles when it died."""
+    for suspect in markers.to_clear():
+        _compiler.forget(suspect.artifacts)
+        restoration.remove(suspect.files)
+
+
+def clear_quarantined(listing: Listing, catalog: Catalog, markers: Markers, restoration: Restoration) -> None:
+    """Clear, once, what an earlier start may have loaded from bundles that were withdrawn since.
+
+    What has been compiled here in their place since then stays.
+    """
+    left = {bundle: size for bundle, size in listing.quarantined.items() if not markers.is_rid_of(bundle)}
+    for done in catalog.read(affordable_manifests(left)):
+        if done.value is not None:
+            _compiler.forget_exactly(done.value.artifacts)
+            restoration.remove_exactly(done.value.files.index)
+            markers.note_riddance(done.item)

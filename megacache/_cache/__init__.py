@@ -1,0 +1,28 @@
+"""This process's side: `Cache`, and what its verbs do with PyTorch on one hand and a store on the other."""
+
+from megacache._cache import crash_guard
+from megacache._cache.cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
+from megacache._cache.explain import Difference, ExplainStatus, Explanation, GraphMiss
+from megacache._cache.publish import import_blob
+from megacache._cache.receipt import Receipt
+from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._cache.session import draw_up
+
+__all__ = [
+    "EXPLAIN_TIMEOUT",
+    "PUBLISH_TIMEOUT",
+    "WARM_TIMEOUT",
+    "Cache",
+    "Difference",
+    "ExplainStatus",
+    "Explanation",
+    "GraphMiss",
+    "PublishResult",
+    "PublishStatus",
+    "Receipt",
+    "WarmResult",
+    "WarmStatus",
+    "crash_guard",
+    "draw_up",
+    "import_blob",
+]
