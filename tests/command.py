@@ -9,7 +9,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from megacache._cli._app import app
+from megacache._cli.app import app
 from tests.processes import REPOSITORY, TIMEOUT
 
 PROGRAM = [sys.executable, "-m", "megacache"]

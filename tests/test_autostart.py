@@ -408,7 +408,7 @@ def test_commands_end_as_shells_do(start: Start, arguments: tuple[str, ...], cod
 @pytest.mark.parametrize("to", ["&-", "/dev/full"])
 def test_people_who_cannot_be_told_change_nothing(start: Start, to: str) -> None:
     """With a stderr that is closed, or full, commands end as ever."""
-    bar = "from megacache._cli._output import progress_bar, say; say('x'); progress_bar('x').__enter__(); print('done')"
+    bar = "from megacache._cli.output import progress_bar, say; say('x'); progress_bar('x').__enter__(); print('done')"
     assert ended(start("sh", "-c", f'"$@" 2>{to}', "sh", *RUN, "--min-hit-rate", "0", "URL", "true"))[0] == 5
     assert ended(start("sh", "-c", f'"$@" 2>{to}', "sh", sys.executable, "-c", bar))[:2] == (0, "done\n")
 

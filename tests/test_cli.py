@@ -13,10 +13,10 @@ import pytest
 
 import megacache
 from megacache import errors
-from megacache._cli import _app, ls
-from megacache._cli._app import COMMANDS, app
-from megacache._cli._exit_codes import exit_code_of
-from megacache._cli._output import age_text, size_text
+from megacache._cli import main
+from megacache._cli.app import COMMANDS, app
+from megacache._cli.exit_codes import exit_code_of
+from megacache._cli.output import age_text, size_text
 from tests.builders import artifact, bundle, environment, open_store, upload
 from tests.command import PROGRAM, in_child, on_terminal, run
 from tests.processes import REPOSITORY
@@ -27,7 +27,7 @@ FAULTS = [one for one in vars(errors).values() if isinstance(one, type) and issu
 WITHOUT_TORCH = """
 import json, sys
 sys.modules["torch"] = None
-from megacache._cli._app import app
+from megacache._cli.app import app
 codes = [app(arguments, prog_name="megacache", standalone_mode=False) or 0 for arguments in json.loads(sys.argv[1])]
 print("codes", json.dumps(codes), sys.modules["torch"])
 """
@@ -160,16 +160,16 @@ def test_interruption_exits_with_130(url: Path, monkeypatch: pytest.MonkeyPatch)
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ls, "stock_of", interrupt)
+    monkeypatch.setattr("megacache._cli.commands.ls.stock_of", interrupt)
     assert run("ls", "--no-here", url, code=130).stderr.strip() == "interrupted"
 
 
 def test_bug_is_no_answer(url: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What nobody foresaw exits with 70 and a traceback, not with the 1 that says no."""
     monkeypatch.setattr(sys, "argv", ["megacache", "ls", "--no-here", str(url)])
-    monkeypatch.setattr(ls, "stock_of", lambda _: 1 / 0)
+    monkeypatch.setattr("megacache._cli.commands.ls.stock_of", lambda _: 1 / 0)
     with pytest.raises(SystemExit) as ended:
-        _app.main()
+        main()
     assert ended.value.code == 70
     assert "ZeroDivisionError" in capsys.readouterr().err
 

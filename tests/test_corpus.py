@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from megacache._bundle import parse_blob
 from megacache._cache import WarmResult
-from megacache._cli._app import app
+from megacache._cli.app import app
 from megacache._trust import TrustPolicy
 from tests.builders import open_store
 from tests.corpus.make import FOLDER, MEMBERS, read

@@ -23,7 +23,7 @@ import yaml
 
 import megacache._settings
 from megacache._catalog import Inventory
-from megacache._cli._app import COMMANDS, app
+from megacache._cli.app import COMMANDS, app
 from tests.builders import open_store
 from tests.processes import REPOSITORY, Processes
 from tests.servers import Server, free_port

@@ -15,7 +15,7 @@ import s3fs
 
 import megacache
 from megacache import ExplainStatus, PublishStatus, WarmStatus, _settings
-from megacache._cli._app import COMMANDS, app
+from megacache._cli.app import COMMANDS, app
 from tests.processes import REPOSITORY, Processes
 from tests.servers.moto import MotoServer
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from megacache import _trust
 from megacache._bundle import Envelope, Manifest, Signature, open_envelope, pack_signatures, tag_of
 from megacache._catalog import Catalog
-from megacache._cli._app import app
+from megacache._cli.app import app
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys, TrustPolicy

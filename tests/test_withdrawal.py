@@ -12,7 +12,7 @@ from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.session import Session
 from megacache._cache.warm import Warming
 from megacache._catalog import Catalog
-from megacache._cli._app import app
+from megacache._cli.app import app
 from megacache._runtime import Deadline, Stopwatch
 from megacache._store import Store, split_epoch
 from megacache.errors import SettingsError

@@ -1,5 +1,5 @@
 """The command line: click commands, and the one place where megacache prints."""
 
-from megacache._cli._app import main
+from megacache._cli.app import main
 
 __all__ = ["main"]

@@ -4,10 +4,10 @@ import click
 
 from megacache._bundle import QUARANTINED
 from megacache._catalog import Catalog
-from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
-from megacache._cli._output import emit, say
-from megacache._cli._selection import Selection, bundle_of, stock_of
-from megacache._cli._views import place_view
+from megacache._cli.options import json_option, refuse_if_read_only, with_selection, with_store
+from megacache._cli.output import emit, say
+from megacache._cli.selection import Selection, bundle_of, stock_of
+from megacache._cli.views import place_view
 from megacache._store import Store
 
 

@@ -3,18 +3,31 @@
 import importlib.util
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 from megacache._bundle import Environment, EnvironmentPrefix, environment_prefix
-from megacache._cli._child import child_command
-from megacache._cli._output import JSON_FORMAT
+from megacache._cli.output import JSON_FORMAT
 from megacache.errors import CompilerError, SettingsError
+
+_PROGRAM = (
+    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1));"
+    " runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
 
 _SECONDS = 120.0
 _TAIL = 300
 _WANTED = "give what `megacache env --json` has printed"
+
+
+def child_command(module: str, *arguments: str) -> list[str]:
+    """Give the command line that runs a module.
+
+    `python -m` would look in the working folder first, which may hold a `torch` of its own, such as a checkout.
+    """
+    return [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), module, *arguments]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

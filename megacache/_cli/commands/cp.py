@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import click
 
 from megacache._catalog import Selected, Transfer, Transferred
-from megacache._cli._exit_codes import exit_code_of
-from megacache._cli._options import (
+from megacache._cli.exit_codes import exit_code_of
+from megacache._cli.options import (
     json_option,
     open_store,
     refuse_if_read_only,
@@ -17,9 +17,9 @@ from megacache._cli._options import (
     with_policy,
     with_selection,
 )
-from megacache._cli._output import emit, progress_bar, say, size_text
-from megacache._cli._selection import Selection, nothing_under, stock_of
-from megacache._cli._views import View, failed_view
+from megacache._cli.output import emit, progress_bar, say, size_text
+from megacache._cli.selection import Selection, nothing_under, stock_of
+from megacache._cli.views import View, failed_view
 from megacache._runtime import counted
 from megacache._settings import default_url
 from megacache._store import Store

@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from megacache._cli._output import print_text
+from megacache._cli.output import print_text
 
 
 @click.command("completion")

@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from megacache._catalog import Holding, RemovalPlan, plan_removal
-from megacache._cli._exit_codes import EXIT_NO
-from megacache._cli._options import json_option, refuse_if_read_only, with_selection, with_store
-from megacache._cli._output import emit, print_table, progress_bar, say, size_text
-from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
-from megacache._cli._views import place_view
+from megacache._cli.exit_codes import EXIT_NO
+from megacache._cli.options import json_option, refuse_if_read_only, with_selection, with_store
+from megacache._cli.output import emit, print_table, progress_bar, say, size_text
+from megacache._cli.selection import Selection, bundle_of, nothing_under, stock_of
+from megacache._cli.views import place_view
 from megacache._runtime import counted
 from megacache._store import Store
 from megacache.errors import SettingsError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from megacache._bundle import slug
 from megacache._catalog import Holding, Inventory, of_epoch
-from megacache._cli._here import here
+from megacache._cli.machine import here
 from megacache._store import Store, split_epoch
 from megacache.errors import SettingsError
 

@@ -3,9 +3,9 @@
 import click
 
 from megacache import _compiler
-from megacache._cli._here import Here, need_torch
-from megacache._cli._options import json_option
-from megacache._cli._output import emit, print_table
+from megacache._cli.machine import Here, need_torch
+from megacache._cli.options import json_option
+from megacache._cli.output import emit, print_table
 
 
 @click.command("env")

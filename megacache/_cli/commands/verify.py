@@ -3,11 +3,11 @@
 import click
 
 from megacache._catalog import Holding, Verified, verify
-from megacache._cli._exit_codes import EXIT_NO, exit_code_of
-from megacache._cli._options import json_option, with_destination, with_policy, with_selection, with_store
-from megacache._cli._output import emit, print_table, progress_bar, say, size_text
-from megacache._cli._selection import Selection, nothing_under, stock_of
-from megacache._cli._views import View, place_view
+from megacache._cli.exit_codes import EXIT_NO, exit_code_of
+from megacache._cli.options import json_option, with_destination, with_policy, with_selection, with_store
+from megacache._cli.output import emit, print_table, progress_bar, say, size_text
+from megacache._cli.selection import Selection, nothing_under, stock_of
+from megacache._cli.views import View, place_view
 from megacache._runtime import counted
 from megacache._store import Store
 from megacache._trust import TrustPolicy

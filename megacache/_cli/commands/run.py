@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import click
 
-from megacache._cli._exit_codes import EXIT_TOO_FEW_HITS
-from megacache._cli._options import chosen_url
-from megacache._cli._output import say
-from megacache._cli._program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
+from megacache._cli.exit_codes import EXIT_TOO_FEW_HITS
+from megacache._cli.options import chosen_url
+from megacache._cli.output import say
+from megacache._cli.program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache._store import lasting_url
 from megacache.integrations._launch import autostart_environment

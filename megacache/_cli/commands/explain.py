@@ -7,12 +7,12 @@ import click
 
 from megacache._bundle import Manifest, Mismatch, mismatches
 from megacache._catalog import Catalog, Holding, nearest_other
-from megacache._cli._exit_codes import EXIT_NO
-from megacache._cli._here import Here, here_from
-from megacache._cli._options import json_option, with_policy, with_store
-from megacache._cli._output import emit, print_table, say
-from megacache._cli._selection import nothing_under, stock_of
-from megacache._cli._views import View, failed_view, place_view, read_manifests
+from megacache._cli.exit_codes import EXIT_NO
+from megacache._cli.machine import Here, here_from
+from megacache._cli.options import json_option, with_policy, with_store
+from megacache._cli.output import emit, print_table, say
+from megacache._cli.selection import nothing_under, stock_of
+from megacache._cli.views import View, failed_view, place_view, read_manifests
 from megacache._runtime import counted
 from megacache._store import Store
 from megacache._trust import TrustPolicy

@@ -8,9 +8,9 @@ import click
 
 from megacache._cache import PublishResult, import_blob
 from megacache._catalog import Exported, export_blob
-from megacache._cli._exit_codes import exit_code_of
-from megacache._cli._here import need_torch
-from megacache._cli._options import (
+from megacache._cli.exit_codes import exit_code_of
+from megacache._cli.machine import need_torch
+from megacache._cli.options import (
     chosen_url,
     json_option,
     refuse_if_read_only,
@@ -20,9 +20,9 @@ from megacache._cli._options import (
     with_selection,
     with_store,
 )
-from megacache._cli._output import emit, progress_bar, say, size_text
-from megacache._cli._selection import Selection, stock_of, the_only
-from megacache._cli._views import View, counts_text, failed_view, place_view
+from megacache._cli.output import emit, progress_bar, say, size_text
+from megacache._cli.selection import Selection, stock_of, the_only
+from megacache._cli.views import View, counts_text, failed_view, place_view
 from megacache._runtime import Deadline, counted, write_whole
 from megacache._settings import Settings
 from megacache._store import Store

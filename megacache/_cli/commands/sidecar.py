@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
-from megacache._cli._options import chosen_url
-from megacache._cli._output import say
-from megacache._cli._program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
+from megacache._cli.options import chosen_url
+from megacache._cli.output import say
+from megacache._cli.program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache._store import lasting_url
 from megacache.integrations._launch import autostart_environment

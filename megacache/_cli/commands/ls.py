@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import click
 
-from megacache._cli._here import Asking, has_torch
-from megacache._cli._options import json_option, with_selection, with_store
-from megacache._cli._output import age_text, emit, print_table, say, size_text, span_text
-from megacache._cli._selection import Selection, nothing_under, stock_of
-from megacache._cli._views import View, counts_text, environment_view, labels_text
+from megacache._cli.machine import Asking, has_torch
+from megacache._cli.options import json_option, with_selection, with_store
+from megacache._cli.output import age_text, emit, print_table, say, size_text, span_text
+from megacache._cli.selection import Selection, nothing_under, stock_of
+from megacache._cli.views import View, counts_text, environment_view, labels_text
 from megacache._runtime import counted
 from megacache._store import Store
 from megacache.errors import MegacacheError

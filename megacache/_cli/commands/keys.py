@@ -6,11 +6,11 @@ import click
 
 from megacache import _trust
 from megacache._catalog import add_signature
-from megacache._cli._exit_codes import exit_code_of
-from megacache._cli._options import json_option, refuse_if_read_only, with_destination, with_selection, with_store
-from megacache._cli._output import emit, progress_bar, say
-from megacache._cli._selection import Selection, bundle_of, nothing_under, stock_of
-from megacache._cli._views import failed_view
+from megacache._cli.exit_codes import exit_code_of
+from megacache._cli.options import json_option, refuse_if_read_only, with_destination, with_selection, with_store
+from megacache._cli.output import emit, progress_bar, say
+from megacache._cli.selection import Selection, bundle_of, nothing_under, stock_of
+from megacache._cli.views import failed_view
 from megacache._runtime import Progress, call, counted
 from megacache._settings import Settings
 from megacache._store import Store

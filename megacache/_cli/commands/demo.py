@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from megacache._cli._child import child_command
-from megacache._cli._exit_codes import EXIT_NO
-from megacache._cli._here import need_torch
-from megacache._cli._options import chosen_url, json_option, optional_url, refuse_if_read_only
-from megacache._cli._output import emit, print_table, say
+from megacache._cli.exit_codes import EXIT_NO
+from megacache._cli.machine import child_command, need_torch
+from megacache._cli.options import chosen_url, json_option, optional_url, refuse_if_read_only
+from megacache._cli.output import emit, print_table, say
 from megacache._settings import child_environment, default_url
 from megacache.errors import CompilerError
 
@@ -55,7 +54,7 @@ def demo_command(*, url: str | None, as_json: bool) -> None:
 def _run(mode: str, url: str) -> Answer:
     with tempfile.TemporaryDirectory(prefix="megacache-demo-") as folder:
         done = subprocess.run(
-            child_command("megacache._demo", mode),
+            child_command("megacache._cli.demo_program", mode),
             env=child_environment({"MEGACACHE_URL": url, "TORCHINDUCTOR_CACHE_DIR": folder}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

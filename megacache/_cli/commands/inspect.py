@@ -4,10 +4,10 @@ import click
 
 from megacache._bundle import open_envelope, unseal
 from megacache._catalog import Catalog, Holding
-from megacache._cli._options import json_option, with_selection, with_store
-from megacache._cli._output import age_text, emit, print_table, size_text
-from megacache._cli._selection import Selection, bundle_of, only_bundle, stock_of
-from megacache._cli._views import View, counts_text, full_view, labels_text, place_view
+from megacache._cli.options import json_option, with_selection, with_store
+from megacache._cli.output import age_text, emit, print_table, size_text
+from megacache._cli.selection import Selection, bundle_of, only_bundle, stock_of
+from megacache._cli.views import View, counts_text, full_view, labels_text, place_view
 from megacache._store import Store
 
 

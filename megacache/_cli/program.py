@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from megacache._cli._output import say
+from megacache._cli.output import say
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from megacache._bundle import EnvironmentPrefix, Manifest
 from megacache._catalog import Catalog, Holding
-from megacache._cli._output import age_seconds
+from megacache._cli.output import age_seconds
 from megacache._store import Store
 from megacache.errors import MegacacheError
 

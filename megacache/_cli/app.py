@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from megacache._cli._exit_codes import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of
-from megacache._cli._output import say
+from megacache._cli.exit_codes import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of
+from megacache._cli.output import say
 from megacache._version import __version__
 from megacache.errors import MegacacheError
 
@@ -23,8 +23,8 @@ COMMANDS = {
     "cp": "cp",
     "push": "cp",
     "pull": "cp",
-    "export": "blob",
-    "import": "blob",
+    "export": "export",
+    "import": "export",
     "rm": "rm",
     "quarantine": "quarantine",
     "keygen": "keys",
@@ -73,7 +73,7 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"megacache._cli.{COMMANDS[cmd_name]}")
+        module = import_module(f"megacache._cli.commands.{COMMANDS[cmd_name]}")
         found: click.Command = getattr(module, f"{cmd_name}_command")
         return found
 

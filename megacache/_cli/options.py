@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from megacache._cli._selection import Selection
+from megacache._cli.selection import Selection
 from megacache._runtime import Deadline
 from megacache._settings import Settings
 from megacache._store import Store, redacted
