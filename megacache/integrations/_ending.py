@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 from megacache._runtime import at_shutdown
-from megacache.integrations.site import megacache_on_compile
 
 _failed = threading.Event()
 
@@ -34,13 +33,11 @@ def goes_on() -> None:
 def on_ending(finish: Callable[[], None]) -> None:
     """Call `finish` once the program has ended, while threads, executors and host names can still be used.
 
-    It is called in the main thread, and once more after other threads have ended, if any outlive that. If nobody else
-    handles `SIGTERM`, a handler set here does the same and then lets the process die of the signal. Ends that never
+    It is called in the main thread, and once more after other threads have ended, if any outlive that. Ends that never
     return to Python, such as `os._exit` or `SIGKILL`, are not noticed.
     """
     _notice_failures()
     at_shutdown(functools.partial(_finish, finish))
-    megacache_on_compile.handle_sigterm()
 
 
 def threads_go_on() -> bool:

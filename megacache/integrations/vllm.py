@@ -18,6 +18,7 @@ from megacache._compiler import roots as known_roots
 from megacache._settings import Settings
 from megacache.errors import SettingsError
 from megacache.integrations._lifecycle import autostart
+from megacache.integrations.site.megacache_on_compile import handle_sigterm
 
 _log = logging.getLogger("megacache")
 
@@ -173,6 +174,7 @@ def _begin(config: Any) -> None:
         from vllm import envs
 
         carry(Path(envs.VLLM_CACHE_ROOT), str(vllm.__version__))
+        handle_sigterm()
         autostart().warm()
     except Exception as error:  # noqa: BLE001 - a server without a cache is better than none
         _log.warning("vLLM starts without its cache: error=%s: %s", type(error).__name__, error)

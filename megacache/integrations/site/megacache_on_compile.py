@@ -92,5 +92,6 @@ def _autostart() -> None:
         from megacache.integrations._lifecycle import autostart
 
         autostart()
+        handle_sigterm()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with megacache, the program goes on
         sys.stderr.write(f"megacache: this process starts cold: {type(error).__name__}: {error}\n")
