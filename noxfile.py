@@ -74,7 +74,7 @@ def vllm(session: nox.Session) -> None:
     install_wheel(session, "megacache[s3]", "pytest>=8", "pytest-timeout", *FOR_VLLM)
     session.install("--no-deps", VLLM)
     session.chdir(copy_of_tests(session))
-    session.run("python", "-m", "pytest", "tests/test_vllm.py", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/integrations/test_vllm.py", *session.posargs)
 
 
 @nox.session

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 import megacache
-from tests import torchless
-from tests.places import Place, places
-from tests.processes import Processes, keep_probes, step
-from tests.servers import Server, fake_gcs, moto, radosgw
-from tests.torchless import Compiler
-from tests.without_torch import Place as WatchedPlace
-from tests.without_torch import watched
+from tests.kit import torchless
+from tests.kit.places import Place, places
+from tests.kit.processes import Processes, keep_probes, step
+from tests.kit.servers import Server, fake_gcs, moto, radosgw
+from tests.kit.torchless import Compiler
+from tests.kit.without_torch import Place as WatchedPlace
+from tests.kit.without_torch import watched
 
 os.environ.update(fake_gcs.ENVIRONMENT)
 

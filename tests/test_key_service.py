@@ -8,9 +8,9 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 
 from megacache._store import Store
-from tests.builders import artifact, bundle, open_store, upload
-from tests.command import run
-from tests.servers import Server
+from tests.kit.builders import artifact, bundle, open_store, upload
+from tests.kit.command import run
+from tests.kit.servers import Server
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys, TrustPolicy
 from megacache.errors import BundleError, SettingsError, UntrustedError
-from tests.builders import Bundle, artifact, bundle, environment, open_store, prefix_of, upload
-from tests.command import document, run
-from tests.processes import Processes, step
+from tests.kit.builders import Bundle, artifact, bundle, environment, open_store, prefix_of, upload
+from tests.kit.command import document, run
+from tests.kit.processes import Processes, step
 
 HERE = environment()
 PLACE = prefix_of(HERE)

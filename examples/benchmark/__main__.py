@@ -31,7 +31,7 @@ from examples.benchmark.options import parsed, sections
 from examples.benchmark.report import markdown
 from examples.benchmark.results import Results
 from examples.benchmark.variants import VARIANTS, missing
-from tests.servers.moto import serve
+from tests.kit.servers.moto import serve
 
 _SECTIONS: Mapping[str, Section] = {"A": first_output, "B": transfers, "C": transfers, "D": requests}
 _ON_S3: Mapping[Section, str] = {transfers: "transfers, s3", requests: "requests"}

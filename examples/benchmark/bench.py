@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from examples.benchmark import ptxas
-from tests.servers import Server
-from tests.servers.moto import MotoServer
+from tests.kit.servers import Server
+from tests.kit.servers.moto import MotoServer
 
 _REPOSITORY = Path(__file__).parents[2]
 _FOREIGN = (

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers import HOST, accepts, free_port, running, wait_until
+from tests.kit.servers import HOST, accepts, free_port, running, wait_until
 
 _START_SECONDS = 30.0
 

@@ -8,7 +8,7 @@ from examples.benchmark.bench import Bench, Place
 from examples.benchmark.corpus import SMALLEST, write_corpus
 from examples.benchmark.samples import Sample, Step, noted
 from examples.benchmark.transfers import corpus_size
-from tests.servers.moto import MotoServer
+from tests.kit.servers.moto import MotoServer
 
 SECTION = "requests"
 METHODS = ("LIST", "HEAD", "GET", "PUT")

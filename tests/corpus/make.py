@@ -9,7 +9,6 @@ from pathlib import Path
 import msgpack
 
 from megacache._bundle import Signature, build_blob, pack, seal
-from tests.builders import artifact
 from tests.corpus.frames import bomb, frame, frame_without_size
 from tests.corpus.stores import (
     BLOB,
@@ -38,6 +37,7 @@ from tests.corpus.stores import (
     tampered,
     with_payload,
 )
+from tests.kit.builders import artifact
 
 FOLDER = Path(__file__).parent
 MEMBERS: Mapping[str, Callable[[], Objects]] = {

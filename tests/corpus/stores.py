@@ -25,8 +25,8 @@ from megacache._bundle import (
     seal,
 )
 from megacache._bundle.chunk import Chunk
-from tests.builders import AOT_KEY, artifact, bundle, compiled_file, environment, prefix_of
 from tests.corpus.frames import frame
+from tests.kit.builders import AOT_KEY, artifact, bundle, compiled_file, environment, prefix_of
 
 CACHES = "memory://megacache-corpus"
 """Each member was made for the cache of its own name below it, for which those that are signed are signed."""

@@ -47,9 +47,9 @@ from megacache._cache.crash_guard.store_markers import parse_marker
 from megacache._cache.explain.nearest import differences, nearest
 from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError
-from tests.builders import AOT_KEY, AUTOTUNE_KEY, PGO_KEY, Graph, artifact, bundle, compiled_file, environment
 from tests.corpus.stores import signer
 from tests.fuzz.traps import Traps
+from tests.kit.builders import AOT_KEY, AUTOTUNE_KEY, PGO_KEY, Graph, artifact, bundle, compiled_file, environment
 
 Read = Callable[[bytes], None]
 SCOPE = "memory:///fuzz"

@@ -1,0 +1,139 @@
+"""A publication that would take too much, or that nobody would load, writes nothing at all; none outlasts its time."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from megacache import _trust
+from megacache._bundle import Artifact, CompiledFile, identify_artifact, identify_file
+from megacache._cache import PublishResult, PublishStatus
+from megacache._cache.publish import Publication
+from megacache._cache.recording import Found, Recorded
+from megacache._cache.session import Session
+from megacache._compiler import roots
+from megacache._compiler.roots import Root
+from megacache._runtime import Deadline, Stopwatch
+from megacache._settings import Settings
+from megacache._store import Store
+from megacache._trust import Keys, Signing
+from megacache.errors import DeadlineError
+from tests.kit.builders import artifact, environment, noise, open_store
+
+BIG = [artifact(f"f{n}", noise(10_000, n)) for n in range(3)]
+
+
+def publish(
+    store: Store,
+    *artifacts: Artifact,
+    most: int | None = None,
+    known: Session,
+    files: Sequence[CompiledFile] = (),
+    signing: Callable[[], Signing] = Signing,
+) -> PublishResult:
+    """Publish artifacts and files as if PyTorch had recorded them, with a limit."""
+    found = Found(
+        artifacts={identify_artifact(one): one for one in artifacts}, files={identify_file(one): one for one in files}
+    )
+    recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=())
+    publication = Publication(
+        recorded, known, Stopwatch(), lambda _: None, url=store.url, labels={}, max_bytes=most, signing=signing
+    )
+    return publication.run(lambda: store)
+
+
+def stored(store: Store) -> int:
+    """Add up the chunks in a store."""
+    return sum(entry.size for entry in store.list() if entry.key.endswith(".zst"))
+
+
+@pytest.mark.parametrize("margin", [-1, 0])
+def test_limit_is_exact(margin: int) -> None:
+    """What takes as many bytes as are allowed is published; with one byte less nothing is, and the reason says so."""
+    unlimited = open_store()
+    publish(unlimited, *BIG, most=None, known=Session())
+    store = open_store()
+    result = publish(store, *BIG, most=stored(unlimited) + margin, known=Session())
+    if margin:
+        assert (result.status, bool(result), store.list()) == (PublishStatus.TOO_LARGE, False, ())
+        assert f"more than the {stored(unlimited) - 1:,} bytes" in result.reason
+    else:
+        assert (result.status, stored(store)) == (PublishStatus.PUBLISHED, stored(unlimited))
+
+
+def test_limit_is_of_what_is_stored() -> None:
+    """What compresses well is measured as it is stored."""
+    result = publish(open_store(), artifact(content=b"x" * 1_000_000), most=10_000, known=Session())
+    assert result.status is PublishStatus.PUBLISHED
+    assert result.bytes_raw > 10_000 > result.bytes_stored
+
+
+def test_limit_is_of_one_publication() -> None:
+    """What was refused is new the next time; what was published does not count again."""
+    store, known = open_store(), Session()
+    assert publish(store, *BIG, most=100, known=known).status is PublishStatus.TOO_LARGE
+    statuses = [publish(store, *BIG[: n + 1], most=11_000, known=known).status for n in range(3)]
+    assert statuses == [PublishStatus.PUBLISHED] * 3
+    assert stored(store) > 11_000
+
+
+def test_limit_is_of_all_bundles_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of another program go into a bundle of their own; if both do not fit, neither is written."""
+    monkeypatch.setattr("megacache._compiler.roots._registered", {})
+    monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
+    roots.register(Root(name="engine", folder=tmp_path, facts={}, telling=frozenset(), used=lambda: ()))
+    files = [CompiledFile(root="engine", path="model", mode=0o644, content=noise(10_000, 7))]
+    unlimited = open_store()
+    assert publish(unlimited, *BIG, files=files, most=None, known=Session()).files == 1
+    assert sum(entry.key.endswith(".msgpack") for entry in unlimited.list()) == 2
+    for margin in (-1, 0):
+        store = open_store()
+        result = publish(store, *BIG, files=files, most=stored(unlimited) + margin, known=Session())
+        expected = (PublishStatus.TOO_LARGE, 0) if margin else (PublishStatus.PUBLISHED, stored(unlimited))
+        assert (result.status, stored(store)) == expected
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[Path]:
+    """Make two key pairs."""
+    paths = [tmp_path / f"key{n}.pem" for n in range(2)]
+    for path in paths:
+        _trust.generate_key(path)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("signs", "told"), [(None, "no key signs it"), (1, "the signing key is not one of the trusted keys")]
+)
+def test_what_nobody_would_load_is_not_published(keys: list[Path], signs: int | None, told: str) -> None:
+    """With trusted keys, and no key of theirs to sign with, nothing is uploaded, and the reason says what to set."""
+    named = Keys(trusted=(f"{keys[0]}.pub",), sign_with=None if signs is None else keys[signs])
+    store = open_store()
+    result = publish(store, *BIG, known=Session(), signing=lambda: named.signing(Settings.read()))
+    assert (result.status, bool(result), store.list()) == (PublishStatus.READ_ONLY, False, ())
+    assert told in result.reason
+    assert "set MEGACACHE_SIGNING_KEY, or unset MEGACACHE_TRUSTED_KEYS" in result.reason
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_what_somebody_loads_is_published(keys: list[Path], trusted: bool) -> None:
+    """With a key that is trusted, or where nobody says whom to trust, a publication goes on."""
+    named = Keys(trusted=(f"{keys[1]}.pub", f"{keys[0]}.pub") if trusted else None, threshold=2 if trusted else None)
+    signing = replace(named, sign_with=keys[0]).signing(Settings.read())
+    assert publish(open_store(), *BIG, known=Session(), signing=lambda: signing).status is PublishStatus.PUBLISHED
+    assert trusted or not Keys().signing(Settings.read()).objection
+
+
+def test_key_service_that_hangs_does_not_outlast_the_deadline(
+    keys: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signer that takes longer than the publication may is left behind, and nothing becomes visible."""
+    monkeypatch.setattr(_trust, "sign", lambda *_: time.sleep(30))
+    store = open_store().within(Deadline.after(1))
+    signer, began = _trust.load_signer(keys[0]), time.monotonic()
+    with pytest.raises(DeadlineError, match="signing"):
+        publish(store, *BIG, known=Session(), signing=lambda: Signing(signer=signer))
+    assert time.monotonic() - began < 10
+    assert not [entry.key for entry in store.within(Deadline.after(60)).list() if entry.key.endswith(".msgpack")]
