@@ -31,10 +31,6 @@ class Settings:
     """`MEGACACHE_DISABLE`: do nothing, report `disabled`."""
     read_only: bool
     """`MEGACACHE_READ_ONLY`: warm, but publish nothing."""
-    quarantine: bool = False
-    """`MEGACACHE_QUARANTINE`: take a bundle from everyone once a process here has died of it."""
-    instance: str = ""
-    """`MEGACACHE_INSTANCE`: what this container is called at each of its starts, and no other at the same time."""
     trusted_keys: tuple[str, ...] | None = None
     """`MEGACACHE_TRUSTED_KEYS`: files of public keys, with `:` between them; None if anyone is trusted."""
     trust_threshold: int | None = None
@@ -49,8 +45,6 @@ class Settings:
             url=os.environ.get("MEGACACHE_URL") or None,
             disabled=_switch("MEGACACHE_DISABLE"),
             read_only=_switch("MEGACACHE_READ_ONLY"),
-            quarantine=_switch("MEGACACHE_QUARANTINE"),
-            instance=os.environ.get("MEGACACHE_INSTANCE", "").strip(),
             trusted_keys=_files("MEGACACHE_TRUSTED_KEYS"),
             trust_threshold=_count("MEGACACHE_TRUST_THRESHOLD"),
             signing_key=os.environ.get("MEGACACHE_SIGNING_KEY") or None,

@@ -3,8 +3,6 @@
 <device slug>/<fingerprint>/bundles/<bundle id>.msgpack     a manifest: the bundle exists when its manifest does
 <device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers
 <device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by its tag
-<device slug>/<fingerprint>/bundles/<instance>.<marker>.<seconds>.started   a start that was under way at that time
-<device slug>/<fingerprint>/bundles/<instance>.<marker>.<seconds>.survived  says that it went well
 <device slug>/<fingerprint>/chunks/<sha256>.zst             a compressed chunk, named by the digest of its stored bytes
 """
 
@@ -23,9 +21,6 @@ _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")
 _PLACE = re.compile(r"(?P<environment>[a-z0-9-]+/[0-9a-f]{16})/(?P<folder>bundles|chunks)/(?P<name>[^/]+)")
 _SIGNATURE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<tag>[0-9a-f]{16})\.sig")
 _CHUNK = re.compile(r"(?P<digest>[0-9a-f]{64})\.zst")
-_START = re.compile(
-    r"(?P<instance>[0-9a-f]{16})\.(?P<marker>[0-9a-f]{32})\.(?P<began>[0-9]{1,12})\.(?P<ending>started|survived)"
-)
 
 
 def slug(device: str) -> str:
@@ -36,25 +31,6 @@ def slug(device: str) -> str:
 def manifest_name(bundle: str) -> str:
     """Name a manifest within `bundles/`."""
     return f"{bundle}.{_MANIFEST}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """A start that is under way, or was when its process ended, as the name of its marker tells it."""
-
-    instance: str
-    """16 hex digits, the same for every start of an instance."""
-    marker: str
-    """32 hex digits: the name of the marker beside the local cache."""
-    began: int
-    """Seconds since 1970."""
-    survived: bool = False
-    """True for what says that it went well, where its marker could not be deleted."""
-
-    @property
-    def name(self) -> str:
-        """The name of its marker within `bundles/`."""
-        return f"{self.instance}.{self.marker}.{self.began}.{'survived' if self.survived else 'started'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +67,6 @@ class EnvironmentPrefix:
         """Name a signature that was added later."""
         return f"{self.bundles}/{bundle}.{tag}.sig"
 
-    def start(self, start: Start) -> str:
-        """Name a start marker."""
-        return f"{self.bundles}/{start.name}"
-
     def chunk(self, digest: Digest) -> str:
         """Name a chunk."""
         return f"{self.path}/chunks/{digest.hex}.zst"
@@ -119,18 +91,9 @@ def signature_of(name: str) -> tuple[str, str] | None:
     return (match["id"], match["tag"]) if match else None
 
 
-def start_of(name: str) -> Start | None:
-    """Read a name in `bundles/`: a start if it is that of a start marker."""
-    match = _START.fullmatch(name)
-    if match is None:
-        return None
-    survived = match["ending"] == "survived"
-    return Start(instance=match["instance"], marker=match["marker"], began=int(match["began"]), survived=survived)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """What the key of an object says of it; one of the five is set."""
+    """What the key of an object says of it; one of the four is set."""
 
     prefix: EnvironmentPrefix
     manifest: str = ""
@@ -139,8 +102,6 @@ class Placed:
     """Id of the bundle that it marks, and the mark."""
     signature: tuple[str, str] | None = None
     """Id of the bundle that it signs, and its tag."""
-    start: Start | None = None
-    """The start that it marks."""
     chunk: Digest | None = None
 
 
@@ -159,8 +120,6 @@ def place(key: str) -> Placed | None:
 def _in_bundles(prefix: EnvironmentPrefix, name: str) -> Placed | None:
     if signature := signature_of(name):
         return Placed(prefix=prefix, signature=signature)
-    if start := start_of(name):
-        return Placed(prefix=prefix, start=start)
     bundle = _BUNDLE.fullmatch(name)
     if bundle is None:
         return None

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler
 from megacache._bundle import checked_labels
-from megacache._cache.crash_guard import guard
+from megacache._cache.crash_guard import guard_beside, install
 from megacache._cache.explain import ExplainStatus, Explanation, explain
 from megacache._cache.publish import Publication
 from megacache._cache.receipt import Receipt
@@ -185,8 +185,8 @@ class Cache:
         with clock.stage("open"):
             store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
         policy = self._keys.policy(settings)
-        crash_guard = guard.guard_beside(known.folder)
-        guard.install()
+        crash_guard = guard_beside(known.folder)
+        install()
         result = Warming(
             store,
             environment,
@@ -195,8 +195,6 @@ class Cache:
             self._progress,
             files=self._files,
             crash_guard=crash_guard,
-            quarantine=settings.quarantine and not settings.read_only,
-            instance="" if settings.read_only else settings.instance,
             policy=policy,
             max_bytes=max_bytes,
         ).run()

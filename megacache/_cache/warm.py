@@ -1,13 +1,13 @@
 """Fetch what fits this process from a store and hand it to PyTorch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 from megacache import _compiler
 from megacache._bundle import Environment, FileRef, Manifest, Unpacked, parents_first, suspicion
 from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
-from megacache._cache.crash_guard import CrashGuard, StoreMarkers, Suspicions
+from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.results import WarmResult, WarmStatus
 from megacache._cache.session import Session
 from megacache._catalog import (
@@ -35,6 +35,10 @@ from megacache.errors import (
 )
 
 _EXPLAIN_SECONDS = 5.0
+_SUSPECTED = (
+    "two processes in a row ended while they loaded it or compiled with it; it is left out here for an hour, and "
+    "`megacache quarantine {url} {bundle}` takes it from everyone"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,8 +71,6 @@ class Warming:
         *,
         files: bool,
         crash_guard: CrashGuard,
-        quarantine: bool = False,
-        instance: str = "",
         policy: TrustPolicy | None = None,
         max_bytes: int = WARM_MAX_BYTES,
     ) -> None:
@@ -81,11 +83,7 @@ class Warming:
         self._progress = progress
         self._restoration = Restoration(wanted=files)
         self._crash_guard = crash_guard
-        stored = None
-        if instance:
-            stored = StoreMarkers(store, self._catalog.prefix, crash_guard.markers, instance)
-            crash_guard.also_in(session, stored)
-        self._suspicions = Suspicions(self._catalog, crash_guard.markers, stored, quarantine=quarantine)
+        self._suspects: Collection[str] = ()
         self._left = max_bytes
         self._tally = _Tally()
 
@@ -95,6 +93,7 @@ class Warming:
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
+            self._suspects = self._crash_guard.look_back().suspects
             clear_suspects(self._crash_guard.markers, self._restoration)
             try:
                 self._round()
@@ -111,7 +110,6 @@ class Warming:
     def _round(self) -> None:
         with self._clock.stage("list"):
             listing = self._catalog.list()
-            self._suspicions.hear(listing)
             clear_quarantined(listing, self._catalog, self._crash_guard.markers, self._restoration)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
@@ -149,10 +147,9 @@ class Warming:
             manifest = done.value
             if manifest is None:
                 self._fail(done.item, done.fault)
-            elif done.item in self._suspicions:
+            elif done.item in self._suspects:
                 self._session.unusable.add(done.item)
-                for consequence in self._suspicions.consequences(done.item):
-                    self._pass_by(done.item, consequence)
+                self._pass_by(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
                 self._session.unusable.add(done.item)
@@ -188,7 +185,7 @@ class Warming:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
         if unpacked.blob:
-            with self._clock.stage("load"), self._crash_guard.armed(self._store.deadline):
+            with self._clock.stage("load"), self._crash_guard.armed():
                 tally.artifacts = tally.artifacts.plus(_compiler.load(unpacked.blob, self._store.deadline))
         else:
             with self._clock.stage("files"):

@@ -18,7 +18,6 @@ from megacache._bundle import (
     Manifest,
     Payload,
     Signature,
-    Start,
     environment_prefix,
     manifest_name,
     open_chunk,
@@ -29,7 +28,6 @@ from megacache._bundle import (
     seal,
     signature_of,
     split_listing,
-    start_of,
 )
 from megacache._catalog.delivery import Delivery, Order, deliver
 from megacache._runtime import Done, call, unordered, within_window
@@ -54,8 +52,6 @@ class Listing:
     """Size of the manifest of each bundle that is out of service."""
     signatures: Mapping[tuple[str, str], int]
     """Size of each signature that was added later, by bundle id and tag of the signature."""
-    starts: Mapping[Start, int]
-    """Size of each start marker."""
 
 
 class Catalog:
@@ -98,7 +94,6 @@ class Catalog:
                 if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
             },
             signatures=self._signatures,
-            starts={start: size for name, size in sizes.items() if (start := start_of(name))},
         )
 
     def read(self, bundles: Mapping[str, int]) -> Iterator[Done[str, Manifest]]:

@@ -12,7 +12,6 @@ from megacache._bundle import (
     EnvironmentPrefix,
     Manifest,
     Placed,
-    Start,
     environment_prefix,
     place,
 )
@@ -39,8 +38,6 @@ class Holding:
     """Marks of bundles, by bundle id, of bundles that are gone as well."""
     signatures: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Bytes of each signature that was added later, by bundle id and tag of the signature."""
-    starts: tuple[Start, ...] = ()
-    """Starts that have a marker."""
     chunks: Mapping[Digest, int] = field(default_factory=dict)
     """Bytes of each chunk as stored."""
 
@@ -104,22 +101,17 @@ def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -
     chunks: dict[Digest, int] = {}
     marks: dict[str, frozenset[str]] = {}
     signatures: dict[tuple[str, str], int] = {}
-    starts: list[Start] = []
     for placed, size in objects:
         if placed.mark is not None:
             bundle, mark = placed.mark
             marks[bundle] = marks.get(bundle, frozenset()) | {mark}
         elif placed.signature is not None:
             signatures[placed.signature] = size
-        elif placed.start is not None:
-            starts.append(placed.start)
         elif placed.chunk is not None:
             chunks[placed.chunk] = size
         else:
             manifests[placed.manifest] = size
-    return Holding(
-        prefix=prefix, manifests=manifests, marks=marks, signatures=signatures, starts=tuple(starts), chunks=chunks
-    )
+    return Holding(prefix=prefix, manifests=manifests, marks=marks, signatures=signatures, chunks=chunks)
 
 
 def nearest_other(

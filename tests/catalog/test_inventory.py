@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from megacache._bundle import Digest, EnvironmentPrefix, Start
+from megacache._bundle import Digest, EnvironmentPrefix
 from megacache._catalog import Inventory, nearest_other
 from megacache._store import Entry, Store
 from tests.kit.builders import artifact, bundle, environment, open_store, prefix_of, upload
@@ -13,7 +13,6 @@ HERE = environment()
 A, B = "a" * 32, "b" * 32
 H100, CPU = EnvironmentPrefix("h100/" + "1" * 16), EnvironmentPrefix("cpu-x86-64/" + "2" * 16)
 CHUNK = Digest.of(b"")
-START = Start(instance="0" * 16, marker=A, began=1)
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -23,14 +22,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def test_objects_are_sorted_by_environment() -> None:
-    """Each environment is found once, with its manifests, marks, chunks and starts; other keys are told apart."""
+    """Each environment is found once, with its manifests, marks and chunks; other keys are told apart."""
     keys = [H100.manifest(A), H100.manifest(B), H100.mark(A, "quarantined"), CPU.chunk(CHUNK), CPU.mark(B, "pinned")]
-    inventory = Inventory.sorted(Entry(key=key, size=7) for key in [*keys, CPU.start(START), "notes.txt"])
+    inventory = Inventory.sorted(Entry(key=key, size=7) for key in [*keys, "notes.txt"])
     assert inventory.strangers == ("notes.txt",)
     cpu, h100 = inventory.holdings
     assert (cpu.prefix, cpu.manifests, cpu.chunks, cpu.size) == (CPU, {}, {CHUNK: 7}, 7)
     assert cpu.marks == {B: {"pinned"}}
-    assert (cpu.starts, h100.starts) == ((START,), ())
     assert (h100.prefix, h100.manifests, h100.size) == (H100, {A: 7, B: 7}, 14)
     assert h100.visible == {B: 7}
 

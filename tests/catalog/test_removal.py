@@ -2,7 +2,6 @@
 
 import pytest
 
-from megacache._bundle import Start
 from megacache._catalog import Inventory, RemovalPlan, plan_removal
 from megacache._store import Store
 from tests.kit.builders import artifact, bundle, environment, open_store, prefix_of, upload
@@ -43,19 +42,16 @@ def test_chunk_that_others_need_stays(store: Store) -> None:
 
 
 def test_all_bundles_take_all_with_them(store: Store) -> None:
-    """With the last bundle of an environment its marks, its start markers and orphan chunks go, too."""
+    """With the last bundle of an environment its marks and orphan chunks go, too."""
     one, two = bundle(MINE), bundle(SHARED)
     upload(store, one, two)
     store.create(PLACE.mark(one.manifest.bundle, "quarantined"), b"")
-    start = PLACE.start(Start(instance="0" * 16, marker="1" * 32, began=1))
-    store.create(start, b"")
     store.create(PLACE.chunk(bundle([artifact("gone")]).chunks[0].ref.digest), b"an orphan")
     plan(store, two.manifest.bundle).apply(store, lambda _: None)
-    assert start in keys(store)
     steps: list[int] = []
     plan(store, one.manifest.bundle).apply(store, lambda step: steps.append(step.done))
     assert keys(store) == set()
-    assert steps == [1, 2, 3, 4, 5]
+    assert steps == [1, 2, 3, 4]
 
 
 def test_manifest_goes_before_its_mark(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,6 @@ from megacache._bundle import (
 from megacache._bundle.chunk import compress, decompress
 from megacache._cache.crash_guard import Markers
 from megacache._cache.crash_guard.markers import Suspect
-from megacache._cache.crash_guard.store_markers import parse_marker
 from megacache._cache.explain.nearest import differences, nearest
 from megacache._trust import TrustPolicy
 from megacache.errors import MegacacheError
@@ -168,8 +167,8 @@ def read_components(data: bytes) -> None:
 def accused(data: bytes) -> Sequence[Suspect]:
     """Give what a marker of another process accuses."""
     (TRAPS.folder / "starts").mkdir(exist_ok=True)
-    (TRAPS.folder / "starts" / "x.json").write_bytes(data)
-    return tuple(Markers(TRAPS.folder / "starts").suspects().values())
+    (TRAPS.folder / "starts" / f"{0:032x}.json").write_bytes(data)
+    return tuple(Markers(TRAPS.folder / "starts").deaths().suspects.values())
 
 
 def read_marker(data: bytes) -> None:
@@ -177,13 +176,6 @@ def read_marker(data: bytes) -> None:
     for suspect in accused(data):
         assert all(is_known_artifact(kind, key) for kind, key in suspect.artifacts)
         assert all(is_inside(path) for _, path in suspect.files)
-
-
-def read_start(data: bytes) -> None:
-    """Read a marker in a store."""
-    for names in parse_marker(data):
-        assert all(isinstance(name, str) for name in names)
-        assert len(names) <= 1 << 16
 
 
 def _agreeing(data: bytes) -> Manifest:
@@ -228,10 +220,8 @@ ROWS = [
     ["inductor", "linked/x.so", 0o755, b""],
     ["inductor", "kept/x.so", 0o755, b"replaced"],
 ]
-SUSPECT = Suspect(
-    bundle="0", artifacts=(("inductor", "f1"), ("pgo", "k")), files=(("inductor", "ab/x.so"),), alone=True
-)
-MARKER = json.dumps({"blind": False, "loads": [asdict(SUSPECT)]}).encode() + b"\nFatal Python error: Aborted"
+SUSPECT = Suspect(bundle="0", artifacts=(("inductor", "f1"), ("pgo", "k")), files=(("inductor", "ab/x.so"),))
+MARKER = json.dumps({"loads": [asdict(SUSPECT)], "again": [SUSPECT.bundle]}).encode()
 
 READERS: Mapping[str, Reader] = {
     "envelope": Reader(read=read_envelope, seeds=(seal(MANIFEST), SIGNED.pack())),
@@ -243,6 +233,5 @@ READERS: Mapping[str, Reader] = {
     "explain": Reader(read=read_explain, seeds=(pack_keys(KEYS),)),
     "components": Reader(read=read_components, seeds=(_recorded(),)),
     "marker": Reader(read=read_marker, seeds=(MARKER,)),
-    "start": Reader(read=read_start, seeds=(msgpack.packb({"loads": ["0" * 32, "1" * 32], "again": ["0" * 32]}),)),
 }
 """By name."""

@@ -195,7 +195,7 @@ def test_marker_that_is_no_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "zero.json").symlink_to("/dev/zero")
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "deep.json").write_bytes(b"[" * 100_000)
-    assert Markers(tmp_path).suspects() == {}
+    assert Markers(tmp_path).deaths().suspects == {}
 
 
 # No type drives an import.

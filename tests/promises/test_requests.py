@@ -1,7 +1,5 @@
 """How many requests reach an S3 server."""
 
-import shutil
-import signal
 from collections import defaultdict
 
 import pytest
@@ -40,23 +38,6 @@ def test_each_call_asks_for_no_more_than_it_needs(
     warmed, _, unchanged = processes.run(step("warm", **there), step("run", model="doubling"), step("publish", **there))
     assert (warmed["status"], unchanged["status"]) == ("loaded", "unchanged")
     assert counted(moto_server) == {"LIST": 1, "GET bundles": 1, "GET chunks": 2}
-
-
-def test_start_marker_costs_two_requests(
-    moto_server: MotoServer, processes: Processes, there: dict[str, object]
-) -> None:
-    """One is put up before anything is loaded and stays until the process ends; one that was left is read."""
-    processes.run(step("run", model="doubling"), step("publish", **there))
-    named, disk = {"MEGACACHE_INSTANCE": "pod-0"}, processes.new_folder()
-    folder = shutil.copytree(disk, disk.with_name("compiler"))
-    steps = step("warm", **there), step("run", model="doubling")
-    assert processes.start(*steps, step("kill"), environment=named, folder=folder).exit_status() == -signal.SIGKILL
-    shutil.rmtree(folder)
-    shutil.copytree(disk, folder)
-    moto_server.forget()
-    assert processes.run(*steps, environment=named, folder=folder)[0]["status"] == "loaded"
-    asked = {"LIST": 1, "GET bundles": 2, "GET chunks": 2, "PUT bundles": 1, "DELETE bundles": 1}
-    assert counted(moto_server) == asked
 
 
 def test_miss_costs_two_listings_and_one_manifest_of_each_other_environment(

@@ -1,20 +1,21 @@
 """Markers: the files by which a start learns what processes had loaded when they died of it.
 
-A marker is locked by its process, so that the system itself tells whether a process is gone that left one. Its first
-line holds what the process had loaded; what stands after it is why the process died. Where nothing does, the marker
-accuses nobody, unless it says that it is blind to reasons: then it accuses what another process had loaded as well that
-died as blindly before this one began. Ranks that are stopped together are one death, not eight.
+A marker is locked by its process, so that the system itself tells whether a process is gone that left one. It holds
+what the process had loaded, and what an earlier one had loaded that had died before it began. What stands in both
+places is suspected: two processes in a row have ended with it. Ranks that are stopped together are one death, not
+eight.
 """
 
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ _PARTS = ("artifacts", "files")
 _MAX_SIZE = 64 << 20
 _SUFFIX = ".json"
 _CLEARED = f".cleared{_SUFFIX}"
+_FORM = re.compile(r"[0-9a-f]{32}(?:\.cleared)?\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +40,10 @@ class Suspect:
     """Kind and key of each."""
     files: tuple[tuple[str, str], ...]
     """Root and path of each."""
-    alone: bool = False
-    """True if the process told why it died, and had loaded nothing else."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
-        """Take what a bundle would be accused of."""
+        """Take what a marker says of a bundle."""
         return cls(
             bundle=manifest.bundle,
             artifacts=tuple((one.kind, one.key) for one in manifest.artifacts),
@@ -51,31 +51,43 @@ class Suspect:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deaths:
+    """What processes had loaded that died, as their markers told at one moment."""
+
+    bundles: frozenset[str] = frozenset()
+    """Ids of the bundles that any of them had loaded."""
+    suspects: Mapping[str, Suspect] = field(default_factory=dict)
+    """The bundles that two of them in a row had loaded, by id."""
+    at: float = field(default_factory=time.time)
+
+    def recent(self) -> frozenset[str]:
+        """Give the ids of the bundles, unless that moment is too long ago."""
+        return self.bundles if time.time() - self.at < SUSPICION_SECONDS else frozenset()
+
+
 class Markers:
     """The markers in one folder, those of this process among them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._doubted: frozenset[str] = frozenset()
-        self._doubted_since = 0.0
-        self._own_names: frozenset[str] = frozenset()
 
-    def names(self) -> frozenset[str]:
-        """Say what all that lie here are called, of whatever age, and those of this process; raise `OSError`."""
-        try:
-            return self._own_names.union(map(_name, self._paths()))
-        except FileNotFoundError:
-            return self._own_names
+    def deaths(self) -> "Deaths":
+        """Read what processes had loaded that are gone."""
+        markers = list(self._abandoned())
+        return Deaths(
+            bundles=frozenset(bundle for marker in markers for bundle in marker.loads),
+            suspects={one.bundle: one for marker in markers for one in marker.suspects},
+        )
 
-    def suspects(self) -> Mapping[str, Suspect]:
-        """Give what processes may have died of, by bundle id, and note what another blind death would count against.
-
-        Old markers are cleared away.
-        """
-        markers, self._doubted_since = list(self._abandoned()), time.time()
-        self._doubted = frozenset(bundle for marker in markers for bundle in marker.doubted)
-        found = [suspect for marker in markers for suspect in marker.suspects]
-        return {suspect.bundle: suspect for suspect in sorted(found, key=lambda one: one.alone)}
+    def clear_old(self) -> None:
+        """Remove markers that are too old to count."""
+        for path in self._listed():
+            with suppress(OSError), _opened(path) as descriptor:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                found = os.fstat(descriptor)
+                if stat.S_ISREG(found.st_mode) and not _is_recent(found):
+                    path.unlink()
 
     def to_clear(self) -> Iterator[Suspect]:
         """Give the suspects whose artifacts and files still lie in PyTorch's folders.
@@ -84,7 +96,7 @@ class Markers:
         which does no harm; none goes on while it is only begun.
         """
         for marker in self._abandoned():
-            if not marker.path.name.endswith(_CLEARED):
+            if marker.suspects and not marker.path.name.endswith(_CLEARED):
                 yield from marker.suspects
                 with suppress(OSError):  # another process was faster, or nothing may be written here
                     marker.path.rename(marker.path.with_suffix(_CLEARED))
@@ -107,13 +119,12 @@ class Markers:
     def _note(self, bundle: str) -> Path:
         return self.folder / f"{bundle}.gone"
 
-    def put_up(self, loads: Iterable[Suspect], *, blind: bool) -> "OwnMarker":
+    def put_up(self, loads: Iterable[Suspect], before: Iterable[str]) -> "OwnMarker":
         """Write a marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
 
-        With `blind`, nobody will write into it why the process dies.
+        `before` are the ids of the bundles that an earlier process had loaded that died.
         """
-        doubted = self._doubted if time.time() - self._doubted_since < SUSPICION_SECONDS else ()
-        named = {"blind": blind, "again": sorted(doubted), "loads": [asdict(one) for one in loads]}
+        named = {"again": sorted(before), "loads": [asdict(one) for one in loads]}
         path = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
         self.folder.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path) as temporary:
@@ -126,19 +137,15 @@ class Markers:
             except OSError:
                 own.take_down()
                 raise
-        self._own_names |= {own.name}
         return own
 
     def _abandoned(self) -> Iterator["_Marker"]:
         return filter(None, map(_found, self._listed()))
 
-    def _paths(self) -> Iterator[Path]:
-        return (path for path in self.folder.iterdir() if path.suffix == _SUFFIX)
-
     def _listed(self) -> Sequence[Path]:
-        """List what may be markers; none where the folder cannot be read, be it that of another user."""
+        """List what may be markers; none where the folder cannot be read, as that of another user."""
         try:
-            return sorted(self._paths())
+            return sorted(path for path in self.folder.iterdir() if _FORM.fullmatch(path.name))
         except OSError:
             return ()
 
@@ -149,12 +156,7 @@ class OwnMarker:
 
     path: Path
     descriptor: int
-    """To write to why the process dies."""
-
-    @property
-    def name(self) -> str:
-        """What it is called: 32 hex digits."""
-        return _name(self.path)
+    """Holds the lock."""
 
     def take_down(self) -> None:
         """Remove it."""
@@ -173,13 +175,10 @@ class _Marker:
     """What a process has left that is gone."""
 
     path: Path
+    loads: Sequence[str] = ()
+    """Ids of the bundles that it had loaded."""
     suspects: Sequence[Suspect] = ()
-    doubted: Sequence[str] = ()
-    """Ids of bundles that nobody can tell whether it died of."""
-
-
-def _name(path: Path) -> str:
-    return path.name.partition(".")[0]
+    """Those of them that an earlier process had loaded as well that died."""
 
 
 def _found(listed: Path) -> _Marker | None:
@@ -191,7 +190,7 @@ def _found(listed: Path) -> _Marker | None:
 
 
 def _read(path: Path) -> _Marker | None:
-    """Read a marker; None if its process lives, if it is too old, which ends it, or if that cannot be told.
+    """Read a marker; None if its process lives, if it is too old, or if that cannot be told.
 
     Raises `FileNotFoundError`, and no other `OSError`.
     """
@@ -199,16 +198,16 @@ def _read(path: Path) -> _Marker | None:
         with _opened(path) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                return None
-            if time.time() - found.st_mtime < SUSPICION_SECONDS:
-                return _parsed(path, descriptor)
-            path.unlink()
+            return _parsed(path, descriptor) if stat.S_ISREG(found.st_mode) and _is_recent(found) else None
     except FileNotFoundError:
         raise
     except OSError:
-        pass
-    return None
+        return None
+
+
+def _is_recent(found: os.stat_result) -> bool:
+    """Tell whether a marker still counts; a time that lies an hour in the future is as far away as one in the past."""
+    return abs(time.time() - found.st_mtime) < SUSPICION_SECONDS
 
 
 @contextmanager
@@ -226,23 +225,13 @@ def _parsed(path: Path, descriptor: int) -> _Marker:
     try:
         with os.fdopen(os.dup(descriptor), "rb") as file:
             if os.fstat(descriptor).st_size <= _MAX_SIZE:
-                first, _, reason = file.read(_MAX_SIZE).partition(b"\n")
-                return _judged(path, json.loads(first), told=bool(reason))
+                marker = json.loads(file.readline(_MAX_SIZE))
+                loads, again = [_suspect(one) for one in marker["loads"]], frozenset(map(str, marker["again"]))
+                suspects = [one for one in loads if one.bundle in again]
+                return _Marker(path=path, loads=[one.bundle for one in loads], suspects=suspects)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
     return _Marker(path=path)
-
-
-def _judged(path: Path, marker: Mapping[str, Any], *, told: bool) -> _Marker:
-    """Say whom a marker accuses."""
-    loads = [_suspect(one) for one in marker["loads"]]
-    if told:
-        return _Marker(path=path, suspects=[replace(one, alone=len(loads) == 1) for one in loads])
-    if not marker["blind"]:
-        return _Marker(path=path)
-    again = frozenset(map(str, marker["again"]))
-    suspects = [one for one in loads if one.bundle in again]
-    return _Marker(path=path, suspects=suspects, doubted=[one.bundle for one in loads])
 
 
 def _suspect(one: Mapping[str, Any]) -> Suspect:

@@ -1,4 +1,4 @@
-"""A bundle that kills the process that loads it does so once, not for ever."""
+"""A bundle that kills the processes that load it kills two, and not for ever."""
 
 import json
 import os
@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from megacache._cache.crash_guard import CrashGuard, Markers
+from megacache._cache.crash_guard.markers import Suspect
 from tests.kit.builders import artifact, bundle
 from tests.kit.poison import PICKLED, poisoned
 from tests.kit.processes import REPOSITORY, Processes, step
@@ -18,10 +20,10 @@ from tests.kit.processes import REPOSITORY, Processes, step
 HOLDER = """
 import os, sys
 from pathlib import Path
-from megacache._cache.crash_guard import guard as guard_module, CrashGuard
+from megacache._cache.crash_guard import CrashGuard, guard as guard_module
 from tests.kit.builders import artifact, bundle
 guard = guard_module._guards.setdefault(Path(sys.argv[1]), CrashGuard(Path(sys.argv[1])))
-guard.markers.suspects()
+guard.look_back()
 guard.add([bundle([artifact("a")]).manifest])
 guard.arm()
 print("armed", flush=True)
@@ -36,10 +38,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "starts"
 
 
-def hold(folder: Path, then: str, *options: str) -> "subprocess.Popen[str]":
+def suspects(folder: Path) -> Mapping[str, Suspect]:
+    """Give what the markers in a folder accuse."""
+    return Markers(folder).deaths().suspects
+
+
+def hold(folder: Path, then: str) -> "subprocess.Popen[str]":
     """Start a process that puts a marker up, and goes on as it is told."""
     popen = subprocess.Popen(
-        [sys.executable, *options, "-c", HOLDER.format(then=then), str(folder)],
+        [sys.executable, "-c", HOLDER.format(then=then), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -49,47 +56,28 @@ def hold(folder: Path, then: str, *options: str) -> "subprocess.Popen[str]":
     return popen
 
 
-def test_living_process_is_no_suspect(folder: Path) -> None:
-    """While the process lives its bundles are fine; once it has crashed they are suspects, with all that they held."""
-    popen = hold(folder, "input()")
-    assert Markers(folder).suspects() == {}
-    popen.send_signal(signal.SIGABRT)
-    popen.communicate()
-    (suspect,) = Markers(folder).suspects().values()
-    assert (suspect.bundle, suspect.artifacts, suspect.files) == (ONE.bundle, (("inductor", "a"),), ())
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGKILL])
+def test_second_process_that_dies_accuses(folder: Path, number: signal.Signals) -> None:
+    """While a process lives its bundles are fine; nobody tells a kill from a crash, and the second death counts."""
+    for accused in ({}, {ONE.bundle: Suspect.of(ONE)}):
+        popen = hold(folder, "input()")
+        assert suspects(folder) == {}
+        popen.send_signal(number)
+        popen.communicate()
+        assert suspects(folder) == accused
 
 
 def test_process_that_loads_more_may_have_died_of_all(folder: Path) -> None:
-    """What comes while its marker is up is suspected as well, and neither is the only one."""
-    hold(folder, "guard.add([bundle([artifact('b')]).manifest]); guard.arm(); os.abort()").communicate()
-    suspects = Markers(folder).suspects().values()
-    assert {one.bundle: one.alone for one in suspects} == dict.fromkeys([ONE.bundle, OTHER.bundle], False)
-
-
-def test_killed_process_accuses_nobody(folder: Path) -> None:
-    """What is killed from outside, for want of memory or to be moved, did not die of what it loaded."""
-    popen = hold(folder, "input()")
-    popen.kill()
-    popen.communicate()
-    assert Markers(folder).suspects() == {}
-
-
-def test_program_that_handles_its_faults_keeps_doing_so(folder: Path) -> None:
-    """Where the faulthandler is in use it is left alone, and no reason is known: the second death in a row counts."""
-    for accused in (set(), {ONE.bundle}):
-        popen = hold(folder, "input()", "-X", "faulthandler")
-        popen.kill()
-        popen.communicate()
-        assert Markers(folder).suspects().keys() == accused
+    """What comes while its marker is up is suspected as well, once that happens a second time."""
+    for _ in range(2):
+        hold(folder, "guard.add([bundle([artifact('b')]).manifest]); guard.arm(); os.abort()").communicate()
+    assert suspects(folder).keys() == {ONE.bundle, OTHER.bundle}
 
 
 def test_ranks_that_are_stopped_together_accuse_nobody(folder: Path) -> None:
     """A restart that ends several processes in their first compilation is one death, whoever arms late."""
-    ranks = [
-        hold(folder, "input(); guard.disarm(); guard.arm(); print('again', flush=True); input()", "-X", "faulthandler")
-        for _ in range(2)
-    ]
-    first, late = ranks
+    again = "input(); guard.disarm(); guard.arm(); print('again', flush=True); input()"
+    first, late = (hold(folder, again) for _ in range(2))
     first.terminate()
     first.communicate()
     assert late.stdin is not None
@@ -99,23 +87,24 @@ def test_ranks_that_are_stopped_together_accuse_nobody(folder: Path) -> None:
     assert late.stdout.readline() == "again\n"
     late.terminate()
     late.communicate()
-    assert Markers(folder).suspects() == {}
+    assert suspects(folder) == {}
 
 
 @pytest.mark.parametrize("then", ["guard.disarm()", "guard.disarm(); os.abort()"])
 def test_process_that_survived_leaves_nothing(folder: Path, then: str) -> None:
     """After the marker is down no death counts any more."""
     hold(folder, then).communicate()
-    assert Markers(folder).suspects() == {}
+    assert suspects(folder) == {}
     assert list(folder.iterdir()) == []
 
 
 def test_child_does_not_keep_its_parents_marker(folder: Path) -> None:
     """A forked child that lives on does not hide the death of its parent."""
+    hold(folder, "os.abort()").communicate()
     popen = hold(folder, "os.fork() and os.abort(); input()")
     assert popen.wait(60) == -signal.SIGABRT
     deadline = time.monotonic() + 30
-    while Markers(folder).suspects().keys() != {ONE.bundle}:  # the child may not have come to its first step yet
+    while suspects(folder).keys() != {ONE.bundle}:  # the child may not have come to its first step yet
         assert time.monotonic() < deadline
         time.sleep(0.01)
     popen.communicate("\n")
@@ -146,63 +135,42 @@ def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     guard.add([ONE])
     guard.arm()
     guard.disarm()
-    assert guard.markers.suspects() == {}
+    assert guard.look_back().suspects == {}
 
 
-def test_deadly_bundle_kills_once(processes: Processes, tmp_path: Path) -> None:
-    """The process that loads it dies in its first compilation; the next one leaves it out, says so and compiles."""
+def test_deadly_bundle_kills_twice(processes: Processes, tmp_path: Path) -> None:
+    """Two processes die of it; the next one leaves it out, says how to take it from everyone, and compiles."""
     store = tmp_path / "store"
     processes.run(step("run", model="doubling"), step("publish", url=str(store)))
     deadly = poisoned(store, signal.SIGILL)
     folder = processes.new_folder()
     steps = step("warm", url=str(store)), step("run", model="doubling")
-    assert processes.start(*steps, folder=folder).exit_status() == -signal.SIGILL
-    warmed, ran, published = processes.run(
-        *steps, step("publish", url=str(store)), folder=folder, environment={"MEGACACHE_QUARANTINE": "1"}
-    )
-    assert len(list(store.glob(f"*/*/bundles/{deadly}.quarantined"))) == 1
+    for _ in range(2):
+        assert processes.start(*steps, folder=folder).exit_status() == -signal.SIGILL
+    warmed, ran, published = processes.run(*steps, step("publish", url=str(store)), folder=folder)
     assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
-    assert f"bundle {deadly} was passed by: a process that had loaded it died" in warmed["reason"]
+    assert f"bundle {deadly} was passed by: two processes in a row ended" in warmed["reason"]
+    assert f"`megacache quarantine {store} {deadly}`" in warmed["reason"]
     assert published["status"] == "published"
     warmed, ran = processes.run(*steps, folder=folder)
     assert (warmed["status"], warmed["bundles"], ran["fx_hit"]) == ("loaded", [published["bundle"]], 1)
 
 
 @pytest.mark.parametrize("kind", sorted(PICKLED))
-def test_deadly_artifact_kills_once(processes: Processes, tmp_path: Path, kind: str) -> None:
+def test_deadly_artifact_kills_twice(processes: Processes, tmp_path: Path, kind: str) -> None:
     """Of whatever kind it is that PyTorch unpickles, it is taken out of the local cache, too."""
     store, folder = tmp_path / "store", processes.new_folder()
     job = {"TORCH_COMPILE_JOB_ID": "job"}
     processes.run(step("run", model="doubling"), step("publish", url=str(store)), environment=job)
     poisoned(store, signal.SIGSEGV, frozenset({kind}))
     steps = step("warm", url=str(store)), step("run", model="doubling")
-    assert processes.start(*steps, folder=folder, environment=job).exit_status() == -signal.SIGSEGV
+    for _ in range(2):
+        assert processes.start(*steps, folder=folder, environment=job).exit_status() == -signal.SIGSEGV
     warmed, ran = processes.run(*steps, folder=folder, environment=job)
     assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
 
 
-@pytest.mark.parametrize(("others", "handler", "deaths"), [(["cosine"], None, 1), ([], "1", 2)])
-def test_bundle_that_may_be_innocent_is_not_taken_from_everyone(
-    processes: Processes, tmp_path: Path, others: list[str], handler: str | None, deaths: int
-) -> None:
-    """One of several, or what a process died of that could not tell why, is left out here alone, and it is said."""
-    store = tmp_path / "store"
-    processes.run(step("run", model="doubling"), step("publish", url=str(store)))
-    poisoned(store, signal.SIGSEGV)
-    for model in others:
-        processes.run(step("run", model=model), step("publish", url=str(store)))
-    folder = processes.new_folder()
-    steps = step("warm", url=str(store)), step("run", model="doubling")
-    environment = {"MEGACACHE_QUARANTINE": "1", "PYTHONFAULTHANDLER": handler}
-    for _ in range(deaths):
-        assert processes.start(*steps, folder=folder, environment=environment).exit_status() == -signal.SIGSEGV
-    warmed, ran = processes.run(*steps, folder=folder, environment=environment)
-    assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
-    assert "\n".join(warmed["warnings"]).count("it is not quarantined: ") == 1 + len(others)
-    assert list(store.glob("*/*/bundles/*.quarantined")) == []
-
-
-def test_deadly_bundle_kills_once_without_a_line_of_code(processes: Processes, tmp_path: Path) -> None:
+def test_deadly_bundle_kills_twice_without_a_line_of_code(processes: Processes, tmp_path: Path) -> None:
     """Where the warm start comes with the first compilation, that one is marked as well."""
     store, folder = tmp_path / "store", processes.new_folder()
     processes.run(step("run", model="doubling"), step("publish", url=str(store)))
@@ -221,10 +189,10 @@ def test_deadly_bundle_kills_once_without_a_line_of_code(processes: Processes, t
             check=False,
         )
 
-    assert start().returncode == -signal.SIGSEGV
+    assert [start().returncode for _ in range(2)] == [-signal.SIGSEGV] * 2
     again = start()
     assert again.returncode == 0, again.stderr
-    assert "was passed by: a process that had loaded it died" in again.stderr
+    assert "was passed by: two processes in a row ended" in again.stderr
 
 
 def test_start_that_goes_well_leaves_no_marker(processes: Processes, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ for folder in sys.argv[:0:-1]:
 
 ONE = Suspect.of(bundle([artifact("a")]).manifest)
 OTHER = Suspect.of(bundle([artifact("b")]).manifest)
-GUILTY = replace(ONE, alone=True)
+NAME = f"{0:032x}.json"
 
 
 @pytest.fixture
@@ -38,86 +38,84 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "starts"
 
 
-def leave_marker(
-    folder: Path, *loads: Suspect, blind: bool = False, reason: bytes = b"Fatal Python error: Aborted"
-) -> Path:
-    """Leave what a process leaves that looks for suspects, loads and dies."""
+def suspects(folder: Path) -> Mapping[str, Suspect]:
+    """Give what the markers in a folder accuse."""
+    return Markers(folder).deaths().suspects
+
+
+def leave_marker(folder: Path, *loads: Suspect) -> Path:
+    """Leave what a process leaves that looks back, loads and dies."""
     before = set(folder.glob("*"))
     markers = Markers(folder)
-    markers.suspects()
-    own = markers.put_up(loads or [ONE], blind=blind)
-    os.write(own.descriptor, reason)
-    own.leave()
+    markers.put_up(loads or [ONE], markers.deaths().recent()).leave()
     (path,) = set(folder.iterdir()) - before
     return path
 
 
-def test_marker_accuses_once_it_is_not_locked(folder: Path) -> None:
+def accuse(folder: Path) -> Path:
+    """Leave what two processes leave that die of one bundle."""
+    leave_marker(folder)
+    return leave_marker(folder)
+
+
+def test_marker_counts_once_it_is_not_locked(folder: Path) -> None:
     """As long as the process holds the lock its bundles are fine, for itself and for others."""
+    leave_marker(folder)
     markers = Markers(folder)
-    own = markers.put_up([ONE], blind=False)
-    os.write(own.descriptor, b"Fatal Python error: Aborted")
-    assert markers.suspects() == Markers(folder).suspects() == {}
+    own = markers.put_up([ONE], markers.deaths().recent())
+    assert suspects(folder) == {}
     own.leave()
-    assert Markers(folder).suspects() == {ONE.bundle: GUILTY}
+    assert suspects(folder) == {ONE.bundle: ONE}
 
 
-def test_marker_without_a_reason_accuses_nobody(folder: Path) -> None:
-    """What is killed from outside leaves no reason, however often."""
-    leave_marker(folder, reason=b"")
-    leave_marker(folder, reason=b"")
-    assert Markers(folder).suspects() == {}
-
-
-def test_blind_markers_accuse_what_two_starts_in_a_row_had_loaded(folder: Path) -> None:
-    """Where no reason could be left one death may have come from outside; the second one of a bundle is a suspicion."""
-    leave_marker(folder, OTHER, ONE, reason=b"", blind=True)
-    assert Markers(folder).suspects() == {}
+def test_two_deaths_in_a_row_accuse_what_both_had_loaded(folder: Path) -> None:
+    """One death may have come from outside; the second one with the same bundle is a suspicion."""
+    leave_marker(folder, OTHER, ONE)
+    assert suspects(folder) == {}
     assert list(Markers(folder).to_clear()) == []
-    leave_marker(folder, reason=b"", blind=True)
-    assert Markers(folder).suspects() == {ONE.bundle: ONE}
+    leave_marker(folder)
+    assert suspects(folder) == {ONE.bundle: ONE}
     assert list(Markers(folder).to_clear()) == [ONE]
 
 
-def test_one_of_several_bundles_is_not_accused_alone(folder: Path) -> None:
-    """All that a process had loaded is left out, and none of it is known to be what it died of."""
-    leave_marker(folder, ONE, OTHER)
-    assert Markers(folder).suspects() == {ONE.bundle: ONE, OTHER.bundle: OTHER}
-    leave_marker(folder, ONE)
-    leave_marker(folder, OTHER, ONE)
-    assert Markers(folder).suspects() == {ONE.bundle: GUILTY, OTHER.bundle: OTHER}
+def test_processes_that_die_together_are_one_death(folder: Path) -> None:
+    """A process that began before another died had no warning, whatever it had loaded."""
+    late = Markers(folder)
+    before = late.deaths().recent()
+    leave_marker(folder)
+    late.put_up([ONE], before).leave()
+    assert suspects(folder) == {}
 
 
 def test_suspects_are_cleared_once(folder: Path) -> None:
     """One process is told what to take out of PyTorch's folders; for all of them it goes on to be a suspect."""
-    leave_marker(folder)
-    markers = Markers(folder)
-    assert [list(markers.to_clear()), list(Markers(folder).to_clear())] == [[GUILTY], []]
-    assert Markers(folder).suspects() == {ONE.bundle: GUILTY}
+    accuse(folder)
+    assert [list(Markers(folder).to_clear()), list(Markers(folder).to_clear())] == [[ONE], []]
+    assert suspects(folder) == {ONE.bundle: ONE}
 
 
 def test_start_that_listed_before_another_has_cleared_is_warned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A marker that another process takes on between the listing and the reading accuses all the same."""
-    leave_marker(folder)
+    accuse(folder)
     opened = markers_module._opened
 
     def late(path: Path) -> AbstractContextManager[int]:
         monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", opened)
-        assert list(Markers(folder).to_clear()) == [GUILTY]
+        assert list(Markers(folder).to_clear()) == [ONE]
         return opened(path)
 
     monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", late)
-    assert Markers(folder).suspects() == {ONE.bundle: GUILTY}
+    assert suspects(folder) == {ONE.bundle: ONE}
 
 
 def test_suspect_is_cleared_before_it_is_said_to_be(folder: Path) -> None:
     """While one process is at it, or was killed at it, the next one does the work, and none takes it for done."""
-    leave_marker(folder)
+    accuse(folder)
     begun = Markers(folder).to_clear()
-    assert next(begun) == GUILTY
-    assert list(Markers(folder).to_clear()) == [GUILTY]
+    assert next(begun) == ONE
+    assert list(Markers(folder).to_clear()) == [ONE]
     assert list(begun) == []
-    assert Markers(folder).suspects() == {ONE.bundle: GUILTY}
+    assert suspects(folder) == {ONE.bundle: ONE}
 
 
 def test_folder_of_another_user_holds_no_markers(tmp_path: Path) -> None:
@@ -133,13 +131,27 @@ def test_folder_of_another_user_holds_no_markers(tmp_path: Path) -> None:
     assert done.stdout == "miss\nmiss\n"
 
 
-def test_suspicion_ends(folder: Path) -> None:
-    """After an hour a bundle gets another chance, and the old marker is cleared away."""
-    path = leave_marker(folder)
-    then = time.time() - SUSPICION_SECONDS - 1
+@pytest.mark.parametrize("hours", [-1, 1, 24 * 365], ids=["an hour ago", "in an hour", "in a year"])
+def test_suspicion_ends(folder: Path, hours: int) -> None:
+    """After an hour a bundle gets another chance; a clock that was wrong does not make it longer."""
+    path = accuse(folder)
+    then = time.time() + hours * (SUSPICION_SECONDS + 1)
     os.utime(path, (then, then))
-    assert Markers(folder).suspects() == {}
-    assert list(folder.iterdir()) == []
+    assert suspects(folder) == {}
+
+
+def test_question_changes_nothing(folder: Path) -> None:
+    """Old markers are removed when that is asked for; links, and files of another form, stay."""
+    old, recent = leave_marker(folder), leave_marker(folder)
+    (folder / "notes.json").write_text("mine")
+    (folder / f"{1:032x}.json").symlink_to(folder / "notes.json")
+    kept = {recent, folder / "notes.json", folder / f"{1:032x}.json"}
+    for path in (old, folder / "notes.json"):
+        os.utime(path, (0, 0))
+    Markers(folder).deaths()
+    assert set(folder.iterdir()) == kept | {old}
+    Markers(folder).clear_old()
+    assert set(folder.iterdir()) == kept
 
 
 @pytest.mark.parametrize(
@@ -149,24 +161,24 @@ def test_suspicion_ends(folder: Path) -> None:
         b"{",
         b"[1]",
         b'{"loads": 1}',
-        b'{"blind": true, "loads": [{"bundle": "x"}]}',
-        b'{"blind": true, "loads": []}',
+        b'{"again": [], "loads": [{"bundle": "x"}]}',
+        b'{"loads": []}',
         b"\xff",
     ],
 )
 def test_marker_that_is_none_is_passed_over(folder: Path, content: bytes) -> None:
     """What cannot be read accuses nobody."""
     folder.mkdir()
-    (folder / "x.json").write_bytes(content)
-    assert Markers(folder).suspects() == {}
+    (folder / NAME).write_bytes(content)
+    assert suspects(folder) == {}
 
 
 def test_marker_accuses_only_what_can_be_loaded(folder: Path) -> None:
     """Kinds, keys and paths that no warm start would put in place are left out of what is read."""
     folder.mkdir()
     loads = [{"bundle": "x", "artifacts": [["inductor", "../x"], ["evil", "a"]], "files": [["inductor", "../x.so"]]}]
-    (folder / "x.json").write_text(json.dumps({"blind": True, "again": ["x"], "loads": loads}))
-    assert Markers(folder).suspects() == {"x": Suspect(bundle="x", artifacts=(), files=())}
+    (folder / NAME).write_text(json.dumps({"again": ["x"], "loads": loads}))
+    assert suspects(folder) == {"x": Suspect(bundle="x", artifacts=(), files=())}
 
 
 def test_nothing_is_left_where_no_marker_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +190,6 @@ def test_nothing_is_left_where_no_marker_can_be_written(tmp_path: Path, monkeypa
     markers, before = Markers(tmp_path), len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OSError):  # noqa: PT011 - whatever the disk says
-        markers.put_up([ONE], blind=False)
+        markers.put_up([ONE], ())
     assert list(tmp_path.iterdir()) == []
     assert len(list(Path("/proc/self/fd").iterdir())) == before
