@@ -17,7 +17,7 @@ from megacache._cache import (
     PublishResult,
     Receipt,
     WarmResult,
-    draw_up,
+    take_receipt,
 )
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import ProgressCallback
@@ -166,7 +166,7 @@ def synchronized(
         try:
             yield sync
         finally:
-            sync.receipt = draw_up()
+            sync.receipt = take_receipt()
     except BaseException:
         if publish_on_error:
             with suppress(MegacacheError):  # the block's own exception goes on; the fault has been logged
@@ -186,7 +186,7 @@ def receipt() -> Receipt:
     was bypassed before the first warm start; what was counted before somebody cleared PyTorch's counters; what other
     processes did. A forked child begins with the counts of its parent.
     """
-    return draw_up()
+    return take_receipt()
 
 
 def explain(

@@ -3,10 +3,9 @@
 from megacache._cache import crash_guard
 from megacache._cache.cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
 from megacache._cache.explain import Difference, ExplainStatus, Explanation, GraphMiss
-from megacache._cache.publish import import_blob
 from megacache._cache.receipt import Receipt
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
-from megacache._cache.session import draw_up
+from megacache._cache.session import take_receipt
 
 __all__ = [
     "EXPLAIN_TIMEOUT",
@@ -23,6 +22,5 @@ __all__ = [
     "WarmResult",
     "WarmStatus",
     "crash_guard",
-    "draw_up",
-    "import_blob",
+    "take_receipt",
 ]

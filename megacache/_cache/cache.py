@@ -4,23 +4,24 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler
 from megacache._bundle import checked_labels
+from megacache._cache.call import Call
 from megacache._cache.crash_guard import guard_beside, install
 from megacache._cache.explain import ExplainStatus, Explanation, explain
 from megacache._cache.publish import Publication
 from megacache._cache.receipt import Receipt
-from megacache._cache.recording import take
+from megacache._cache.recording import recorded_in, take
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
-from megacache._cache.session import Session, draw_up, enter, session
+from megacache._cache.session import Session, note_cost, take_receipt
 from megacache._cache.warm import Warming, status_of
 from megacache._catalog import WARM_MAX_BYTES
-from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, in_background, quiet
+from megacache._runtime import Deadline, ProgressCallback, Stopwatch, in_background, quiet
 from megacache._settings import Settings
-from megacache._store import Store, redacted
+from megacache._store import redacted
 from megacache._trust import Keys, KeySource
 from megacache.errors import MegacacheError, SettingsError
 
@@ -94,12 +95,12 @@ class Cache:
             MegacacheError: Only if strict, and only for the statuses `unavailable` and `untrusted`.
         """
         clock = Stopwatch()
-        try:
-            result = self._warm(Deadline.after(timeout), clock, max_bytes)
-        except MegacacheError as error:
-            result = WarmResult(url=_shown(self._url), status=status_of(error), reason=str(error), error=error)
+        result = self._softly(
+            lambda: self._warm(self._call(timeout, clock), max_bytes),
+            lambda error: WarmResult(url=self._shown(), status=status_of(error), reason=str(error), error=error),
+        )
         result = replace(result, seconds=clock.seconds())
-        enter(result)
+        note_cost(result)
         report("warm", result)
         return result.raise_for_status() if self._strict else result
 
@@ -133,11 +134,33 @@ class Cache:
             MegacacheError: Only if strict, and only for faults. With `wait=False` the future raises it.
         """
         clock = Stopwatch()
-        taken = self._softly(lambda: self._take(Deadline.after(timeout), labels or {}, clock))
-        receipt = draw_up()
+        upload = self._softly(lambda: self._recorded(self._call(timeout, clock), labels or {}), _raising)
+        receipt = take_receipt()
         if wait:
-            return self._conclude(taken, receipt, clock)
-        return in_background(lambda: self._conclude(taken, receipt, clock))
+            return self._conclude(upload, clock, receipt)
+        return in_background(lambda: self._conclude(upload, clock, receipt))
+
+    def import_blob(
+        self, blob: bytes, *, timeout: float = PUBLISH_TIMEOUT, labels: Mapping[str, str] | None = None
+    ) -> PublishResult:
+        """Publish the artifacts of a blob that `torch.compiler.save_cache_artifacts()` gave, for this environment.
+
+        Args:
+            blob: It does not say where it was compiled; that must have been in an environment like this one.
+            timeout: Seconds within which all must be done.
+            labels: As in `publish`.
+
+        Raises:
+            SettingsError: The blob holds nothing of use.
+        """
+        clock = Stopwatch()
+        recorded = recorded_in(blob)
+
+        def upload() -> PublishResult:
+            call = self._call(timeout, clock)
+            return Publication(call, recorded, Session(), labels=checked_labels(labels or {})).run()
+
+        return self._conclude(upload, clock)
 
     def explain(self, *, timeout: float = EXPLAIN_TIMEOUT) -> Explanation:
         """Say why what this process compiled was not found: how it differs from the nearest that others published.
@@ -154,120 +177,100 @@ class Cache:
             MegacacheError: Only if strict, and only for the status `unavailable`.
         """
         clock = Stopwatch()
-        try:
-            result = self._explain(Deadline.after(timeout))
-        except MegacacheError as error:
-            result = Explanation(
-                url=_shown(self._url), status=ExplainStatus.UNAVAILABLE, reason=str(error), error=error
-            )
+        result = self._softly(
+            lambda: self._explain(self._call(timeout, clock)),
+            lambda error: Explanation(
+                url=self._shown(), status=ExplainStatus.UNAVAILABLE, reason=str(error), error=error
+            ),
+        )
         result = replace(result, seconds=clock.seconds()["total"])
         report_explanation(result)
         return result.raise_for_status() if self._strict else result
 
-    def _explain(self, deadline: Deadline) -> Explanation:
+    def _call(self, timeout: float, clock: Stopwatch) -> Call:
         settings = Settings.read()
-        url = settings.url_or_default(self._url)
-        if off := _off(settings):
-            return Explanation(url=redacted(url), status=ExplainStatus.DISABLED, reason=off)
-        return explain(url, self._storage_options, deadline, self._keys.policy(settings))
+        return Call(
+            url=settings.url_or_default(self._url),
+            storage_options=self._storage_options,
+            settings=settings,
+            keys=self._keys,
+            deadline=Deadline.after(timeout),
+            clock=clock,
+            progress=self._progress,
+        )
 
-    def _warm(self, deadline: Deadline, clock: Stopwatch, max_bytes: int) -> WarmResult:
-        settings = Settings.read()
-        url = settings.url_or_default(self._url)
-        with clock.stage("torch"):
-            if off := _off(settings):
-                return WarmResult(url=redacted(url), status=WarmStatus.DISABLED, reason=off)
-            known = session(url, self._storage_options)
+    def _warm(self, call: Call, max_bytes: int) -> WarmResult:
+        with call.clock.stage("torch"):
+            if off := call.off():
+                return WarmResult(url=call.shown, status=WarmStatus.DISABLED, reason=off)
+            session = call.session()
             _compiler.watch()
-            known.folder = _compiler.writable_cache_folder()
+            folder = _compiler.writable_cache_folder()
+            session.begin(folder)
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
-        with clock.stage("open"):
-            store = Store.open(url, storage_options=self._storage_options, deadline=deadline.restarted())
-        policy = self._keys.policy(settings)
-        crash_guard = guard_beside(known.folder)
+        store, policy = call.restarted().open_store(), call.policy()
+        crash_guard = guard_beside(folder)
         install()
         result = Warming(
-            store,
-            environment,
-            known,
-            clock,
-            self._progress,
-            files=self._files,
-            crash_guard=crash_guard,
-            policy=policy,
-            max_bytes=max_bytes,
+            call, store, environment, session, crash_guard, policy=policy, files=self._files, max_bytes=max_bytes
         ).run()
         return replace(result, warnings=warnings + result.warnings)
 
-    def _take(self, deadline: Deadline, labels: Mapping[str, str], clock: Stopwatch) -> "PublishResult | _Taken":
-        settings = Settings.read()
-        url = settings.url_or_default(self._url)
-        if settings.read_only:
-            return PublishResult(url=redacted(url), status=PublishStatus.READ_ONLY, reason="MEGACACHE_READ_ONLY is set")
-        with clock.stage("torch"):
-            if off := _off(settings):
-                return PublishResult(url=redacted(url), status=PublishStatus.DISABLED, reason=off)
-            known = session(url, self._storage_options)
-            recorded = take(known, deadline, files=self._files)
-        publication = Publication(
-            recorded,
-            known,
-            clock,
-            self._progress,
-            url=redacted(url),
-            labels=checked_labels(labels),
-            max_bytes=self._max_publish_bytes,
-            signing=lambda: call(
-                lambda: self._keys.signing(settings), deadline=deadline, doing="loading the signing key"
+    def _recorded(self, call: Call, labels: Mapping[str, str]) -> Callable[[], PublishResult]:
+        """Take what was recorded by now; give what uploads it."""
+        if call.settings.read_only:
+            read_only = "MEGACACHE_READ_ONLY is set"
+            return lambda: PublishResult(url=call.shown, status=PublishStatus.READ_ONLY, reason=read_only)
+        with call.clock.stage("torch"):
+            if off := call.off():
+                return lambda: PublishResult(url=call.shown, status=PublishStatus.DISABLED, reason=off)
+            session = call.session()
+            recorded = take(session, call.deadline, files=self._files)
+        own = checked_labels(labels)
+        return Publication(call, recorded, session, labels=own, max_bytes=self._max_publish_bytes).run
+
+    def _conclude(
+        self, upload: Callable[[], PublishResult], clock: Stopwatch, receipt: Receipt | None = None
+    ) -> PublishResult:
+        result = self._softly(
+            upload,
+            lambda error: PublishResult(
+                url=self._shown(), status=PublishStatus.UNAVAILABLE, reason=str(error), error=error
             ),
         )
-        return _Taken(url=url, session=known, publication=publication, deadline=deadline)
-
-    def _conclude(self, taken: "PublishResult | _Taken", receipt: Receipt, clock: Stopwatch) -> PublishResult:
-        result = taken if isinstance(taken, PublishResult) else self._softly(lambda: self._upload(taken))
         result = replace(result, receipt=receipt, seconds=clock.seconds())
         report("publish", result)
-        if result.status is not PublishStatus.DISABLED:
+        if receipt is not None and result.status is not PublishStatus.DISABLED:
             report_worth(result.url, receipt)
         return result.raise_for_status() if self._strict else result
 
-    def _upload(self, taken: "_Taken") -> PublishResult:
-        def open_store() -> Store:
-            return Store.open(taken.url, storage_options=self._storage_options, deadline=taken.deadline)
+    def _explain(self, call: Call) -> Explanation:
+        if off := call.off():
+            return Explanation(url=call.shown, status=ExplainStatus.DISABLED, reason=off)
+        return explain(call)
 
-        with taken.session.publishing(taken.deadline):
-            return taken.publication.run(open_store)
-
-    def _softly(self, step: Callable[[], _Step]) -> "_Step | PublishResult":
+    def _softly(self, step: Callable[[], _Step], failed: Callable[[MegacacheError], _Step]) -> _Step:
+        """Take a step; a fault becomes what the verb makes of it."""
         try:
             return step()
         except MegacacheError as error:
-            return PublishResult(
-                url=_shown(self._url), status=PublishStatus.UNAVAILABLE, reason=str(error), error=error
-            )
+            return failed(error)
+
+    def _shown(self) -> str:
+        try:
+            return redacted(Settings.read().url_or_default(self._url))
+        except SettingsError:
+            return redacted(str(self._url or ""))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Taken:
-    """What was recorded at the moment of the call, on its way to the store."""
+def _raising(error: MegacacheError) -> Callable[[], PublishResult]:
+    """Put a fault off until the result is due, which may be in another thread."""
 
-    url: str
-    session: Session
-    publication: Publication
-    deadline: Deadline
+    def fail() -> PublishResult:
+        raise error
 
-
-def _off(settings: Settings) -> str:
-    """Say by what caching is switched off, or nothing."""
-    return "MEGACACHE_DISABLE is set" if settings.disabled else _compiler.switched_off()
-
-
-def _shown(url: str | os.PathLike[str] | None) -> str:
-    try:
-        return redacted(Settings.read().url_or_default(url))
-    except SettingsError:
-        return redacted(str(url or ""))
+    return fail
 
 
 def report(verb: str, result: WarmResult | PublishResult) -> None:

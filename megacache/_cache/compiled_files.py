@@ -16,8 +16,8 @@ from megacache.errors import CompilerError, UntrustedError
 class Restoration:
     """The compiled files of one warm start."""
 
-    def __init__(self, *, wanted: bool) -> None:
-        self._wanted = wanted
+    def __init__(self) -> None:
+        self._wanted = False
         self._in_place: list[Path] = []
         self._probes: set[str] = set()
         self.size = 0
@@ -25,6 +25,10 @@ class Restoration:
         self.warnings: list[str] = []
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
+
+    def begin(self, *, wanted: bool) -> None:
+        """Find out what compiled files depend on here, and where they belong."""
+        self._wanted = wanted
         with self._softly():
             self._here, self._roots = _compiler.toolchain(), _compiler.file_roots()
 

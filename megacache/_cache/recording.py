@@ -1,6 +1,6 @@
 """What this process has compiled and could publish, taken at one moment."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from megacache import _compiler
@@ -17,11 +17,12 @@ from megacache._bundle import (
     identify_file,
     is_portable_artifact,
     mismatches,
+    parse_blob,
 )
 from megacache._cache.session import Session
 from megacache._compiler import roots as known_roots
 from megacache._runtime import Deadline
-from megacache.errors import CompilerError
+from megacache.errors import CompilerError, FormatError, IntegrityError, SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,30 @@ class Recorded:
         return {(ref.root, ref.path) for ref in part.index}
 
 
+def recorded_in(blob: bytes) -> Recorded:
+    """Take what a blob of PyTorch's holds, for the environment of this process: it does not say where it was compiled.
+
+    Raises `SettingsError` for a blob that holds nothing of use.
+    """
+    try:
+        artifacts = list(parse_blob(blob))
+    except (FormatError, IntegrityError) as error:
+        raise SettingsError(
+            f"this is not a blob of PyTorch's: {error}", hint="give what torch.compiler.save_cache_artifacts() returned"
+        ) from error
+    portable = {identify_artifact(one): one for one in artifacts if is_portable_artifact(one)}
+    if not portable:
+        raise SettingsError("this blob holds no artifact that a reader would accept", hint="compile and save again")
+    return Recorded(
+        found=Found(artifacts=portable),
+        guard={},
+        known=False,
+        probes=(),
+        environment=_compiler.current_environment(),
+        warnings=tuple(_left_out(artifacts, besides=())),
+    )
+
+
 def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     """Take what PyTorch has recorded so far; what it compiles later is not in it.
 
@@ -128,11 +153,15 @@ def _kept_apart() -> bool:
 
 def _warnings(recorded: Sequence[Artifact], session: Session, *, apart: bool) -> Iterator[str]:
     yield from _compiler.recording_warnings({artifact.kind for artifact in recorded}, apart=apart)
-    foreign = sorted({one.kind for one in recorded if not is_portable_artifact(one)} - {"precompile"})
-    if foreign:
-        yield f"artifacts that no reader would accept were left out: {', '.join(foreign)}"
+    yield from _left_out(recorded, besides=("precompile",))
     if not apart and session.folder not in {None, _compiler.cache_folder()}:
         yield "PyTorch's cache folder has changed since the warm start: what was loaded did not hit"
+
+
+def _left_out(artifacts: Sequence[Artifact], *, besides: Collection[str]) -> Iterator[str]:
+    foreign = sorted({one.kind for one in artifacts if not is_portable_artifact(one)} - set(besides))
+    if foreign:
+        yield f"artifacts that no reader would accept were left out: {', '.join(foreign)}"
 
 
 def _latest(recorded: Sequence[Artifact]) -> Iterator[Artifact]:

@@ -113,8 +113,8 @@ class PublishResult(_Result):
     """What a publication did. True if the store holds every key that this process compiled."""
 
     status: PublishStatus
-    bundle: str | None = None
-    """Id of the bundle that now holds what was new, or None; of the first, if another program's have their own."""
+    bundles: tuple[str, ...] = ()
+    """Ids of the bundles that now hold what was new: files that depend on other facts than the rest have their own."""
     receipt: Receipt | None = None
     """What the warm starts of this process were worth, as of the call."""
 

@@ -4,6 +4,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,20 +22,43 @@ class Session:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.artifacts: set[ArtifactRef] = set()
-        """Loaded, published, or found to be covered."""
-        self.files: set[tuple[str, str]] = set()
+        self._artifacts: set[ArtifactRef] = set()
+        self._files: set[tuple[str, str]] = set()
+        self._loaded: set[ArtifactRef] = set()
+        self._bundles: set[str] = set()
+        self._written: set[str] = set()
+        self._unusable: set[str] = set()
+        self._folder: str | None = None
+
+    @property
+    def files(self) -> AbstractSet[tuple[str, str]]:
         """Roots and paths of the compiled files that are in the store for processors and compilers like these."""
-        self.loaded: set[ArtifactRef] = set()
-        """Those that were loaded."""
-        self.bundles: set[str] = set()
-        """Ids of the bundles that hold them: the parents of what is published next."""
-        self.written: set[str] = set()
-        """Ids of those that this process has written itself."""
-        self.unusable: set[str] = set()
+        return self._files
+
+    @property
+    def loaded(self) -> AbstractSet[ArtifactRef]:
+        """Artifacts that were loaded."""
+        return self._loaded
+
+    @property
+    def bundles(self) -> AbstractSet[str]:
+        """Ids of the bundles that hold what is known: the parents of what is published next."""
+        return self._bundles
+
+    @property
+    def written(self) -> AbstractSet[str]:
+        """Ids of the bundles that this process has written itself."""
+        return self._written
+
+    @property
+    def unusable(self) -> AbstractSet[str]:
         """Ids of bundles that are damaged or withdrawn: they cover nothing."""
-        self.folder: str | None = None
+        return self._unusable
+
+    @property
+    def folder(self) -> str | None:
         """PyTorch's cache folder when this process warmed."""
+        return self._folder
 
     @contextmanager
     def publishing(self, deadline: Deadline) -> Iterator[None]:
@@ -51,20 +75,37 @@ class Session:
 
         A profile changes with every run. It is published with new graphs, and not for its own sake.
         """
-        new = set(recorded) - self.artifacts
-        keys = {(ref.kind, ref.key) for ref in self.artifacts if ref.kind in REPLACED_KINDS}
+        new = set(recorded) - self._artifacts
+        keys = {(ref.kind, ref.key) for ref in self._artifacts if ref.kind in REPLACED_KINDS}
         return new if any((ref.kind, ref.key) not in keys for ref in new) else set()
 
-    def remember(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str], files: Iterable[FileRef] = ()) -> None:
+    def begin(self, folder: str) -> None:
+        """Remember the cache folder of PyTorch that is filled."""
+        self._folder = folder
+
+    def load(self, bundle: str, artifacts: Collection[ArtifactRef], files: Iterable[FileRef]) -> None:
+        """Remember what was loaded from a bundle."""
+        self._loaded.update(artifacts)
+        self.cover(artifacts, [bundle], files)
+
+    def cover(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str], files: Iterable[FileRef] = ()) -> None:
         """Remember that artifacts and files are in the store, and the bundles that make it so."""
-        self.artifacts.update(artifacts)
-        self.files.update((file.root, file.path) for file in files)
-        self.bundles.update(bundles)
+        self._artifacts.update(artifacts)
+        self._files.update((file.root, file.path) for file in files)
+        self._bundles.update(bundles)
+
+    def write(self, bundle: str) -> None:
+        """Remember a bundle that this process has written."""
+        self._written.add(bundle)
+
+    def rule_out(self, bundles: Iterable[str]) -> None:
+        """Remember bundles that are not to be used."""
+        self._unusable.update(bundles)
 
     def give_up(self, bundle: str, fault: MegacacheError | None) -> None:
         """Remember a bundle that cannot be used, unless it was the store that failed."""
         if not isinstance(fault, (UnavailableError, AccessError)):
-            self.unusable.add(bundle)
+            self._unusable.add(bundle)
 
     def unlock(self) -> None:
         """Forget a lock that a thread of the parent process held when this one was forked."""
@@ -118,8 +159,8 @@ class _Cost:
 _costs: list[_Cost] = []
 
 
-def enter(result: WarmResult) -> None:
-    """Enter what a warm start cost, however it ended."""
+def note_cost(result: WarmResult) -> None:
+    """Note what a warm start cost, however it ended."""
     _costs.append(
         _Cost(
             seconds=result.seconds["total"],
@@ -130,7 +171,7 @@ def enter(result: WarmResult) -> None:
     )
 
 
-def draw_up() -> Receipt:
+def take_receipt() -> Receipt:
     """Set what the warm starts cost against what PyTorch did with it; nothing is asked of a store, or imported."""
     costs, loaded, activity = tuple(_costs), loaded_artifacts(), _compiler.activity()
     return Receipt(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from megacache import _compiler
 from megacache._bundle import Environment, FileRef, Manifest, Unpacked, parents_first, suspicion
+from megacache._cache.call import Call
 from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
 from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.results import WarmResult, WarmStatus
@@ -22,7 +23,7 @@ from megacache._catalog import (
     nearest_other,
     weight,
 )
-from megacache._runtime import Progress, ProgressCallback, Stopwatch
+from megacache._runtime import Progress
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import (
@@ -63,15 +64,14 @@ class Warming:
 
     def __init__(
         self,
+        call: Call,
         store: Store,
         environment: Environment,
         session: Session,
-        clock: Stopwatch,
-        progress: ProgressCallback,
-        *,
-        files: bool,
         crash_guard: CrashGuard,
+        *,
         policy: TrustPolicy | None = None,
+        files: bool = True,
         max_bytes: int = WARM_MAX_BYTES,
     ) -> None:
         self._store = store
@@ -79,9 +79,10 @@ class Warming:
         self._policy = policy
         self._catalog = Catalog.of(store, self._environment, policy)
         self._session = session
-        self._clock = clock
-        self._progress = progress
-        self._restoration = Restoration(wanted=files)
+        self._clock = call.clock
+        self._progress = call.progress
+        self._files = files
+        self._restoration = Restoration()
         self._crash_guard = crash_guard
         self._suspects: Collection[str] = ()
         self._left = max_bytes
@@ -93,6 +94,7 @@ class Warming:
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
+            self._restoration.begin(wanted=self._files)
             self._suspects = self._crash_guard.look_back().suspects
             clear_suspects(self._crash_guard.markers, self._restoration)
             try:
@@ -137,7 +139,7 @@ class Warming:
                 self._pass_by(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
-        self._session.unusable.update(listing.withdrawn)
+        self._session.rule_out(listing.withdrawn)
         unseen = {bundle: size for bundle, size in listing.visible.items() if bundle not in self._tally.seen}
         self._tally.seen.update(unseen)
         readable = affordable_manifests(unseen)
@@ -148,11 +150,11 @@ class Warming:
             if manifest is None:
                 self._fail(done.item, done.fault)
             elif done.item in self._suspects:
-                self._session.unusable.add(done.item)
+                self._session.rule_out([done.item])
                 self._pass_by(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
             elif differing := self._environment.mismatches(manifest.environment):
                 self._pass_by(done.item, "; ".join(map(str, differing)))
-                self._session.unusable.add(done.item)
+                self._session.rule_out([done.item])
             elif fault := suspicion(manifest):
                 self._fail(done.item, fault)
             elif not manifest.artifacts and not manifest.files.index:
@@ -175,8 +177,7 @@ class Warming:
             return
         if delivery.last:
             self._tally.loaded.append(bundle)
-            self._session.remember(delivery.manifest.artifacts, [bundle], self._useful_files(delivery.manifest))
-            self._session.loaded.update(delivery.manifest.artifacts)
+            self._session.load(bundle, delivery.manifest.artifacts, self._useful_files(delivery.manifest))
 
     def _useful_files(self, manifest: Manifest) -> Sequence[FileRef]:
         return () if self._restoration.mismatches(manifest) else manifest.files.index

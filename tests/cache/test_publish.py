@@ -15,12 +15,12 @@ from megacache._cache.recording import Found, Recorded
 from megacache._cache.session import Session
 from megacache._compiler import roots
 from megacache._compiler.roots import Root
-from megacache._runtime import Deadline, Stopwatch
+from megacache._runtime import Deadline
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys, Signing
 from megacache.errors import DeadlineError
-from tests.kit.builders import artifact, environment, noise, open_store
+from tests.kit.builders import artifact, call_on, environment, noise, open_store
 
 BIG = [artifact(f"f{n}", noise(10_000, n)) for n in range(3)]
 
@@ -38,10 +38,7 @@ def publish(
         artifacts={identify_artifact(one): one for one in artifacts}, files={identify_file(one): one for one in files}
     )
     recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=())
-    publication = Publication(
-        recorded, known, Stopwatch(), lambda _: None, url=store.url, labels={}, max_bytes=most, signing=signing
-    )
-    return publication.run(lambda: store)
+    return Publication(call_on(store, signing), recorded, known, max_bytes=most).run()
 
 
 def stored(store: Store) -> int:

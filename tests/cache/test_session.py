@@ -98,8 +98,8 @@ def test_threads_get_the_same_session() -> None:
 def test_loaded_bundle_is_known_with_all_it_holds() -> None:
     """After a bundle was loaded, its artifacts need no publication, and it is a parent of the next one."""
     known, manifest = Session(), bundle([artifact("a"), artifact("b")]).manifest
-    known.remember(manifest.artifacts, [manifest.bundle])
-    assert known.artifacts == set(manifest.artifacts)
+    known.cover(manifest.artifacts, [manifest.bundle])
+    assert known._artifacts == set(manifest.artifacts)
     assert known.bundles == {manifest.bundle}
     assert known.unusable == set()
 
@@ -107,9 +107,9 @@ def test_loaded_bundle_is_known_with_all_it_holds() -> None:
 def test_what_is_held_adds_up() -> None:
     """What is found to be in the store is added to what was known."""
     known = Session()
-    known.remember([identify_artifact(artifact("a"))], ["x"])
-    known.remember([identify_artifact(artifact("b"))], ["x", "y"])
-    assert known.artifacts == {identify_artifact(artifact("a")), identify_artifact(artifact("b"))}
+    known.cover([identify_artifact(artifact("a"))], ["x"])
+    known.cover([identify_artifact(artifact("b"))], ["x", "y"])
+    assert known._artifacts == {identify_artifact(artifact("a")), identify_artifact(artifact("b"))}
     assert known.bundles == {"x", "y"}
 
 
@@ -160,7 +160,7 @@ def test_newer_profile_alone_is_no_news() -> None:
     before, after = (identify_artifact(Artifact(kind="pgo", key="job", content=state)) for state in (b"1", b"2"))
     graph = identify_artifact(artifact("a"))
     assert known.news([before]) == {before}
-    known.remember([before], ["x"])
+    known.cover([before], ["x"])
     assert known.news([before]) == known.news([before, after]) == set()
     assert known.news([after, graph]) == {after, graph}
 
@@ -178,8 +178,8 @@ def test_what_was_loaded_is_known_across_caches() -> None:
     """What a process loaded is the union over its caches, without what it only published or found there."""
     one, other = session(url(), None), session(url(), None)
     refs = [identify_artifact(artifact(key)) for key in ("loaded-1", "loaded-2", "published")]
-    one.loaded.add(refs[0])
-    other.loaded.update(refs[:2])
-    other.remember(refs, ["x"])
+    one.load("x", refs[:1], ())
+    other.load("x", refs[:2], ())
+    other.cover(refs, ["x"])
     assert loaded_artifacts() >= set(refs[:2])
     assert refs[2] not in loaded_artifacts()

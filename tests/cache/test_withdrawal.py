@@ -13,13 +13,14 @@ from megacache._cache.session import Session
 from megacache._cache.warm import Warming
 from megacache._catalog import Catalog
 from megacache._cli.app import app
-from megacache._runtime import Deadline, Stopwatch
+from megacache._runtime import Deadline
 from megacache._store import Store, split_epoch
 from megacache.errors import SettingsError
 from tests.kit.builders import (
     Bundle,
     artifact,
     bundle,
+    call_on,
     compiled_file,
     environment,
     open_store,
@@ -81,7 +82,7 @@ def left(local: Path) -> set[Path]:
 def start(store: Store, local: Path) -> None:
     """Warm a process of its own in that folder."""
     guard = CrashGuard(local / "megacache" / "starts")
-    Warming(store, environment(), Session(), Stopwatch(), lambda _: None, files=True, crash_guard=guard).run()
+    Warming(call_on(store), store, environment(), Session(), guard).run()
 
 
 def poison(content: bytes = b"poison") -> Bundle:

@@ -4,7 +4,7 @@ import random
 import string
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hypothesis import settings
@@ -33,9 +33,12 @@ from megacache._bundle import (
 from megacache._bundle.artifacts import ARTIFACTS_PART, KINDS
 from megacache._bundle.chunk import Chunk
 from megacache._bundle.environment import FACTS
+from megacache._cache.call import Call
 from megacache._catalog import Catalog
 from megacache._runtime import Deadline
+from megacache._settings import Settings
 from megacache._store import Store
+from megacache._trust import Signing
 
 UNHURRIED = settings(deadline=None)
 """For property tests: how long an example takes says nothing on a busy machine."""
@@ -126,6 +129,28 @@ def prefix_of(environment: Environment) -> EnvironmentPrefix:
 def open_store(url: str | None = None) -> Store:
     """Open a store, by default one in memory that no other test uses."""
     return Store.open(url or f"memory://{uuid.uuid4().hex}", storage_options=None, deadline=Deadline.after(60))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOn(Call):
+    """A call that finds a store open."""
+
+    store: Store
+    signed: Callable[[], Signing] = Signing
+
+    def open_store(self) -> Store:
+        """Give the store."""
+        return self.store
+
+    def signing(self) -> Signing:
+        """Sign as it is told."""
+        return self.signed()
+
+
+def call_on(store: Store, signing: Callable[[], Signing] = Signing) -> Call:
+    """Make a call on a store."""
+    settings = Settings(url=None, disabled=False, read_only=False)
+    return CallOn(url=store.url, settings=settings, deadline=store.deadline, store=store, signed=signing)
 
 
 def upload(store: Store, *bundles: Bundle) -> None:

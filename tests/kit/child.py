@@ -36,8 +36,8 @@ def answer_of(result: WarmResult | PublishResult) -> Answer:
         "bytes_raw": result.bytes_raw,
         "seconds": dict(result.seconds),
         "error": type(result.error).__name__ if result.error else None,
-        "bundle": getattr(result, "bundle", None),
-        "bundles": list(getattr(result, "bundles", ())),
+        "bundle": next(iter(result.bundles), None),
+        "bundles": list(result.bundles),
         "info": counts(getattr(result, "info", None)),
         "receipt": taken.to_json() if taken else None,
     }

@@ -28,9 +28,9 @@ from megacache._cache.publish import Publication
 from megacache._cache.session import Session
 from megacache._cache.warm import Warming
 from megacache._catalog import Inventory, Selected, Transfer
-from megacache._runtime import Deadline, Stopwatch
+from megacache._runtime import Deadline
 from megacache._store import Store
-from tests.kit.builders import artifact, compiled_file, environment, noise
+from tests.kit.builders import artifact, call_on, compiled_file, environment, noise
 from tests.kit.torchless import recorded
 
 Job = dict[str, Any]
@@ -53,10 +53,8 @@ def publish(store: Address, *, seed: int, worker: int) -> str:
     """Publish what workers of one seed have compiled each for itself: the same keys, other contents."""
     artifacts = [artifact(f"f{seed}x{n}", noise(9_000, seed * 1000 + n * 10 + worker)) for n in range(4)]
     files = [compiled_file(f"s{seed % 7}/lib{seed}x{n}.so", noise(15_000, seed * 1000 + n)) for n in range(3)]
-    publication = Publication(
-        recorded(artifacts, files), Session(), Stopwatch(), lambda _: None, url=store["url"], labels={}
-    )
-    return publication.run(lambda: open_store(store)).bundle or ""
+    (bundle,) = Publication(call_on(open_store(store)), recorded(artifacts, files), Session()).run().bundles
+    return bundle
 
 
 def warm(store: Address, *, folder: str) -> str:
@@ -66,10 +64,8 @@ def warm(store: Address, *, folder: str) -> str:
         setattr(_compiler, name, lambda *_, answer=answer: answer)
     _compiler.load = lambda *_: _compiler.Loaded()
     guard = CrashGuard(Path(folder).with_name("starts") / str(os.getpid()))
-    warming = Warming(
-        open_store(store), environment(), Session(), Stopwatch(), lambda _: None, files=True, crash_guard=guard
-    )
-    result = warming.run()
+    opened = open_store(store)
+    result = Warming(call_on(opened), opened, environment(), Session(), guard).run()
     assert not result.warnings, result.warnings
     return str(result.status)
 

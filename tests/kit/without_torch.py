@@ -13,10 +13,11 @@ from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.session import Session
 from megacache._cache.warm import Warming
 from megacache._catalog import WARM_MAX_BYTES
-from megacache._runtime import Deadline, Stopwatch
+from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from tests.corpus.stores import HERE
+from tests.kit.builders import call_on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +64,5 @@ def warm(
     store: Store, place: Place, *, policy: TrustPolicy | None = None, max_bytes: int = WARM_MAX_BYTES
 ) -> WarmResult:
     """Make a warm start for the environment of the corpus."""
-    guard, clock = CrashGuard(place.folder / "starts"), Stopwatch()
-    return Warming(
-        store,
-        HERE,
-        Session(),
-        clock,
-        lambda _: None,
-        files=True,
-        crash_guard=guard,
-        policy=policy,
-        max_bytes=max_bytes,
-    ).run()
+    guard = CrashGuard(place.folder / "starts")
+    return Warming(call_on(store), store, HERE, Session(), guard, policy=policy, max_bytes=max_bytes).run()

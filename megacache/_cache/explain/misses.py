@@ -1,17 +1,17 @@
 """Say why graphs missed: what differs between this process and the nearest that was published."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
 from megacache import _compiler
 from megacache._bundle import Artifact, Environment, GraphKey, Manifest, identify_artifact, parse_keys
+from megacache._cache.call import Call
 from megacache._cache.explain.data import collect, explain_chunks
 from megacache._cache.explain.explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._cache.explain.nearest import differences, nearest
-from megacache._cache.session import Session, session
+from megacache._cache.session import Session
 from megacache._catalog import Catalog, affordable_manifests, nearest_other
 from megacache._runtime import Deadline, counted, shown
 from megacache._store import Store
@@ -33,14 +33,12 @@ _NO_TIME = "it was not compared, for time ran out"
 _NO_COMPONENTS = "PyTorch keeps no components of its key"
 
 
-def explain(
-    url: str, storage_options: Mapping[str, Any] | None, deadline: Deadline, policy: TrustPolicy | None
-) -> Explanation:
+def explain(call: Call) -> Explanation:
     """Look at what PyTorch has recorded in this process, and at what is published."""
-    recorded = _compiler.record(deadline)
+    policy = call.policy()
+    recorded = _compiler.record(call.deadline)
     environment = _compiler.current_environment()
-    store = Store.open(url, storage_options=storage_options, deadline=deadline.restarted())
-    return Explaining(store, environment, session(url, storage_options), recorded, policy).run()
+    return Explaining(call.restarted().open_store(), environment, call.session(), recorded, policy).run()
 
 
 class Explaining:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from megacache._cache import PublishResult, import_blob
+from megacache._cache import Cache, PublishResult
 from megacache._catalog import Exported, export_blob
 from megacache._cli.exit_codes import exit_code_of
 from megacache._cli.machine import need_torch
@@ -23,7 +23,7 @@ from megacache._cli.options import (
 from megacache._cli.output import emit, progress_bar, say, size_text
 from megacache._cli.selection import Selection, stock_of, the_only
 from megacache._cli.views import View, counts_text, failed_view, place_view
-from megacache._runtime import Deadline, counted, write_whole
+from megacache._runtime import counted, write_whole
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys
@@ -104,14 +104,8 @@ def import_command(
     need_torch()
     refuse_if_read_only()
     with progress_bar("uploading") as progress:
-        result = import_blob(
-            Path(file).read_bytes(),
-            chosen_url(url),
-            storage_options=storage_options,
-            deadline=Deadline.after(timeout),
-            labels=_parsed(labels),
-            progress=progress,
-        )
+        cache = Cache(chosen_url(url), storage_options=storage_options, progress=progress)
+        result = cache.import_blob(Path(file).read_bytes(), timeout=timeout, labels=_parsed(labels))
     if as_json:
         emit(_import_view(result), command="import")
     else:
@@ -126,7 +120,7 @@ def _import_view(result: PublishResult) -> View:
         "url": result.url,
         "status": result.status.value,
         "reason": result.reason,
-        "bundle": result.bundle,
+        "bundle": result.bundles[0] if result.bundles else None,
         "artifacts": dict(result.artifacts),
         "bytes_stored": result.bytes_stored,
         "warnings": list(result.warnings),

@@ -15,10 +15,10 @@ from megacache._cache.publish import Publication
 from megacache._cache.recording import Found, Recorded
 from megacache._cache.session import Session
 from megacache._catalog import Catalog, Order
-from megacache._runtime import Deadline, Stopwatch
+from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache.errors import BundleError
-from tests.kit.builders import Bundle, Graph, artifact, environment, open_store, payload, upload
+from tests.kit.builders import Bundle, Graph, artifact, call_on, environment, open_store, payload, upload
 
 CODE = "f()\n\n\ndef forward(self, a):\n    b = a + 1;  a = None\n    return b\n# To see more"
 
@@ -125,7 +125,7 @@ def test_bundle_that_this_process_found_unusable_holds_nothing() -> None:
     """What a warm start has refused is not called published, nor is it said that nothing was published."""
     store = published(graph("f1", gm="x"))
     session = Session()
-    session.unusable.update(Catalog.of(store, environment()).list().visible)
+    session.rule_out(Catalog.of(store, environment()).list().visible)
     found = Explaining(store, environment(), session, [graph("f1", gm="x")]).run()
     assert found.status is ExplainStatus.UNAVAILABLE
     assert "none of which can be used" in found.reason
@@ -154,15 +154,18 @@ def publish(store: Store, *artifacts: Artifact) -> tuple[PublishResult, Session]
     found = Found(artifacts={identify_artifact(one): one for one in artifacts})
     recorded = Recorded(found=found, guard={}, known=False, probes=(), environment=environment(), warnings=("before",))
     session = Session()
-    publication = Publication(recorded, session, Stopwatch(), lambda _: None, url=store.url, labels={})
-    return publication.run(lambda: store), session
+    return Publication(call_on(store), recorded, session).run(), session
 
 
 def test_publication_carries_it_and_does_not_count_it() -> None:
     """A publication adds explain data, whose bytes are no artifacts'."""
     store = open_store()
     result, session = publish(store, graph("f1", gm="x" * 10_000))
-    assert (result.status, result.warnings, session.written) == (PublishStatus.PUBLISHED, ("before",), {result.bundle})
+    assert (result.status, result.warnings, session.written) == (
+        PublishStatus.PUBLISHED,
+        ("before",),
+        set(result.bundles),
+    )
     stored = {entry.key: entry.size for entry in store.list() if entry.key.endswith(".zst")}
     assert len(stored) == 2
     assert result.bytes_stored in stored.values()

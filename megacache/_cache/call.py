@@ -1,0 +1,58 @@
+"""One call of a verb: on which cache, set up how, and by when it has to be done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from megacache import _compiler
+from megacache._cache.session import Session, session
+from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, quiet
+from megacache._settings import Settings
+from megacache._store import Store, redacted
+from megacache._trust import Keys, Signing, TrustPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a verb carries through all its steps."""
+
+    url: str
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+    settings: Settings
+    keys: Keys = field(default_factory=Keys)
+    deadline: Deadline
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    progress: ProgressCallback = field(default_factory=lambda: quiet(None))
+
+    @property
+    def shown(self) -> str:
+        """The URL without what is secret in it."""
+        return redacted(self.url)
+
+    def off(self) -> str:
+        """Say by what caching is switched off; empty if it is on."""
+        return "MEGACACHE_DISABLE is set" if self.settings.disabled else _compiler.switched_off()
+
+    def session(self) -> Session:
+        """Give what this process knows of the cache."""
+        return session(self.url, self.storage_options)
+
+    def restarted(self) -> Self:
+        """Give the same call with all its time: what came before did not wait for the store."""
+        return replace(self, deadline=self.deadline.restarted())
+
+    def open_store(self) -> Store:
+        """Open the store."""
+        with self.clock.stage("open"):
+            return Store.open(self.url, storage_options=self.storage_options, deadline=self.deadline)
+
+    def policy(self) -> TrustPolicy | None:
+        """Read whom to trust; None is anyone."""
+        return self.keys.policy(self.settings)
+
+    def signing(self) -> Signing:
+        """Load what a writer signs with, for which a key service may have to be asked."""
+        with self.clock.stage("keys"):
+            return call(
+                lambda: self.keys.signing(self.settings), deadline=self.deadline, doing="loading the signing key"
+            )
