@@ -400,7 +400,7 @@ def test_this_machine_is_known(store: Store, tmp_path: Path) -> None:
     printed = in_child("env", "--json")
     found = json.loads(printed.stdout)
     assert found.keys() == {
-        *("format", "command", "device", "fingerprint", "facts", "recorded", "compiled_files"),
+        *("format", "command", "device", "fingerprint", "facts", "recorded", "unread", "compiled_files"),
     }
     mine = dataclasses.replace(HERE, facts=found["facts"])
     assert (mine.fingerprint, mine.device) == (found["fingerprint"], found["device"])
