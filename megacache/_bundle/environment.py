@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from megacache._bundle.digest import Digest
 from megacache._runtime import shown
@@ -21,7 +21,6 @@ FACTS: Mapping[str, str] = {
     "machine": "processor architecture",
     "cpu_capability": "vector capability that PyTorch uses, which ATEN_CPU_CAPABILITY may lower",
     "cpu_extensions": "extensions that Inductor's ISA picker tells apart, and what it was asked to pick",
-    "epoch": "generation of the cache, as its URL asks for one; absent without",
 }
 """The facts that enter the fingerprint, and what each says."""
 
@@ -84,15 +83,6 @@ class Environment:
         if self.device_type == "cpu":
             return f"cpu {self.facts.get('machine', '')} {self.facts.get('cpu_capability', '')}"
         return self.facts.get("device_name", "")
-
-    @property
-    def epoch(self) -> str:
-        """The generation of the cache; empty for the first."""
-        return self.facts.get("epoch", "")
-
-    def of_epoch(self, epoch: str) -> "Environment":
-        """Give the same environment in a generation of a cache; an empty one is the first."""
-        return replace(self, facts={**self.facts, "epoch": epoch}) if epoch else self
 
     def mismatches(self, other: "Environment") -> tuple[Mismatch, ...]:
         """Name the facts that differ, in the order of `FACTS`."""

@@ -81,7 +81,6 @@ class Publication:
     def _upload(self, new: Found, open_store: Callable[[], Store], signing: Signing) -> PublishResult:
         with self._clock.stage("open"):
             store = open_store()
-            self._environment = self._recorded.environment.of_epoch(store.epoch)
             catalog = Catalog.of(store, self._environment, signing.policy)
         parents = set(self._session.bundles)
         with self._clock.stage("list"):

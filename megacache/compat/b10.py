@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from megacache import Cache, MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
-from megacache._store import split_epoch
 from megacache.compat._stock import Stock, free_space, is_filled, size_of, take_stock
 from megacache.compat._variables import MB, Variables, clearable, torch_folder
 from megacache.errors import SettingsError
@@ -130,7 +129,7 @@ def get_cache_info() -> dict[str, Any]:
     Raises:
         CacheError: PyTorch cannot be imported or asked.
     """
-    key = _fingerprint()
+    key = environment().fingerprint
     folder = torch_folder()
     enabled, stocks, _ = _look(key)
     info: dict[str, Any] = {
@@ -157,7 +156,7 @@ def list_available_caches() -> dict[str, Any]:
     Raises:
         CacheError: PyTorch cannot be imported or asked.
     """
-    key = _fingerprint()
+    key = environment().fingerprint
     enabled, stocks, error = _look()
     caches = [stock.described(key) for stock in stocks]
     found = {
@@ -200,15 +199,6 @@ def get_b10_logger(name: str) -> logging.Logger:
         logger.setLevel(logging.INFO)
         logger.propagate = False
     return logger
-
-
-def _fingerprint() -> str:
-    """Tell this environment's, in the epoch that the URL asks for."""
-    try:
-        _, epoch = split_epoch(Variables.read().url or "")
-    except MegacacheError:  # what asks the store reads the same variables, and reports it
-        epoch = ""
-    return environment().of_epoch(epoch).fingerprint
 
 
 def _enabled(variables: Variables) -> str:

@@ -71,10 +71,10 @@ def get_gpu_type() -> str:
 
 
 def _cache(cache_key: str) -> Cache:
-    base, mark, epoch = _base().partition("?epoch=")
+    base = _base()
     stripped = base.rstrip("/")
     root = base if stripped.endswith(":") else f"{stripped}/"
-    return Cache(f"{root}{cache_key.strip('/')}{mark}{epoch}")
+    return Cache(f"{root}{cache_key.strip('/')}")
 
 
 def _base() -> str:

@@ -105,6 +105,7 @@ def test_right_option_is_told() -> None:
         ("gs//bucket/flux", "did you mean gs://bucket/flux?"),
         ("file:/var/cache", "did you mean file:///var/cache?"),
         ("s4://bucket/flux", "use a URL that fsspec knows"),
+        ("/var/cache/flux?epoch=2", "use another URL, such as one that ends in /v2"),
         ("", "the URL is empty"),
         ("  ", "the URL is empty"),
     ],

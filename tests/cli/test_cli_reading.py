@@ -333,6 +333,17 @@ def test_explain_names_what_differs(store: Store, here: Path) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["FACT", "triton", "os"]
 
 
+def test_environment_with_a_fact_of_another_version_is_another(store: Store, here: Path) -> None:
+    """An `epoch`, which an older version took from its URL, is a fact like any other that only one side has."""
+    older = environment(epoch="2")
+    upload(store, bundle([artifact()], here=older))
+    told = run("explain", store.url, "--env", here, code=1)
+    assert [line.split() for line in told.stdout.splitlines()] == [["FACT", "HERE", "THERE"], ["epoch", "2"]]
+    (listed,) = ls(store, "--environment", older.fingerprint)["environments"]
+    assert len(listed["bundles"]) == 1
+    assert run("verify", store.url).stdout.rstrip().endswith("sound")
+
+
 def test_explain_tells_withdrawn_and_unreadable_bundles(store: Store, here: Path) -> None:
     """A machine whose bundles cannot be used would miss, and is told that they are there."""
     one = bundle([artifact()])

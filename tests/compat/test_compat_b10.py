@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from megacache import MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
+from megacache import MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache.compat import _variables, b10
 from megacache.compat._variables import MB, REPLACED, Variables
 from megacache.compat.b10 import OperationStatus
@@ -206,15 +206,6 @@ def test_place_of_the_store(variables: dict[str, str], url: str | None, bare: py
     for name, value in variables.items():
         bare.setenv(name, value)
     assert Variables.read().url == url
-
-
-def test_epoch_of_the_url_is_that_of_the_environment(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the helpers tell is for the epoch in which a load and a save would work."""
-    bare.setenv("MEGACACHE_URL", str(tmp_path))
-    first = b10.get_cache_info()["environment_key"]
-    bare.setenv("MEGACACHE_URL", f"{tmp_path}?epoch=2")
-    assert b10.get_cache_info()["environment_key"] == environment().of_epoch("2").fingerprint != first
-    assert b10.list_available_caches()["current_environment"] != first
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,6 @@ def _copy(
     here, there = open_store(source, source_options, timeout), open_store(target, target_options, timeout)
     if here.scope == there.scope and source_options == target_options:
         raise SettingsError(f"{here.scope} is source and target", hint="give two places")
-    if there.epoch not in {"", here.epoch}:
-        raise SettingsError("a copy keeps its epoch", hint="leave ?epoch= off the target's URL")
     chosen = selection.of(stock_of(here), here)
     selected = [Selected(holding=one, bundles=tuple(sorted(one.visible))) for one in chosen]
     if not any(one.bundles for one in selected):

@@ -39,8 +39,8 @@ def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextI
     Example:
       megacache explain s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
-    found = here_from(env_file).of_epoch(store.epoch)
-    holdings = {one.prefix: one for one in stock_of(store, every_epoch=True).holdings}
+    found = here_from(env_file)
+    holdings = {one.prefix: one for one in stock_of(store).holdings}
     own = holdings.pop(found.prefix, Holding(prefix=found.prefix))
     catalog = Catalog(store, own.prefix, policy, own.signatures)
     view = {**_own_view(catalog, found, own), "others": sum(bool(one.visible) for one in holdings.values())}

@@ -21,7 +21,7 @@ def quarantine_command(*, store: Store, bundle: str, lift: bool, selection: Sele
     """Take a bundle out of service for every reader, at once and without removing it.
 
     BUNDLE is its id, or the beginning of it. Readers pass it by from their next start on; what it held is published
-    again by the next process that compiles it. To disown everything at once, use another epoch: URL?epoch=2.
+    again by the next process that compiles it. To disown everything at once, use another URL, such as …/v2.
 
     \b
     Example:
