@@ -3,12 +3,11 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from megacache._bundle import slug
 from megacache._catalog import Holding, Inventory
 from megacache._cli.machine import here
-from megacache._store import Store
+from megacache._store import Store, below, local_folder
 from megacache.errors import SettingsError
 
 _LEAST = 4
@@ -68,7 +67,7 @@ def stock_of(store: Store) -> Inventory:
     names = ", ".join(inventory.nested[:_NAMED])
     raise SettingsError(
         f"{store.url} is not a cache, but holds {len(inventory.nested)}: {names}",
-        hint=f"did you mean {store.url}/{inventory.nested[0]}?",
+        hint=f"did you mean {below(store.url, inventory.nested[0])}?",
     )
 
 
@@ -84,8 +83,8 @@ def _named(holdings: Sequence[Holding], name: str) -> tuple[Holding, ...]:
 
 def nothing_under(url: str) -> str:
     """Say that a place is empty, or is no place at all."""
-    folder = url.removeprefix("file://")
-    missing = "://" not in folder and not Path(folder).exists()
+    folder = local_folder(url)
+    missing = folder is not None and not folder.exists()
     return f"nothing is published under {url}" + (": there is no such folder" if missing else "")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache import Cache, MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
+from megacache._store import local_folder
 from megacache.compat._stock import Stock, free_space, is_filled, size_of, take_stock
 from megacache.compat._variables import MB, Variables, clearable, torch_folder
 from megacache.errors import SettingsError
@@ -91,8 +92,8 @@ def save_compile_cache() -> OperationStatus:
     try:
         variables = Variables.read()
         url = _enabled(variables)
-        if "://" not in url or url.startswith("file://"):
-            _require_space(Path(url.removeprefix("file://")), variables.store_space)
+        if folder := local_folder(url):
+            _require_space(folder, variables.store_space)
         return _status_of_save(Cache(url, max_publish_bytes=variables.max_bytes).publish())
     except (MegacacheError, OSError) as error:
         return _failed("save", error)
