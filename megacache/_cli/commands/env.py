@@ -11,7 +11,9 @@ from megacache._cli.output import emit, print_table
 @click.command("env")
 @json_option
 def env_command(*, as_json: bool) -> None:
-    """Show what decides which bundles fit this machine, and its fingerprint; needs PyTorch.
+    """Show the facts that decide which bundles fit this machine.
+
+    Their fingerprint is the name of its environment in a cache. Needs PyTorch.
 
     \b
     Example:

@@ -30,7 +30,7 @@ from megacache._trust import TrustPolicy
 @with_policy
 @json_option
 def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextIO | None, as_json: bool) -> None:
-    """Say whether this machine would find anything in a cache, and if not, why.
+    """Say whether a cache fits this machine, and if not, why.
 
     Exits with 1 if it would miss. Which graphs of a program miss only the program itself can tell:
     `megacache.explain()` in it does.

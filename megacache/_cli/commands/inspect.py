@@ -17,10 +17,11 @@ from megacache._store import Store
 @with_selection
 @json_option
 def inspect_command(*, store: Store, bundle: str | None, selection: Selection, as_json: bool) -> None:
-    """Show what is in a bundle: environment, artifacts, files, parents, labels, signatures.
+    """Show what is in a bundle.
 
-    BUNDLE is its id, or the beginning of it; it may be left out if there is only one. Only the manifest is read;
-    `megacache verify` reads the rest. What is said of signatures is not verified.
+    Its environment, artifacts, files, parents, labels and signatures are listed. BUNDLE is its id, or the beginning of
+    it; it may be left out if there is only one. Only the manifest is read; `megacache verify` reads the rest. What is
+    said of signatures is not verified.
 
     \b
     Example:
