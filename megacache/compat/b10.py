@@ -33,7 +33,6 @@ __all__ = [
     "list_available_caches",
     "load_compile_cache",
     "save_compile_cache",
-    "save_vllm_compile_cache",
     "transfer",
 ]
 
@@ -178,16 +177,6 @@ def transfer(source: str, dest: str) -> OperationStatus:
     except OSError as error:
         return _failed("transfer", error)
     return OperationStatus.SUCCESS
-
-
-def save_vllm_compile_cache() -> None:
-    """Refuse: this was to run beside a vLLM server, whose own processes publish where megacache is installed.
-
-    Raises:
-        CacheError: Always.
-    """
-    msg = "what vLLM compiles cannot be saved from another process"
-    raise MegacacheError(msg, hint="set MEGACACHE_URL for the server, or start it with `megacache sidecar`")
 
 
 def get_b10_logger(name: str) -> logging.Logger:
