@@ -1,6 +1,7 @@
 """The facts under which artifacts and compiled files mean the same thing, and how two sets of them differ."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,14 @@ _OF_GPU_FILES = frozenset({"libc"})
 """Those on which a file depends that Triton made for a GPU: its kernels, and the libraries that launch them."""
 NO_COMPILER = "none"
 """What a host without a C++ compiler says of its compiler."""
+_DIGEST = re.compile(r"[0-9a-f]{16,}")
+_DIGITS = 12
+"""So many digits of a digest tell it from others, and leave a line that can be read."""
+
+
+def fact_text(value: str) -> str:
+    """Write the value of a fact for people: the first twelve digits of a digest, all of anything else."""
+    return value[:_DIGITS] if _DIGEST.fullmatch(value) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +60,7 @@ class Mismatch:
     """Its value in the other one."""
 
     def __str__(self) -> str:
-        here, there = shown(self.here) or "unset", shown(self.there) or "unset"
+        here, there = (shown(fact_text(value)) or "unset" for value in (self.here, self.there))
         return f"{shown(self.fact)} is {here} here, {there} there"
 
 

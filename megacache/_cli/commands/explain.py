@@ -5,7 +5,7 @@ from typing import TextIO
 
 import click
 
-from megacache._bundle import Manifest, Mismatch, mismatches
+from megacache._bundle import Manifest, Mismatch, fact_text, mismatches
 from megacache._catalog import Catalog, Holding, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
@@ -96,8 +96,12 @@ def _print(url: str, found: Here, view: View) -> None:
         say("{} for this machine withdrawn", counted(view["withdrawn"], "bundle"))
     if view["files_left_out"]:
         say("compiled files of {} would be left out:", counted(len(view["files_left_out"]), "bundle"))
-    rows = [(one["fact"], one["here"], one["there"]) for one in view["mismatches"]]
+    rows = [_row(one["fact"], one) for one in view["mismatches"]]
     for bundle, facts in view["files_left_out"].items():
-        rows += [(f"{one['fact']} of {bundle}", one["here"], one["there"]) for one in facts]
+        rows += [_row(f"{one['fact']} of {bundle}", one) for one in facts]
     if rows:
         print_table(("FACT", "HERE", "THERE"), rows)
+
+
+def _row(name: str, differing: View) -> tuple[str, str, str]:
+    return name, fact_text(differing["here"]), fact_text(differing["there"])

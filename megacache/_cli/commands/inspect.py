@@ -2,7 +2,7 @@
 
 import click
 
-from megacache._bundle import open_envelope, unseal
+from megacache._bundle import fact_text, open_envelope, unseal
 from megacache._catalog import Catalog, Holding
 from megacache._cli.options import json_option, with_selection, with_store
 from megacache._cli.output import age_text, emit, print_table, size_text
@@ -64,9 +64,9 @@ def _summary(view: View, place: str) -> list[tuple[str, str]]:
         ("signatures", "; ".join(map(_signer_text, view["signatures"])) or "none"),
         ("marks", " ".join(view["marks"]) or "none"),
     ]
-    rows += [(f"fact {name}", value) for name, value in facts.items() if value]
-    rows += [(f"recorded {name}", value) for name, value in recorded.items() if value]
-    return rows + [(f"files need {name}", value) for name, value in view["file_guard"].items() if value]
+    rows += [(f"fact {name}", fact_text(value)) for name, value in facts.items() if value]
+    rows += [(f"recorded {name}", fact_text(value)) for name, value in recorded.items() if value]
+    return rows + [(f"files need {name}", fact_text(value)) for name, value in view["file_guard"].items() if value]
 
 
 def _print_index(view: View) -> None:
