@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from megacache._runtime import is_short_text
+from megacache._store import trimmed
 from megacache.errors import SettingsError
 
 _TRUE = {"1", "true", "yes", "on"}
@@ -57,9 +58,7 @@ class Settings:
         except TypeError as error:
             msg = f"a URL cannot be of type {type(url).__name__}"
             raise SettingsError(msg, hint="give a string or a path") from error
-        chosen = given or self.url or default_url()
-        stripped = chosen.rstrip("/")
-        return chosen if stripped.endswith(":") else stripped
+        return trimmed(given or self.url or default_url())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """The facts under which artifacts and compiled files mean the same thing, and how two sets of them differ."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from megacache._bundle.digest import Digest
 from megacache._runtime import shown
@@ -21,7 +22,6 @@ FACTS: Mapping[str, str] = {
     "machine": "processor architecture",
     "cpu_capability": "vector capability that PyTorch uses, which ATEN_CPU_CAPABILITY may lower",
     "cpu_extensions": "extensions that Inductor's ISA picker tells apart, and what it was asked to pick",
-    "epoch": "generation of the cache, as its URL asks for one; absent without",
 }
 """The facts that enter the fingerprint, and what each says."""
 
@@ -38,6 +38,14 @@ _OF_GPU_FILES = frozenset({"libc"})
 """Those on which a file depends that Triton made for a GPU: its kernels, and the libraries that launch them."""
 NO_COMPILER = "none"
 """What a host without a C++ compiler says of its compiler."""
+_DIGEST = re.compile(r"[0-9a-f]{16,}")
+_DIGITS = 12
+"""So many digits of a digest tell it from others, and leave a line that can be read."""
+
+
+def fact_text(value: str) -> str:
+    """Write the value of a fact for people: the first twelve digits of a digest, all of anything else."""
+    return value[:_DIGITS] if _DIGEST.fullmatch(value) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +60,7 @@ class Mismatch:
     """Its value in the other one."""
 
     def __str__(self) -> str:
-        here, there = shown(self.here) or "unset", shown(self.there) or "unset"
+        here, there = (shown(fact_text(value)) or "unset" for value in (self.here, self.there))
         return f"{shown(self.fact)} is {here} here, {there} there"
 
 
@@ -84,15 +92,6 @@ class Environment:
         if self.device_type == "cpu":
             return f"cpu {self.facts.get('machine', '')} {self.facts.get('cpu_capability', '')}"
         return self.facts.get("device_name", "")
-
-    @property
-    def epoch(self) -> str:
-        """The generation of the cache; empty for the first."""
-        return self.facts.get("epoch", "")
-
-    def of_epoch(self, epoch: str) -> "Environment":
-        """Give the same environment in a generation of a cache; an empty one is the first."""
-        return replace(self, facts={**self.facts, "epoch": epoch}) if epoch else self
 
     def mismatches(self, other: "Environment") -> tuple[Mismatch, ...]:
         """Name the facts that differ, in the order of `FACTS`."""

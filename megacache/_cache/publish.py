@@ -72,7 +72,6 @@ class Publication:
 
     def _upload(self, new: Found, signing: Signing) -> PublishResult:
         store = self._call.open_store()
-        self._environment = self._recorded.environment.of_epoch(store.epoch)
         catalog = Catalog.of(store, self._environment, signing.policy)
         parents = set(self._session.bundles)
         with self._call.clock.stage("list"):

@@ -75,7 +75,7 @@ class Warming:
         max_bytes: int = WARM_MAX_BYTES,
     ) -> None:
         self._store = store
-        self._environment = environment.of_epoch(store.epoch)
+        self._environment = environment
         self._policy = policy
         self._catalog = Catalog.of(store, self._environment, policy)
         self._session = session

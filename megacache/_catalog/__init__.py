@@ -6,7 +6,7 @@ Nothing here needs torch.
 from megacache._catalog.catalog import Catalog, Listing
 from megacache._catalog.delivery import Delivery, Order
 from megacache._catalog.export import Exported, export_blob
-from megacache._catalog.inventory import Holding, Inventory, nearest_other, of_epoch
+from megacache._catalog.inventory import Holding, Inventory, nearest_other
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._catalog.removal import RemovalPlan, plan_removal
 from megacache._catalog.signing import add_signature
@@ -33,7 +33,6 @@ __all__ = [
     "affordable_manifests",
     "export_blob",
     "nearest_other",
-    "of_epoch",
     "plan_removal",
     "verify",
     "weight",

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from megacache._bundle import (
     WITHDRAWING_MARKS,
@@ -16,7 +16,7 @@ from megacache._bundle import (
     place,
 )
 from megacache._catalog.catalog import Catalog
-from megacache._runtime import Done, counted, unordered
+from megacache._runtime import counted, unordered
 from megacache._store import Entry, Store
 from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, MissingError
@@ -125,34 +125,22 @@ def nearest_other(
     own = environment_prefix(environment.device, environment.fingerprint)
     others = [one for one in Inventory.of(store).holdings if one.prefix != own and one.visible]
     ranked = sorted(others, key=lambda one: (one.prefix.device != own.device, one.prefix.path))
-    nearest = _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)
-    found = [done.value for done in nearest if done.value is not None]
+    found = _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)
     return min(found, key=lambda other: len(environment.mismatches(other)), default=None), len(others)
 
 
-def of_epoch(store: Store, inventory: Inventory) -> Inventory:
-    """Leave out the environments of other epochs than the one in the store's URL; one request for each environment.
+def _environments(store: Store, holdings: Sequence[Holding], policy: TrustPolicy | None) -> Iterator[Environment]:
+    """Read the environment of each holding; leave out those of which no manifest tells it."""
 
-    Raises `BundleError` for an environment of which no manifest tells it.
-    """
-    arrivals = _environments(store, [one for one in inventory.holdings if one.manifests])
-    found = {done.item.prefix for done in arrivals if done.result().epoch == store.epoch}
-    return replace(inventory, holdings=tuple(one for one in inventory.holdings if one.prefix in found))
-
-
-def _environments(
-    store: Store, holdings: Sequence[Holding], policy: TrustPolicy | None = None
-) -> Iterator[Done[Holding, Environment]]:
-    """Read what the environment of each holding is."""
-
-    def read(holding: Holding) -> Environment:
+    def read(holding: Holding) -> Environment | None:
         catalog = Catalog(store, holding.prefix, policy, holding.signatures)
         for bundle, size in sorted(holding.manifests.items())[:_MANIFESTS_TRIED]:
             with suppress(BundleError):
                 found = catalog.read_one(bundle, size).environment
                 if environment_prefix(found.device, found.fingerprint) == holding.prefix:
                     return found
-        msg = f"no manifest under {holding.prefix.path} tells its environment"
-        raise BundleError(msg, hint="run `megacache verify`, without an epoch in the URL")
+        return None
 
-    return unordered(read, holdings, deadline=store.deadline, doing="looking at environments")
+    for done in unordered(read, holdings, deadline=store.deadline, doing="looking at environments"):
+        if done.value is not None:
+            yield done.value

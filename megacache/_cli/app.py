@@ -36,29 +36,6 @@ COMMANDS = {
 }
 """Each command and its module, which is imported when the command is asked for; a module may hold several."""
 
-_OTHER_NAMES = {
-    "check": "verify",
-    "copy": "cp",
-    "del": "rm",
-    "delete": "rm",
-    "dir": "ls",
-    "download": "pull",
-    "environment": "env",
-    "fsck": "verify",
-    "info": "inspect",
-    "list": "ls",
-    "load": "import",
-    "publish": "push",
-    "remove": "rm",
-    "save": "export",
-    "show": "inspect",
-    "status": "ls",
-    "sync": "cp",
-    "upload": "push",
-    "why": "explain",
-}
-"""What people type who have other tools in mind."""
-
 
 class Commands(click.Group):
     """Loads a subcommand when it is named, and tells the right one if it is misspelt."""
@@ -84,10 +61,8 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            meant = _OTHER_NAMES.get(args[0].lower()) or next(
-                iter(difflib.get_close_matches(args[0], COMMANDS, n=1)), ""
-            )
-            message = f"{error.message.rstrip('.')}. Did you mean {meant!r}?" if meant else error.message
+            near = _nearest(args[0].lower())
+            message = f"{error.message.rstrip('.')}. Did you mean {near!r}?" if near else error.message
             raise click.UsageError(message, ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -100,6 +75,12 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             say("interrupted")
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _nearest(word: str) -> str | None:
+    """Find the command that was meant by a misspelt one, if it is like any."""
+    swapped = [name for name in COMMANDS if sorted(name) == sorted(word)]  # `sl`, which is too short to be like `ls`
+    return next(iter(swapped or difflib.get_close_matches(word, COMMANDS, n=1)), None)
 
 
 @click.group(

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from megacache._bundle import Environment, EnvironmentPrefix, environment_prefix
@@ -41,10 +41,6 @@ class Here:
     def prefix(self) -> EnvironmentPrefix:
         """Where its bundles lie in a store."""
         return environment_prefix(self.environment.device, self.environment.fingerprint)
-
-    def of_epoch(self, epoch: str) -> "Here":
-        """Give the same in a generation of a cache."""
-        return replace(self, environment=self.environment.of_epoch(epoch))
 
     def to_json(self) -> dict[str, Any]:
         """Put it into the types of JSON."""

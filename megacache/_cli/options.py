@@ -2,7 +2,6 @@
 
 import functools
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +11,11 @@ import click
 from megacache._cli.selection import Selection
 from megacache._runtime import Deadline
 from megacache._settings import Settings
-from megacache._store import Store, redacted
+from megacache._store import Store, meant_url, redacted
 from megacache._trust import Keys
 from megacache.errors import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_MISSPELT = re.compile(r"(?P<protocol>s3a?|gcs|gs|az|abfss?|file|memory|https?)(?::/?|//)(?=[^/])")
-"""The beginning of a URL that lacks a colon or a slash, and would be taken for a folder."""
 
 url_argument = click.argument("url", metavar="URL")
 optional_url = click.argument("url", metavar="[URL]", required=False)
@@ -150,9 +147,7 @@ def chosen_url(url: str | None) -> str:
     """Choose the URL, and refuse one that is empty or misspelt rather than take another place for it."""
     if url is not None and not url.strip():
         raise SettingsError("the URL is empty", hint="is a variable unset that should hold it?")
-    if url is not None and (misspelt := _MISSPELT.match(url)) and not Path(url).exists():
-        slashes = "///" if misspelt["protocol"] == "file" else "//"
-        meant = f"{misspelt['protocol']}:{slashes}{url[misspelt.end() :]}"
+    if url is not None and (meant := meant_url(url)):
         raise SettingsError(f"{redacted(url)} is not a URL", hint=f"did you mean {redacted(meant)}?")
     return Settings.read().url_or_default(url)
 

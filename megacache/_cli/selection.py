@@ -3,12 +3,11 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from megacache._bundle import slug
-from megacache._catalog import Holding, Inventory, of_epoch
+from megacache._catalog import Holding, Inventory
 from megacache._cli.machine import here
-from megacache._store import Store, split_epoch
+from megacache._store import Store, below, local_folder
 from megacache.errors import SettingsError
 
 _LEAST = 4
@@ -37,7 +36,7 @@ class Selection:
         if self.environment is not None:
             chosen = _named(chosen, self.environment)
         if self.mine:
-            own = here().of_epoch(store.epoch).prefix
+            own = here().prefix
             chosen = tuple(one for one in chosen if one.prefix == own)
         if not chosen and self.narrows:
             asked = [repr(one) for one in (self.device, self.environment) if one is not None]
@@ -60,18 +59,15 @@ class Selection:
         return f"did you mean {near[0]}?" if near else "`megacache ls` shows what there is"
 
 
-def stock_of(store: Store, *, every_epoch: bool = False) -> Inventory:
-    """List a cache, of one epoch only if its URL asks for one.
-
-    Raises `SettingsError` if the URL is not that of a cache, but stands above some.
-    """
+def stock_of(store: Store) -> Inventory:
+    """List a cache; raise `SettingsError` if the URL is not that of a cache, but stands above some."""
     inventory = Inventory.of(store)
     if inventory.holdings or not inventory.nested:
-        return of_epoch(store, inventory) if store.epoch and not every_epoch else inventory
+        return inventory
     names = ", ".join(inventory.nested[:_NAMED])
     raise SettingsError(
         f"{store.url} is not a cache, but holds {len(inventory.nested)}: {names}",
-        hint=f"did you mean {split_epoch(store.url)[0]}/{inventory.nested[0]}?",
+        hint=f"did you mean {below(store.url, inventory.nested[0])}?",
     )
 
 
@@ -87,8 +83,8 @@ def _named(holdings: Sequence[Holding], name: str) -> tuple[Holding, ...]:
 
 def nothing_under(url: str) -> str:
     """Say that a place is empty, or is no place at all."""
-    folder = split_epoch(url)[0].removeprefix("file://")
-    missing = "://" not in folder and not Path(folder).exists()
+    folder = local_folder(url)
+    missing = folder is not None and not folder.exists()
     return f"nothing is published under {url}" + (": there is no such folder" if missing else "")
 
 

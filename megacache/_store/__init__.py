@@ -4,6 +4,6 @@ fsspec is imported by the call that opens a store, and by nobody outside this pa
 """
 
 from megacache._store.store import Entry, Store
-from megacache._store.url import lasting_url, redacted, split_epoch
+from megacache._store.url import below, lasting_url, local_folder, meant_url, redacted, trimmed
 
-__all__ = ["Entry", "Store", "lasting_url", "redacted", "split_epoch"]
+__all__ = ["Entry", "Store", "below", "lasting_url", "local_folder", "meant_url", "redacted", "trimmed"]

@@ -4,7 +4,7 @@ import posixpath
 
 from megacache._store.clients import AZURE, GCS, LOCAL, S3
 from megacache._store.faults import MISUSE, faults
-from megacache._store.url import redacted, split_epoch
+from megacache._store.url import redacted, refuse_epoch
 
 _CACHING = frozenset({"simplecache", "filecache", "blockcache"})
 """What keeps copies of the objects of the place behind it."""
@@ -16,14 +16,10 @@ def scope_of(url: str) -> str:
     Nothing is asked of it. A cache of copies counts as the place behind it; any other chain keeps all its links. Raises
     `SettingsError` if nothing installed speaks a protocol.
     """
-    with faults(redacted(url), "naming it", misuse=MISUSE):
-        return scope_of_place(split_epoch(url)[0])
-
-
-def scope_of_place(url: str) -> str:
-    """Do the same for a URL without an epoch; raise what fsspec raises."""
+    refuse_epoch(url)
     links = url.split("::")
-    scopes = [_link_scope(link, chained=len(links) > 1) for link in links]
+    with faults(redacted(url), "looking for its client", misuse=MISUSE):
+        scopes = [_link_scope(link, chained=len(links) > 1) for link in links]
     return "::".join(scope for scope in scopes if scope not in _CACHING)
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 from megacache._runtime import DaemonExecutor, Deadline, call, create_file, list_files
 from megacache._store.clients import GCS, LOCAL, S3, with_defaults
 from megacache._store.faults import MISUSE, broke_off, faults, http_status
-from megacache._store.scope import scope_of, scope_of_place
-from megacache._store.url import redacted, split_epoch
+from megacache._store.scope import scope_of
+from megacache._store.url import redacted
 from megacache.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ class Store:
         url: str,
         deadline: Deadline,
         scope: str,
-        epoch: str = "",
     ) -> None:
         self._fs = fs
         self._root = root.rstrip("/")
@@ -60,8 +59,6 @@ class Store:
         self.url = url
         """Fit to be shown."""
         self.deadline = deadline
-        self.epoch = epoch
-        """The generation that its URL asked for, by `?epoch=`; empty for the first."""
         self.scope = scope
         """The place, as `scope_of` names it; signatures are for it."""
 
@@ -73,27 +70,27 @@ class Store:
         seen.
         """
         shown = redacted(url)
-        url, epoch = split_epoch(url)
 
         def connect() -> "tuple[AbstractFileSystem, str, str]":
             from fsspec.core import url_to_fs
 
+            scope = scope_of(url)
             fs, root = url_to_fs(url, **with_defaults(url, storage_options or {}))
             _prepare(fs)
-            return fs, root, scope_of_place(url)
+            return fs, root, scope
 
         with faults(shown, "opening it", misuse=MISUSE):
             fs, root, scope = call(connect, deadline=deadline, doing=f"opening {shown} and looking for its credentials")
-        return cls(fs, root, url=shown, deadline=deadline, scope=scope, epoch=epoch)
+        return cls(fs, root, url=shown, deadline=deadline, scope=scope)
 
     def within(self, deadline: Deadline) -> "Store":
         """Give the same store under another deadline."""
-        return Store(self._fs, self._root, url=self.url, deadline=deadline, scope=self.scope, epoch=self.epoch)
+        return Store(self._fs, self._root, url=self.url, deadline=deadline, scope=self.scope)
 
     def bound_for(self, url: str) -> "Store":
         """Give the same store with signatures for the place to which it will be moved, of which nothing is asked."""
         scope = scope_of(url)
-        return Store(self._fs, self._root, url=self.url, deadline=self.deadline, scope=scope, epoch=self.epoch)
+        return Store(self._fs, self._root, url=self.url, deadline=self.deadline, scope=scope)
 
     def list(self, folder: str = "") -> tuple[Entry, ...]:
         """List all objects below a folder, 1,000 a request; a folder that is not there is empty.

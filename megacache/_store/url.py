@@ -1,39 +1,59 @@
-"""What a URL is: what of it can be shown, what of it lasts, and the epoch at its end."""
+"""What a URL is: what of it can be shown, how it is written, and which of them are folders of this machine."""
 
 import os
 import re
+from pathlib import Path
 
 from megacache.errors import SettingsError
 
-_EPOCH = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOCAL = re.compile(r"(?:file|local):(?://)?|(?!.*(?:://|::))")
 """What begins the URL of a local folder."""
+_MISSPELT = re.compile(r"(?P<protocol>s3a?|gcs|gs|az|abfss?|file|memory|https?)(?::/?|//)(?=[^/])")
+"""The beginning of a URL that lacks a colon or a slash, and would be taken for a folder."""
 
 
 def redacted(url: str) -> str:
-    """Take user, password and query, but an epoch, out of the URLs in a text, so that it can be shown."""
-    return re.sub(r"(?<=://)[^/\s]*@|\?(?!epoch=[\w.-]{1,64}(?:\s|$))\S*?(?=::|\s|$)", "", url)
+    """Take user, password and query out of the URLs in a text, so that it can be shown."""
+    return re.sub(r"(?<=://)[^/\s]*@|\?\S*?(?=::|\s|$)", "", url)
+
+
+def trimmed(url: str) -> str:
+    """Take the slashes off the end of a URL, but for those without which it would be another: `memory://`, `/`."""
+    found = url.rstrip("/")
+    return url if not found or found.endswith(":") else found
+
+
+def below(url: str, path: str) -> str:
+    """Name what lies below a URL."""
+    base = trimmed(url)
+    return f"{base}{path}" if base.endswith("/") else f"{base}/{path}"
+
+
+def local_folder(url: str) -> Path | None:
+    """Name the folder of this machine that a URL means, as fsspec reads it; None for any other place."""
+    local = _LOCAL.match(url)
+    if local is None:
+        return None
+    return Path(os.path.abspath(os.path.expanduser(url[local.end() :])))  # noqa: PTH100, PTH111 - no error, no links
 
 
 def lasting_url(url: str) -> str:
     """Make the URL of a local folder absolute: the processes that are handed it may work in other folders."""
-    place, asked, epoch = url.partition("?epoch=")
-    local = _LOCAL.match(place)
-    if local is None:
-        return url
-    path = os.path.abspath(os.path.expanduser(place[local.end() :]))  # noqa: PTH100, PTH111 - as fsspec reads it
-    return f"{local[0]}{path}{asked}{epoch}"
+    local, folder = _LOCAL.match(url), local_folder(url)
+    return f"{local[0]}{folder}" if local else url
 
 
-def split_epoch(url: str) -> tuple[str, str]:
-    """Take the generation off a URL: of `s3://bucket/flux/v1?epoch=2` it is `2`.
+def meant_url(url: str) -> str | None:
+    """Give the URL that was meant by one that lacks a colon or a slash; None for one that lacks nothing."""
+    misspelt = _MISSPELT.match(url)
+    if misspelt is None or Path(url).exists():
+        return None
+    slashes = "///" if misspelt["protocol"] == "file" else "//"
+    return f"{misspelt['protocol']}:{slashes}{url[misspelt.end() :]}"
 
-    Raises `SettingsError` for one that is ill-formed, as with a variable that is unset.
-    """
-    place, asked, epoch = url.partition("?epoch=")
-    if not asked:
-        return url, ""
-    if not _EPOCH.fullmatch(epoch):
-        msg = "the epoch in the URL is ill-formed"
-        raise SettingsError(msg, hint="give 1 to 64 letters, digits, dots, hyphens or underscores after ?epoch=")
-    return place.rstrip("/"), epoch
+
+def refuse_epoch(url: str) -> None:
+    """Raise `SettingsError` for a URL that asks for a generation of a cache, which now would be another place."""
+    if "?epoch=" in url:
+        msg = f"{redacted(url)}: a URL has no ?epoch= any more"
+        raise SettingsError(msg, hint="use another URL, such as one that ends in /v2")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache import Cache, MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
-from megacache._store import split_epoch
+from megacache._store import local_folder
 from megacache.compat._stock import Stock, free_space, is_filled, size_of, take_stock
 from megacache.compat._variables import MB, Variables, clearable, torch_folder
 from megacache.errors import SettingsError
@@ -33,7 +33,6 @@ __all__ = [
     "list_available_caches",
     "load_compile_cache",
     "save_compile_cache",
-    "save_vllm_compile_cache",
     "transfer",
 ]
 
@@ -92,8 +91,8 @@ def save_compile_cache() -> OperationStatus:
     try:
         variables = Variables.read()
         url = _enabled(variables)
-        if "://" not in url or url.startswith("file://"):
-            _require_space(Path(url.removeprefix("file://")), variables.store_space)
+        if folder := local_folder(url):
+            _require_space(folder, variables.store_space)
         return _status_of_save(Cache(url, max_publish_bytes=variables.max_bytes).publish())
     except (MegacacheError, OSError) as error:
         return _failed("save", error)
@@ -130,7 +129,7 @@ def get_cache_info() -> dict[str, Any]:
     Raises:
         CacheError: PyTorch cannot be imported or asked.
     """
-    key = _fingerprint()
+    key = environment().fingerprint
     folder = torch_folder()
     enabled, stocks, _ = _look(key)
     info: dict[str, Any] = {
@@ -157,7 +156,7 @@ def list_available_caches() -> dict[str, Any]:
     Raises:
         CacheError: PyTorch cannot be imported or asked.
     """
-    key = _fingerprint()
+    key = environment().fingerprint
     enabled, stocks, error = _look()
     caches = [stock.described(key) for stock in stocks]
     found = {
@@ -180,16 +179,6 @@ def transfer(source: str, dest: str) -> OperationStatus:
     return OperationStatus.SUCCESS
 
 
-def save_vllm_compile_cache() -> None:
-    """Refuse: this was to run beside a vLLM server, whose own processes publish where megacache is installed.
-
-    Raises:
-        CacheError: Always.
-    """
-    msg = "what vLLM compiles cannot be saved from another process"
-    raise MegacacheError(msg, hint="set MEGACACHE_URL for the server, or start it with `megacache sidecar`")
-
-
 def get_b10_logger(name: str) -> logging.Logger:
     """Give a logger that writes to stderr from level INFO on, in no colour; one with handlers is given as it is."""
     logger = logging.getLogger(name)
@@ -200,15 +189,6 @@ def get_b10_logger(name: str) -> logging.Logger:
         logger.setLevel(logging.INFO)
         logger.propagate = False
     return logger
-
-
-def _fingerprint() -> str:
-    """Tell this environment's, in the epoch that the URL asks for."""
-    try:
-        _, epoch = split_epoch(Variables.read().url or "")
-    except MegacacheError:  # what asks the store reads the same variables, and reports it
-        epoch = ""
-    return environment().of_epoch(epoch).fingerprint
 
 
 def _enabled(variables: Variables) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from megacache import Cache
 from megacache._settings import Settings
+from megacache._store import below
 from megacache.errors import SettingsError
 
 __all__ = ["get_gpu_type", "load_inductor_cache", "sync_inductor_cache", "synchronized_inductor_cache"]
@@ -71,10 +72,7 @@ def get_gpu_type() -> str:
 
 
 def _cache(cache_key: str) -> Cache:
-    base, mark, epoch = _base().partition("?epoch=")
-    stripped = base.rstrip("/")
-    root = base if stripped.endswith(":") else f"{stripped}/"
-    return Cache(f"{root}{cache_key.strip('/')}{mark}{epoch}")
+    return Cache(below(_base(), cache_key.strip("/")))
 
 
 def _base() -> str:

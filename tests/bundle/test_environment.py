@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._bundle import Environment, Mismatch
+from megacache._bundle import Environment, Mismatch, fact_text
 from megacache._bundle.environment import FACTS
 from tests.kit.builders import UNHURRIED, any_text, environment
 
@@ -65,6 +65,25 @@ def test_mismatches_name_both_values() -> None:
         "triton is 3.4 here, unset there",
         "python is unset here, 3.12 there",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("0123456789abcdef" * 4, "0123456789ab"),
+        ("0123456789abcdef", "0123456789ab"),
+        ("0123456789abcde", "0123456789abcde"),
+        ("0123456789ABCDEF", "0123456789ABCDEF"),
+        ("clang 0123456789abcdef", "clang 0123456789abcdef"),
+        ("", ""),
+    ],
+)
+def test_digests_are_shown_short(value: str, text: str) -> None:
+    """A fact that is a digest is shown as twelve digits, all else as it is."""
+    assert fact_text(value) == text
+    (differing,) = environment(triton=value).mismatches(environment(triton="3.4"))
+    assert str(differing) == f"triton is {text or 'unset'} here, 3.4 there"
+    assert differing.here == value
 
 
 @UNHURRIED

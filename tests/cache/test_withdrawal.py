@@ -1,21 +1,18 @@
-"""What has proved harmful is taken out of service: one bundle by a mark, everything by another epoch."""
+"""What has proved harmful is taken out of service: one bundle by a mark."""
 
-import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from torch._inductor.codecache import sha256_hash
 
-from megacache._bundle import Artifact, Manifest, seal
+from megacache._bundle import Artifact, Manifest
 from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.session import Session
 from megacache._cache.warm import Warming
 from megacache._catalog import Catalog
 from megacache._cli.app import app
-from megacache._runtime import Deadline
-from megacache._store import Store, split_epoch
-from megacache.errors import SettingsError
+from megacache._store import Store
 from tests.kit.builders import (
     Bundle,
     artifact,
@@ -24,7 +21,6 @@ from tests.kit.builders import (
     compiled_file,
     environment,
     open_store,
-    prefix_of,
     upload,
 )
 from tests.kit.processes import Processes, step
@@ -165,85 +161,3 @@ def test_unknown_bundle_is_told(store: Store, tmp_path: Path) -> None:
     before = store.list()
     assert invoke("quarantine", str(tmp_path / "store"), "ffff")[0] == 2
     assert store.list() == before
-
-
-@pytest.mark.parametrize(
-    ("url", "parts"),
-    [
-        ("s3://bucket/v1", ("s3://bucket/v1", "")),
-        ("s3://bucket/v1?epoch=2", ("s3://bucket/v1", "2")),
-        ("s3://bucket/v1/?epoch=a-1.x_2", ("s3://bucket/v1", "a-1.x_2")),
-        ("s3://bucket/v1?versionId=2", ("s3://bucket/v1?versionId=2", "")),
-    ],
-)
-def test_epoch_is_taken_off_a_url(url: str, parts: tuple[str, str]) -> None:
-    """What a client may want of a URL stays in it."""
-    assert split_epoch(url) == parts
-
-
-@pytest.mark.parametrize("epoch", ["", "a/b", "a+b", "2&versionId=3", "x" * 65])
-def test_wrong_epoch_is_refused(epoch: str) -> None:
-    """What is no epoch, such as that of an unset variable, is not taken for a folder of another name."""
-    with pytest.raises(SettingsError, match="epoch in the URL is ill-formed") as caught:
-        Store.open(f"memory://v1?epoch={epoch}", storage_options=None, deadline=Deadline.after(10))
-    assert "1 to 64 letters" in str(caught.value.hint)
-
-
-def test_epoch_is_an_environment_of_its_own() -> None:
-    """Without an epoch the fingerprint is what it was; each epoch has another, and the fact is named."""
-    here = environment()
-    assert here.of_epoch("") == here
-    assert len({here.fingerprint, here.of_epoch("2").fingerprint, here.of_epoch("3").fingerprint}) == 3
-    assert [one.fact for one in here.mismatches(here.of_epoch("2"))] == ["epoch"]
-
-
-def test_commands_see_the_epoch_of_the_url_alone(store: Store, tmp_path: Path) -> None:
-    """With an epoch in its URL a command lists, copies and removes nothing of the others; without, all."""
-    url = str(tmp_path / "store")
-    here = environment()
-    upload(store, bundle([artifact("a")]), bundle([artifact("b")], here=here.of_epoch("2")))
-    first, second = here.fingerprint, here.of_epoch("2").fingerprint
-
-    def listed(url: str) -> set[str]:
-        code, told = invoke("ls", url, "--no-here", "--json")
-        assert code == 0
-        return {one["fingerprint"] for one in json.loads(told)["environments"]}
-
-    assert (listed(url), listed(f"{url}?epoch=2"), listed(f"{url}?epoch=3")) == ({first, second}, {second}, set())
-    assert invoke("cp", f"{url}?epoch=2", str(tmp_path / "copy"))[0] == 0
-    assert listed(str(tmp_path / "copy")) == {second}
-    assert invoke("cp", url, f"{tmp_path / 'copy'}?epoch=2")[0] == 2
-    assert invoke("rm", f"{url}?epoch=3", "--all", "--yes")[0] == 0
-    assert listed(url) == {first, second}
-    assert invoke("rm", f"{url}?epoch=2", "--all", "--yes")[0] == 0
-    assert listed(url) == {first}
-
-
-def test_epoch_is_not_guessed(store: Store, tmp_path: Path) -> None:
-    """A manifest that lies in a foreign place tells no epoch; where none tells it, a command says so and stops."""
-    url = str(tmp_path / "store")
-    here = environment()
-    one, later = bundle([artifact("a")]), bundle([artifact("b")], here=here.of_epoch("2"))
-    upload(store, one)
-    store.create(prefix_of(here).manifest("0" * 32), b"garbage")
-    assert invoke("rm", f"{url}?epoch=2", "--all", "--yes")[0] == 0
-    store.create(prefix_of(here).manifest(later.manifest.bundle), seal(later.manifest))
-    store.delete(prefix_of(here).manifest(one.manifest.bundle))
-    before = store.list()
-    for command in ("verify", "rm --all --yes", "ls --no-here"):
-        code, told = invoke(*command.split(), f"{url}?epoch=2")
-        assert (code, "tells its environment" in told) == (4, True)
-    assert store.list() == before
-
-
-def test_new_epoch_disowns_what_was_published(processes: Processes, tmp_path: Path) -> None:
-    """A process that asks for another epoch misses, is told why, and publishes for that epoch alone."""
-    url = str(tmp_path / "store")
-    processes.run(step("run", model="doubling"), step("publish", url=url))
-    missed, _, published = processes.run(
-        step("warm", url=f"{url}?epoch=2"), step("run", model="doubling"), step("publish", url=f"{url}?epoch=2")
-    )
-    assert (missed["status"], published["status"]) == ("miss", "published")
-    assert "epoch is '2' here" in missed["reason"] or "epoch is 2 here" in missed["reason"]
-    warmed, ran = processes.run(step("warm", url=f"{url}?epoch=2"), step("run", model="doubling"))
-    assert (warmed["bundles"], ran["fx_miss"]) == ([published["bundle"]], 0)

@@ -73,6 +73,13 @@ def test_help_lists_every_command_and_exit_code() -> None:
     assert re.findall(r"^ +(\d+) ", told, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "70", "130"]
 
 
+def test_help_says_all_of_each_command_in_its_line() -> None:
+    """In the list of commands none is cut off, on a terminal of 80 columns."""
+    listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert len(listed) == len(COMMANDS)
+    assert [line for line in listed if line.endswith("...")] == []
+
+
 def test_version_is_told() -> None:
     """`--version` prints name and version."""
     assert run("--version").stdout == f"megacache, version {megacache.__version__}\n"
@@ -80,11 +87,11 @@ def test_version_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("lss", "ls"), ("inspct", "inspect"), ("list", "ls"), ("remove", "rm"), ("copy", "cp"), ("publish", "push")],
+    [("sl", "ls"), ("lss", "ls"), ("LS", "ls"), ("inspct", "inspect"), ("copy", "cp"), ("publish", "push")],
 )
 def test_right_command_is_told(typed: str, meant: str) -> None:
-    """A misspelt command, or the name that another tool has for it, is answered with the right one."""
-    assert f"Did you mean '{meant}'?" in run(typed, code=2).stderr
+    """An unknown command is answered with the one that it is most like."""
+    assert f"Error: No such command '{typed}'. Did you mean '{meant}'?\n" in run(typed, code=2).stderr
 
 
 def test_strange_command_has_no_likeness() -> None:
@@ -105,6 +112,7 @@ def test_right_option_is_told() -> None:
         ("gs//bucket/flux", "did you mean gs://bucket/flux?"),
         ("file:/var/cache", "did you mean file:///var/cache?"),
         ("s4://bucket/flux", "use a URL that fsspec knows"),
+        ("/var/cache/flux?epoch=2", "use another URL, such as one that ends in /v2"),
         ("", "the URL is empty"),
         ("  ", "the URL is empty"),
     ],

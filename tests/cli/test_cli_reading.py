@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -333,6 +334,30 @@ def test_explain_names_what_differs(store: Store, here: Path) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["FACT", "triton", "os"]
 
 
+def test_digests_are_short_for_people_only(store: Store, here: Path) -> None:
+    """A table has twelve digits of a fact that is a digest, a document all of them."""
+    one = bundle([artifact()], here=environment(torch_key="0123456789abcdef" * 4), files=[compiled_file()])
+    upload(store, one)
+    assert run("explain", store.url, "--env", here, code=1).stdout.split()[-1] == "0123456789ab"
+    assert "fact torch_key 0123456789ab\n" in re.sub(" +", " ", run("inspect", store.url).stdout)
+    for found in (
+        document("explain", store.url, "--env", here, code=1)["mismatches"][0]["there"],
+        document("inspect", store.url)["environment"]["facts"]["torch_key"],
+    ):
+        assert found == "0123456789abcdef" * 4
+
+
+def test_environment_with_a_fact_of_another_version_is_another(store: Store, here: Path) -> None:
+    """An `epoch`, which an older version took from its URL, is a fact like any other that only one side has."""
+    older = environment(epoch="2")
+    upload(store, bundle([artifact()], here=older))
+    told = run("explain", store.url, "--env", here, code=1)
+    assert [line.split() for line in told.stdout.splitlines()] == [["FACT", "HERE", "THERE"], ["epoch", "2"]]
+    (listed,) = ls(store, "--environment", older.fingerprint)["environments"]
+    assert len(listed["bundles"]) == 1
+    assert run("verify", store.url).stdout.rstrip().endswith("sound")
+
+
 def test_explain_tells_withdrawn_and_unreadable_bundles(store: Store, here: Path) -> None:
     """A machine whose bundles cannot be used would miss, and is told that they are there."""
     one = bundle([artifact()])
@@ -402,6 +427,8 @@ def test_this_machine_is_known(store: Store, tmp_path: Path) -> None:
     assert found.keys() == {
         *("format", "command", "device", "fingerprint", "facts", "recorded", "unread", "compiled_files"),
     }
+    key, table = found["facts"]["torch_key"], in_child("env").stdout
+    assert (f"{key[:12]}\n" in table, key in table, len(key) > 12) == (True, False, True)
     mine = dataclasses.replace(HERE, facts=found["facts"])
     assert (mine.fingerprint, mine.device) == (found["fingerprint"], found["device"])
     upload(store, bundle([artifact()], here=mine), bundle([artifact()], here=GPU))

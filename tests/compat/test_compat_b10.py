@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from megacache import MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
+from megacache import MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache.compat import _variables, b10
 from megacache.compat._variables import MB, REPLACED, Variables
 from megacache.compat.b10 import OperationStatus
@@ -28,10 +28,9 @@ SIGNATURES = {
     "list_available_caches": "() -> dict[str, typing.Any]",
     "load_compile_cache": "() -> megacache.compat.b10.OperationStatus",
     "save_compile_cache": "() -> megacache.compat.b10.OperationStatus",
-    "save_vllm_compile_cache": "() -> None",
     "transfer": "(source: str, dest: str) -> megacache.compat.b10.OperationStatus",
 }
-"""Those of b10-transfer 0.4.1, with its status and dictionaries."""
+"""Those of b10-transfer 0.4.1, but for `save_vllm_compile_cache`: a vLLM server publishes by itself."""
 STATUSES = {"SUCCESS": 1, "ERROR": 2, "DOES_NOT_EXIST": 3, "SKIPPED": 4}
 NAMES = {*SIGNATURES, "OperationStatus", "CacheError", "CacheValidationError", "CacheOperationInterrupted"}
 ENTRY = {"filename", "environment_key", "size_mb", "is_current_environment", "created_time"}
@@ -149,7 +148,7 @@ def test_store_that_is_down_is_an_error(processes: Processes) -> None:
 
 
 def test_names_are_those_of_b10_transfer() -> None:
-    """Every public name is there, each function takes and gives what it does there, each status has its value."""
+    """Every public name is as in b10-transfer: what a function takes and gives, and the value of each status."""
     assert set(b10.__all__) == NAMES
     assert {name: str(inspect.signature(getattr(b10, name))) for name in SIGNATURES} == SIGNATURES
     assert {status.name: status.value for status in OperationStatus} == STATUSES
@@ -206,15 +205,6 @@ def test_place_of_the_store(variables: dict[str, str], url: str | None, bare: py
     for name, value in variables.items():
         bare.setenv(name, value)
     assert Variables.read().url == url
-
-
-def test_epoch_of_the_url_is_that_of_the_environment(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the helpers tell is for the epoch in which a load and a save would work."""
-    bare.setenv("MEGACACHE_URL", str(tmp_path))
-    first = b10.get_cache_info()["environment_key"]
-    bare.setenv("MEGACACHE_URL", f"{tmp_path}?epoch=2")
-    assert b10.get_cache_info()["environment_key"] == environment().of_epoch("2").fingerprint != first
-    assert b10.list_available_caches()["current_environment"] != first
 
 
 @pytest.mark.parametrize(
@@ -318,12 +308,6 @@ def test_file_is_transferred(tmp_path: Path) -> None:
     assert b10.transfer(str(source), str(target)) is OperationStatus.SUCCESS
     assert target.read_text() == "content"
     assert b10.transfer(str(tmp_path / "nothing"), str(target)) is OperationStatus.ERROR
-
-
-def test_vllms_helper_is_refused() -> None:
-    """The function that was to run beside vLLM says what to do instead."""
-    with pytest.raises(b10.CacheError, match="set MEGACACHE_URL for the server"):
-        b10.save_vllm_compile_cache()
 
 
 def test_logger_shows_what_a_program_logs(name: str) -> None:

@@ -83,7 +83,6 @@ def test_signatures_are_fals() -> None:
         ("s3://bucket/caches/", "/flux/2/", "s3://bucket/caches/flux/2"),
         ("memory://", "flux/2", "memory://flux/2"),
         ("file:///", "flux/2", "file:///flux/2"),
-        ("s3://bucket/caches/?epoch=2", "flux/2", "s3://bucket/caches/flux/2?epoch=2"),
         (None, "flux/2", "file:///data/inductor-caches/flux/2"),
     ],
 )

@@ -78,9 +78,7 @@ def plain(artifact: Artifact) -> tuple[str, str, bytes]:
 
 def environment(recorded: Mapping[str, str] | None = None, /, **facts: str) -> Environment:
     """Make an environment with a value for every fact, some of them given."""
-    return Environment(
-        facts={**{name: f"some {name}" for name in FACTS if name != "epoch"}, **facts}, recorded=recorded or {}
-    )
+    return Environment(facts={**{name: f"some {name}" for name in FACTS}, **facts}, recorded=recorded or {})
 
 
 def payload(artifacts: Sequence[Artifact]) -> Payload:

@@ -17,7 +17,7 @@ from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from s3fs.errors import translate_boto_error
 
 from megacache._runtime import Deadline
-from megacache._store import Store, redacted
+from megacache._store import Store
 from megacache._store.faults import _causes, faults, http_status
 from megacache.errors import (
     AccessError,
@@ -184,24 +184,6 @@ def test_ring_of_causes_ends() -> None:
     one, other = OSError("one"), OSError("other")
     one.__cause__, other.__cause__ = other, one
     assert list(islice(_causes(one), 10)) == [one, other]
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("s3://bucket/model", "s3://bucket/model"),
-        ("file:///home/me/a@b/c", "file:///home/me/a@b/c"),
-        ("ftp://me:secret@host/x", "ftp://host/x"),
-        ("ftp://me:se@cret@host/x", "ftp://host/x"),
-        ("https://host/x?token=secret", "https://host/x"),
-        ("https://host/x?se=2030-01-01T00:00:00Z&sig=secret", "https://host/x"),
-        ("simplecache::https://me:secret@host/x?sig=secret", "simplecache::https://host/x"),
-        ("zip://a::ftp://me:secret@host/x.zip?sig=secret::s3://b", "zip://a::ftp://host/x.zip::s3://b"),
-    ],
-)
-def test_shown_url_has_no_secret(url: str, shown: str) -> None:
-    """User, password and query are taken out of a URL, in every link of a chain; the rest stays."""
-    assert redacted(url) == shown
 
 
 def test_secret_is_not_told_by_the_client() -> None:

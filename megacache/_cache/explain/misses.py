@@ -53,7 +53,7 @@ class Explaining:
         policy: TrustPolicy | None = None,
     ) -> None:
         self._store = store
-        self._environment = environment.of_epoch(store.epoch)
+        self._environment = environment
         self._policy = policy
         self._catalog = Catalog.of(store, self._environment, policy)
         self._session = session

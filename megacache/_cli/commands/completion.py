@@ -9,7 +9,7 @@ from megacache._cli.output import print_text
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(*, shell: str) -> None:
-    """Print what makes a shell complete the commands and options of megacache.
+    """Print what makes a shell complete commands and options.
 
     \b
     Example:

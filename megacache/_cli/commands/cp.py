@@ -52,11 +52,11 @@ def _transfer_options(command: Command) -> Command:
 @storage_options("--target-options", "the target")
 @_transfer_options
 def cp_command(*, source: str, target: str, **options: Any) -> None:
-    """Copy a cache, or some environments of it, between any two URLs.
+    """Copy a cache, or some environments of it.
 
-    Every chunk is compared with its digest on the way. What TARGET holds already is not copied again, so that a run
-    which was cut short is taken up by running it again. Withdrawn bundles are not copied, and with trusted keys those
-    that they have not signed for SOURCE are not.
+    SOURCE and TARGET are any two URLs. Every chunk is compared with its digest on the way. What TARGET holds already is
+    not copied again, so that a run which was cut short is taken up by running it again. Withdrawn bundles are not
+    copied, and with trusted keys those that they have not signed for SOURCE are not.
 
     \b
     Example:
@@ -75,7 +75,9 @@ def cp_command(*, source: str, target: str, **options: Any) -> None:
 @storage_options(whose="URL")
 @_transfer_options
 def push_command(*, url: str, source: str | None, storage_options: Options, **options: Any) -> None:
-    """Copy the bundles of a local store to URL, as `megacache cp` does.
+    """Copy the bundles of a local store to URL.
+
+    It is `megacache cp` from the store in your cache folder, or from another place.
 
     \b
     Example:
@@ -94,7 +96,10 @@ def push_command(*, url: str, source: str | None, storage_options: Options, **op
 @storage_options(whose="URL")
 @_transfer_options
 def pull_command(*, url: str, target: str | None, storage_options: Options, **options: Any) -> None:
-    """Copy the bundles under URL to a folder, such as one that is baked into an image, as `megacache cp` does.
+    """Copy the bundles under URL to a local store.
+
+    It is `megacache cp` to the store in your cache folder, or to another place, such as a folder that is baked into an
+    image.
 
     \b
     Example:
@@ -118,8 +123,6 @@ def _copy(
     here, there = open_store(source, source_options, timeout), open_store(target, target_options, timeout)
     if here.scope == there.scope and source_options == target_options:
         raise SettingsError(f"{here.scope} is source and target", hint="give two places")
-    if there.epoch not in {"", here.epoch}:
-        raise SettingsError("a copy keeps its epoch", hint="leave ?epoch= off the target's URL")
     chosen = selection.of(stock_of(here), here)
     selected = [Selected(holding=one, bundles=tuple(sorted(one.visible))) for one in chosen]
     if not any(one.bundles for one in selected):

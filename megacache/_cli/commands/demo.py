@@ -21,11 +21,12 @@ Answer = dict[str, Any]
 @optional_url
 @json_option
 def demo_command(*, url: str | None, as_json: bool) -> None:
-    """Show what a warm start is worth: compile a small model, publish it, start warm in a second process.
+    """Show on a small model what a warm start is worth.
 
-    Each process begins with an empty cache folder, and the second one must compute the same bits as the first. Needs
-    PyTorch, and on a CPU a C++ compiler; takes half a minute. What is published goes to URL, by default to the store in
-    your cache folder, and never to that of MEGACACHE_URL: a demonstration has no business in a cache that others use.
+    One process compiles it and publishes, a second one starts warm. Each process begins with an empty cache folder, and
+    the second one must compute the same bits as the first. Needs PyTorch, and on a CPU a C++ compiler; takes half a
+    minute. What is published goes to URL, by default to the store in your cache folder, and never to that of
+    MEGACACHE_URL: a demonstration has no business in a cache that others use.
 
     \b
     Example:

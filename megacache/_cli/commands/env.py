@@ -3,6 +3,7 @@
 import click
 
 from megacache import _compiler
+from megacache._bundle import fact_text
 from megacache._cli.machine import Here, need_torch
 from megacache._cli.options import json_option
 from megacache._cli.output import emit, print_table
@@ -11,7 +12,9 @@ from megacache._cli.output import emit, print_table
 @click.command("env")
 @json_option
 def env_command(*, as_json: bool) -> None:
-    """Show what decides which bundles fit this machine, and its fingerprint; needs PyTorch.
+    """Show the facts that decide which bundles fit this machine.
+
+    Their fingerprint is the name of its environment in a cache. Needs PyTorch.
 
     \b
     Example:
@@ -23,8 +26,8 @@ def env_command(*, as_json: bool) -> None:
         emit(found.to_json(), command="env")
         return
     rows = [("device", found.environment.device), ("place in a cache", found.prefix.path)]
-    rows += [(f"fact {name}", value) for name, value in found.environment.facts.items() if value]
-    rows += [(f"recorded {name}", value) for name, value in found.environment.recorded.items() if value]
+    rows += [(f"fact {name}", fact_text(value)) for name, value in found.environment.facts.items() if value]
+    rows += [(f"recorded {name}", fact_text(value)) for name, value in found.environment.recorded.items() if value]
     rows += [(f"not read: {name}", error) for name, error in found.environment.unread.items()]
-    rows += [(f"files need {name}", value) for name, value in found.guard.items() if value]
+    rows += [(f"files need {name}", fact_text(value)) for name, value in found.guard.items() if value]
     print_table(("ENVIRONMENT", found.environment.fingerprint), rows)

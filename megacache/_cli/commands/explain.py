@@ -5,7 +5,7 @@ from typing import TextIO
 
 import click
 
-from megacache._bundle import Manifest, Mismatch, mismatches
+from megacache._bundle import Manifest, Mismatch, fact_text, mismatches
 from megacache._catalog import Catalog, Holding, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
@@ -30,7 +30,7 @@ from megacache._trust import TrustPolicy
 @with_policy
 @json_option
 def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextIO | None, as_json: bool) -> None:
-    """Say whether this machine would find anything in a cache, and if not, why.
+    """Say whether a cache fits this machine, and if not, why.
 
     Exits with 1 if it would miss. Which graphs of a program miss only the program itself can tell:
     `megacache.explain()` in it does.
@@ -39,8 +39,8 @@ def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextI
     Example:
       megacache explain s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
-    found = here_from(env_file).of_epoch(store.epoch)
-    holdings = {one.prefix: one for one in stock_of(store, every_epoch=True).holdings}
+    found = here_from(env_file)
+    holdings = {one.prefix: one for one in stock_of(store).holdings}
     own = holdings.pop(found.prefix, Holding(prefix=found.prefix))
     catalog = Catalog(store, own.prefix, policy, own.signatures)
     view = {**_own_view(catalog, found, own), "others": sum(bool(one.visible) for one in holdings.values())}
@@ -96,8 +96,12 @@ def _print(url: str, found: Here, view: View) -> None:
         say("{} for this machine withdrawn", counted(view["withdrawn"], "bundle"))
     if view["files_left_out"]:
         say("compiled files of {} would be left out:", counted(len(view["files_left_out"]), "bundle"))
-    rows = [(one["fact"], one["here"], one["there"]) for one in view["mismatches"]]
+    rows = [_row(one["fact"], one) for one in view["mismatches"]]
     for bundle, facts in view["files_left_out"].items():
-        rows += [(f"{one['fact']} of {bundle}", one["here"], one["there"]) for one in facts]
+        rows += [_row(f"{one['fact']} of {bundle}", one) for one in facts]
     if rows:
         print_table(("FACT", "HERE", "THERE"), rows)
+
+
+def _row(name: str, differing: View) -> tuple[str, str, str]:
+    return name, fact_text(differing["here"]), fact_text(differing["there"])

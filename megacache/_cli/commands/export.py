@@ -36,10 +36,11 @@ from megacache.errors import BundleError, SettingsError
 @with_selection
 @json_option
 def export_command(*, store: Store, file: str, selection: Selection, as_json: bool) -> None:
-    """Write all artifacts of one environment into one file that torch.compiler.load_cache_artifacts reads.
+    """Write the artifacts of one environment into one file.
 
-    A file that is there already is replaced. Compiled files are not in it, for PyTorch's format has no place for them.
-    If a bundle cannot be used, the file holds the others, and the exit code tells.
+    torch.compiler.load_cache_artifacts reads it. A file that is there already is replaced. Compiled files are not in
+    it, for PyTorch's format has no place for them. If a bundle cannot be used, the file holds the others, and the exit
+    code tells.
 
     \b
     Example:
@@ -92,10 +93,10 @@ def import_command(
     storage_options: Mapping[str, Any] | None,
     timeout: float,
 ) -> None:
-    """Publish a file that torch.compiler.save_cache_artifacts gave, for the environment of this machine.
+    """Publish a file that PyTorch saved, for this machine.
 
-    The file does not say where it was compiled: import it on a machine like the one that saved it. Needs PyTorch.
-    Loading a cache runs code: import only files that you trust.
+    It is what torch.compiler.save_cache_artifacts gave. The file does not say where it was compiled: import it on a
+    machine like the one that saved it. Needs PyTorch. Loading a cache runs code: import only files that you trust.
 
     \b
     Example:

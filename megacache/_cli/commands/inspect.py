@@ -2,7 +2,7 @@
 
 import click
 
-from megacache._bundle import open_envelope, unseal
+from megacache._bundle import fact_text, open_envelope, unseal
 from megacache._catalog import Catalog, Holding
 from megacache._cli.options import json_option, with_selection, with_store
 from megacache._cli.output import age_text, emit, print_table, size_text
@@ -17,10 +17,11 @@ from megacache._store import Store
 @with_selection
 @json_option
 def inspect_command(*, store: Store, bundle: str | None, selection: Selection, as_json: bool) -> None:
-    """Show what is in a bundle: environment, artifacts, files, parents, labels, signatures.
+    """Show what is in a bundle.
 
-    BUNDLE is its id, or the beginning of it; it may be left out if there is only one. Only the manifest is read;
-    `megacache verify` reads the rest. What is said of signatures is not verified.
+    Its environment, artifacts, files, parents, labels and signatures are listed. BUNDLE is its id, or the beginning of
+    it; it may be left out if there is only one. Only the manifest is read; `megacache verify` reads the rest. What is
+    said of signatures is not verified.
 
     \b
     Example:
@@ -63,9 +64,9 @@ def _summary(view: View, place: str) -> list[tuple[str, str]]:
         ("signatures", "; ".join(map(_signer_text, view["signatures"])) or "none"),
         ("marks", " ".join(view["marks"]) or "none"),
     ]
-    rows += [(f"fact {name}", value) for name, value in facts.items() if value]
-    rows += [(f"recorded {name}", value) for name, value in recorded.items() if value]
-    return rows + [(f"files need {name}", value) for name, value in view["file_guard"].items() if value]
+    rows += [(f"fact {name}", fact_text(value)) for name, value in facts.items() if value]
+    rows += [(f"recorded {name}", fact_text(value)) for name, value in recorded.items() if value]
+    return rows + [(f"files need {name}", fact_text(value)) for name, value in view["file_guard"].items() if value]
 
 
 def _print_index(view: View) -> None:

@@ -21,7 +21,9 @@ from megacache.errors import BundleError, SettingsError
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False))
 @json_option
 def keygen_command(*, file: str, as_json: bool) -> None:
-    """Make an Ed25519 key pair: FILE to sign with, which only you can read, and FILE.pub to trust.
+    """Make a pair of keys: FILE to sign with, FILE.pub to trust.
+
+    They are Ed25519 keys. Only you can read FILE.
 
     \b
     Example:
@@ -45,11 +47,12 @@ def keygen_command(*, file: str, as_json: bool) -> None:
 def sign_command(
     *, store: Store, bundles: tuple[str, ...], key: str | None, selection: Selection, as_json: bool
 ) -> None:
-    """Add a signature to what is published under URL, such as what was tested and copied there.
+    """Add a signature to what is published under URL.
 
-    The signature is for this place only, or the one that --for names: a copy elsewhere does not verify until it is
-    signed there. Without BUNDLE every visible bundle is signed. Run `megacache verify` before: a signature says that
-    the manifest is right, and the manifest holds the digests of all the rest.
+    Sign what was tested, and what was copied from elsewhere. The signature is for this place only, or the one that
+    --for names: a copy elsewhere does not verify until it is signed there. Without BUNDLE every visible bundle is
+    signed. Run `megacache verify` before: a signature says that the manifest is right, and the manifest holds the
+    digests of all the rest.
 
     \b
     Example:

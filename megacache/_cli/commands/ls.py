@@ -35,7 +35,7 @@ def ls_command(*, store: Store, selection: Selection, bundles: bool, tell_here: 
     Example:
       megacache ls s3://bucket/flux/v1 --bundles
     """  # noqa: D301 - as click wants it
-    with _place_of_machine(store.epoch, asked=tell_here and not selection.mine) as place_of_machine:
+    with _place_of_machine(asked=tell_here and not selection.mine) as place_of_machine:
         inventory = stock_of(store)
         chosen = selection.of(inventory, store)
         views = [environment_view(store, holding) for holding in chosen]
@@ -58,13 +58,13 @@ def ls_command(*, store: Store, selection: Selection, bundles: bool, tell_here: 
 
 
 @contextmanager
-def _place_of_machine(epoch: str, *, asked: bool) -> Iterator[Callable[[], str | None]]:
+def _place_of_machine(*, asked: bool) -> Iterator[Callable[[], str | None]]:
     """Ask PyTorch while the store answers; it gives None if that is not wanted or cannot be known."""
     asking = Asking() if asked and has_torch() else None
 
     def answer() -> str | None:
         try:
-            return None if asking is None else asking.answer().of_epoch(epoch).prefix.path
+            return None if asking is None else asking.answer().prefix.path
         except MegacacheError as error:
             say("which environment is this machine's is not known: {}", error)
             return None

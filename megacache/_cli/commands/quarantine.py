@@ -18,10 +18,11 @@ from megacache._store import Store
 @with_selection
 @json_option
 def quarantine_command(*, store: Store, bundle: str, lift: bool, selection: Selection, as_json: bool) -> None:
-    """Take a bundle out of service for every reader, at once and without removing it.
+    """Take a bundle out of service for every reader.
 
-    BUNDLE is its id, or the beginning of it. Readers pass it by from their next start on; what it held is published
-    again by the next process that compiles it. To disown everything at once, use another epoch: URL?epoch=2.
+    BUNDLE is its id, or the beginning of it; it is not removed. Readers pass it by from their next start on; what it
+    held is published again by the next process that compiles it. To disown everything at once, use another URL, such as
+    …/v2.
 
     \b
     Example:

@@ -34,11 +34,11 @@ def rm_command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Remove bundles, environments or a whole cache for good, after asking.
+    """Remove bundles, environments or a whole cache for good.
 
-    BUNDLE is an id, or the beginning of it. Chunks that bundles which stay need are kept. Let no one publish to the
-    same environment meanwhile: a publication may rely on a chunk that is being removed, and its bundle is then passed
-    by.
+    It asks first. BUNDLE is an id, or the beginning of it. Chunks that bundles which stay need are kept. Let
+    no one publish to the same environment meanwhile: a publication may rely on a chunk that is being removed, and its
+    bundle is then passed by.
 
     \b
     Example:

@@ -33,11 +33,11 @@ def run_command(
     quiet: bool,
     **seconds: float | None,
 ) -> None:
-    """Run any Python program warm, and publish what it compiles; the program is not changed.
+    """Run any Python program warm, and publish what it compiles.
 
-    Every Python process that the program starts is attended to: it loads what fits before its first compilation, and
-    publishes in the background once nothing was compiled for a while, and at its end. A process that fails publishes
-    nothing at its end. Exit code, input, output and signals are the program's own.
+    The program is not changed. Every Python process that the program starts is attended to: it loads what fits before
+    its first compilation, and publishes in the background once nothing was compiled for a while, and at its end. A
+    process that fails publishes nothing at its end. Exit code, input, output and signals are the program's own.
 
     With --min-hit-rate a program that succeeds ends with 5 if its processes had fewer hits than that share of their
     lookups in PyTorch's caches, or none.

@@ -42,10 +42,11 @@ _REQUEST_SECONDS = 5.0
 def sidecar_command(
     *, url: str, program: Sequence[str], ready_url: str, ready_timeout: float, quiet: bool, **seconds: float | None
 ) -> None:
-    """Run a server warm, and publish what it compiled once it is ready, and no sooner.
+    """Run a server warm, and publish once it is ready.
 
-    It is `megacache run` for servers that tell by themselves when their start is over. A server that never becomes
-    ready publishes nothing; it is left running. Exit code, input, output and signals are the server's own.
+    Nothing is published sooner. It is `megacache run` for servers that tell by themselves when their start is over. A
+    server that never becomes ready publishes nothing; it is left running. Exit code, input, output and signals are the
+    server's own.
 
     \b
     Example:

@@ -21,10 +21,10 @@ from megacache.errors import BundleError, MissingError, StoreError
 @with_destination
 @json_option
 def verify_command(*, store: Store, selection: Selection, policy: TrustPolicy | None, as_json: bool) -> None:
-    """Read everything in a cache and compare it with its digests and manifests, and with trusted keys.
+    """Read everything in a cache, and say whether it is sound.
 
-    Exits with 1 if a bundle is damaged or not signed as it should be, or if there is none; with 3 if the store would
-    not give all of them.
+    What is stored is compared with its digests and manifests, and with trusted keys. Exits with 1 if a bundle is
+    damaged or not signed as it should be, or if there is none; with 3 if the store would not give all of them.
 
     \b
     Example:
