@@ -1,9 +1,9 @@
 """Start warm without another line of code: `import megacache.autostart`, or `python -m megacache.autostart serve.py`.
 
-The cache is the one that `MEGACACHE_URL` names. The first compilation of the process is preceded by a warm start; what
-was compiled is published in the background once no compilation has begun for a while, and when the process ends. A
-process that fails publishes nothing at its end. `python -m megacache.autostart` attends to every Python that the
-program starts as well, as `megacache run` does; the import only to the processes that execute it.
+The cache is the one that `MEGACACHE_URL` names. The process loads what fits before its first compilation, and publishes
+what it compiled in the background once nothing was compiled for a while, and when it ends, whether well or not. With
+`python -m megacache.autostart`, as with `megacache run`, every Python that the program starts does so, too; with the
+import, only the processes that execute it.
 """
 
 import os
