@@ -44,11 +44,13 @@ def _cold(why: str) -> Mapping[str, str]:
 
 
 def _flags() -> Sequence[str]:
-    """Give the options of the interpreter, as they were given to this one."""
-    *flags, last, module = ["", "", *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]]
-    if module != _NAME or not last.endswith("m"):  # as in -mmegacache.autostart
-        return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
-    return [flag for flag in [*flags, last.removesuffix("m")] if flag not in {"", "-"}]
+    """Give the options of this interpreter: what comes before `-m megacache.autostart`."""
+    words = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
+    if words[-1] == _NAME:  # else the two are one word already, as in -mmegacache.autostart
+        words[-2:] = ["".join(words[-2:])]
+    *flags, last = words
+    others = last.removesuffix(f"m{_NAME}")  # as the -u in -um
+    return flags if others in {"-", last} else [*flags, others]
 
 
 if __name__ == "__main__":

@@ -249,12 +249,21 @@ def test_variable_is_enough(start: Start, tmp_path: Path, command: tuple[str, ..
     assert bundles(tmp_path / "store") == 1
 
 
-@pytest.mark.parametrize("flags", [(), ("-u",), ("-X", "dev", "-W", "ignore"), ("-bu", "-O")], ids=str)
-def test_flags_of_the_interpreter_stay(start: Start, flags: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("given", "flags"),
+    [
+        ("-m megacache.autostart", []),
+        ("-u -m megacache.autostart", ["-u"]),
+        ("-X dev -W ignore -m megacache.autostart", ["-X", "dev", "-W", "ignore"]),
+        ("-bu -Om megacache.autostart", ["-bu", "-O"]),
+        ("-u -mmegacache.autostart", ["-u"]),
+    ],
+)
+def test_flags_of_the_interpreter_stay(start: Start, given: str, flags: list[str]) -> None:
     """The Python that runs the program gets the options that were given to the one before."""
     code = "import sys; print(sys.orig_argv[1:])"
     expected = [*flags, "-c", code]
-    assert ended(start(sys.executable, *flags, "-m", "megacache.autostart", "-c", code)) == (0, f"{expected}\n", "")
+    assert ended(start(sys.executable, *given.split(), "-c", code)) == (0, f"{expected}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -389,10 +398,10 @@ def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("URL", "--", "no-such-program"), 127, "no-such-program is not there"),
+        (("URL", "--", "no-such-program"), 127, "no-such-program was not found"),
         (("URL",), 2, "Missing argument"),
         (("URL", "--"), 2, "Missing argument"),
-        (("URL", "--", "--"), 2, "no program is given"),
+        (("URL", "--", "--"), 2, "there is no program after `--`"),
         (("URL", "--quiet", "--", "true"), 0, ""),
         (("URL", "--quiet", "true"), 2, "options go before the URL: --quiet"),
         (("URL", sys.executable, "-c", "import sys; sys.exit(len(sys.argv))", "--", "-x"), 3, ""),
