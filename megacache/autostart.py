@@ -7,7 +7,6 @@ import, only the processes that execute it.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -28,9 +27,9 @@ def main() -> None:
 
 
 def _environment() -> Mapping[str, str]:
-    """Give the environment of the program; that of this process, and a word about it, if it cannot start warm."""
+    """Give the environment of the program; if that cannot start warm, say why and give this process's own."""
     if sys.flags.ignore_environment or sys.flags.no_site:
-        return _cold("with -I, -E or -S Python does not look for what attends to it")
+        return _cold("with -I, -E or -S Python does not import megacache; start it without them")
     try:
         url = Settings.read().url
         return autostart_environment(AutostartSettings.read(), {"MEGACACHE_URL": lasting_url(url)} if url else {})

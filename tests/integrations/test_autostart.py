@@ -406,10 +406,10 @@ def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:
         (("URL", "--quiet", "true"), 2, "options go before the URL: --quiet"),
         (("URL", sys.executable, "-c", "import sys; sys.exit(len(sys.argv))", "--", "-x"), 3, ""),
         (("--exit-timeout", "2", "URL", "true", "--", "--flag"), 0, ""),
-        (("URL", "--", "/"), 126, "is a folder, or may not be executed"),
-        (("URL", "--", "./README.md"), 126, "is a folder, or may not be executed"),
-        (("--warm-timeout", "inf", "URL", "--", "true"), 2, "inf is no finite number"),
-        (("--publish-after", "nan", "URL", "--", "true"), 2, "nan is no finite number"),
+        (("URL", "--", "/"), 126, "is not an executable file"),
+        (("URL", "--", "./README.md"), 126, "is not an executable file"),
+        (("--warm-timeout", "inf", "URL", "--", "true"), 2, "inf is not a finite number"),
+        (("--publish-after", "nan", "URL", "--", "true"), 2, "nan is not a finite number"),
         (("--min-hit-rate", "7", "URL", "--", "true"), 2, "is not in the range"),
         (("URL", "--", "false"), 1, ""),
         (("URL", "--", "true"), 0, ""),
@@ -419,7 +419,7 @@ def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:
     ids=str,
 )
 def test_commands_end_as_shells_do(start: Start, arguments: tuple[str, ...], code: int, told: str) -> None:
-    """What cannot be started, and what is no Python at all, ends with the code that a shell would give."""
+    """What cannot be started, or is not Python, ends with the code that a shell would give."""
     done, _, stderr = ended(start(*RUN, *arguments))
     assert (done, told in stderr) == (code, True), stderr
 
@@ -498,17 +498,21 @@ def test_sidecar_says_why_the_server_is_not_ready(start: Start) -> None:
     ("arguments", "code", "told"),
     [
         (("URL", "--", "true"), 2, "Missing option '--ready-url'"),
-        (("--ready-url", "localhost:80", "URL", "--", "true"), 2, "is no http URL"),
-        (("--ready-url", "http://[::1", "URL", "--", "true"), 2, "is no http URL"),
-        (("--ready-url", "http://127.0.0.1/größe", "URL", "--", "true"), 2, "is no http URL"),
-        (("--ready-url", "http://127.0.0.1:x/", "URL", "--", "true"), 2, "is no http URL"),
-        (("--exit-timeout", "inf", "--ready-url", "http://[::1]", "URL", "--", "true"), 2, "inf is no finite number"),
+        (("--ready-url", "localhost:80", "URL", "--", "true"), 2, "is not an http URL"),
+        (("--ready-url", "http://[::1", "URL", "--", "true"), 2, "is not an http URL"),
+        (("--ready-url", "http://127.0.0.1/größe", "URL", "--", "true"), 2, "is not an http URL"),
+        (("--ready-url", "http://127.0.0.1:x/", "URL", "--", "true"), 2, "is not an http URL"),
+        (
+            ("--exit-timeout", "inf", "--ready-url", "http://[::1]", "URL", "--", "true"),
+            2,
+            "inf is not a finite number",
+        ),
         (("--ready-url", "http://127.0.0.1:9", "URL", "--", "false"), 1, ""),
     ],
     ids=str,
 )
 def test_sidecar_ends_as_its_server_does(start: Start, arguments: tuple[str, ...], code: int, told: str) -> None:
-    """Wrong usage is told, and the exit code of the server is that of the command."""
+    """Wrong usage is an error, and the exit code of the server is that of the command."""
     done, _, stderr = ended(start(*SIDECAR, *arguments))
     assert (done, told in stderr) == (code, True), stderr
 

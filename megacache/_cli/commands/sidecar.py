@@ -52,7 +52,7 @@ def sidecar_command(
       megacache sidecar s3://bucket/llama/v1 --ready-url http://127.0.0.1:8000/health -- vllm serve llama
     """  # noqa: D301 - as click wants it
     if not _is_http_url(ready_url):
-        raise click.BadParameter(f"{ready_url} is no http URL", param_hint="--ready-url")
+        raise click.BadParameter(f"{ready_url} is not an http URL", param_hint="--ready-url")
     path, command = named(program)
     given = {name: value for name, value in seconds.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="megacache-sidecar-") as folder:
