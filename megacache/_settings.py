@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutostartSettings:
-    """What the environment says of processes that are warmed without a line of code."""
+    """Settings of processes that start warm without a line of code."""
 
     warm_timeout: float = _WARM_TIMEOUT
     """`MEGACACHE_WARM_TIMEOUT`: seconds that the first compilation may wait for the store."""
@@ -72,11 +72,11 @@ class AutostartSettings:
     exit_timeout: float = _EXIT_TIMEOUT
     """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of the process may wait for a publication; 0 for none."""
     publish_when: str | None = None
-    """`MEGACACHE_PUBLISH_WHEN`: a file; nothing is published before it exists."""
+    """`MEGACACHE_PUBLISH_WHEN`: a file; before it exists, nothing is published but at the end of the process."""
     receipts: str | None = None
     """`MEGACACHE_RECEIPTS`: a folder into which each process puts its receipt."""
     log: str | None = None
-    """`MEGACACHE_LOG`: what to tell on stderr, from this level on; None leaves it to the program."""
+    """`MEGACACHE_LOG`: the lowest level to log on stderr; None leaves logging to the program."""
 
     @classmethod
     def read(cls) -> Self:

@@ -1,13 +1,12 @@
 """Start warm without another line of code: `import megacache.autostart`, or `python -m megacache.autostart serve.py`.
 
-The cache is the one that `MEGACACHE_URL` names. The first compilation of the process is preceded by a warm start; what
-was compiled is published in the background once no compilation has begun for a while, and when the process ends. A
-process that fails publishes nothing at its end. `python -m megacache.autostart` attends to every Python that the
-program starts as well, as `megacache run` does; the import only to the processes that execute it.
+The cache is the one that `MEGACACHE_URL` names. The process loads what fits before its first compilation, and publishes
+what it compiled in the background once nothing was compiled for a while, and when it ends, whether well or not. With
+`python -m megacache.autostart`, as with `megacache run`, every Python that the program starts does so, too; with the
+import, only the processes that execute it.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -28,9 +27,9 @@ def main() -> None:
 
 
 def _environment() -> Mapping[str, str]:
-    """Give the environment of the program; that of this process, and a word about it, if it cannot start warm."""
+    """Give the environment of the program; if that cannot start warm, say why and give this process's own."""
     if sys.flags.ignore_environment or sys.flags.no_site:
-        return _cold("with -I, -E or -S Python does not look for what attends to it")
+        return _cold("with -I, -E or -S Python does not import megacache; start it without them")
     try:
         url = Settings.read().url
         return autostart_environment(AutostartSettings.read(), {"MEGACACHE_URL": lasting_url(url)} if url else {})
@@ -44,11 +43,13 @@ def _cold(why: str) -> Mapping[str, str]:
 
 
 def _flags() -> Sequence[str]:
-    """Give the options of the interpreter, as they were given to this one."""
-    *flags, last, module = ["", "", *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]]
-    if module != _NAME or not last.endswith("m"):  # as in -mmegacache.autostart
-        return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
-    return [flag for flag in [*flags, last.removesuffix("m")] if flag not in {"", "-"}]
+    """Give the options of this interpreter: what comes before `-m megacache.autostart`."""
+    words = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
+    if words[-1] == _NAME:  # else the two are one word already, as in -mmegacache.autostart
+        words[-2:] = ["".join(words[-2:])]
+    *flags, last = words
+    others = last.removesuffix(f"m{_NAME}")  # as the -u in -um
+    return flags if others in {"-", last} else [*flags, others]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run a program as the user would: its signals, its exit code, its death are its own."""
+"""Run a program as the user would: with its own signals and exit code."""
 
 import math
 import os
@@ -22,15 +22,15 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, sign
 
 
 class ProgramCommand(click.Command):
-    """Takes a program with options of its own: all that comes after `--`, or else after the URL."""
+    """Takes a program with options of its own: all words after `--`, or else after the URL."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Tell the command's own options from those of the program."""
+        """Put a `--` before the program where there is none."""
         begin = self._program_begin(ctx, args)
         return super().parse_args(ctx, args if begin is None else [*args[:begin], "--", *args[begin:]])
 
     def _program_begin(self, ctx: click.Context, args: Sequence[str]) -> int | None:
-        """Find where a program begins that no `--` precedes; None if there is none."""
+        """Find the beginning of a program without `--` before it; None if there is no such program."""
         words: list[str] = []
         options: list[str] = []
         position = 0
@@ -55,13 +55,13 @@ class ProgramCommand(click.Command):
 
 
 class Finite(click.FloatRange):
-    """Refuses what is no finite number, besides what is out of range."""
+    """Accepts a finite number in a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read a number."""
+        """Refuse infinity and NaN, too."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
@@ -71,10 +71,10 @@ program_argument = click.argument(
 
 
 def named(program: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Find the program's file, and give the command without the `--` before it; end as a shell does if it is none."""
+    """Find the program's file, and give the command without its `--`; end as a shell does if it cannot be executed."""
     command = program[program[0] == "--" :]
     if not command:
-        raise click.UsageError("no program is given")
+        raise click.UsageError("there is no program after `--`")
     path = shutil.which(command[0])
     if path is None:
         _not_executable(command[0])
@@ -84,15 +84,15 @@ def named(program: Sequence[str]) -> tuple[str, Sequence[str]]:
 def _not_executable(word: str) -> NoReturn:
     places = [word] if os.sep in word else [os.path.join(folder, word) for folder in os.get_exec_path()]  # noqa: PTH118
     if not any(map(os.path.exists, places)):
-        say("[bold red]error:[/] {} is not there", word)
+        say("[bold red]error:[/] {} was not found", word)
         sys.exit(_NOT_FOUND)
-    say("[bold red]error:[/] {} is a folder, or may not be executed", word)
+    say("[bold red]error:[/] {} is not an executable file", word)
     sys.exit(_NOT_STARTED)
 
 
 def become(path: str, command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """Give this process to the program."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and a program inherits
+    """Replace this process by the program."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and a program would inherit that
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(path, list(command), environment)  # noqa: S606 - a program of the user's own
@@ -106,7 +106,7 @@ def wait_for(
     environment: Mapping[str, str],
     meanwhile: Callable[["subprocess.Popen[bytes]"], None] = lambda _: None,
 ) -> int:
-    """Run the program as a child that gets every signal meant for it; a negative code is the signal that ended it."""
+    """Run the program as a child, with signals forwarded; a negative code is the signal that ended it."""
     try:
         child = subprocess.Popen(command, executable=path, env=environment)
     except OSError as error:
@@ -134,7 +134,7 @@ def _not_started(path: str, error: OSError) -> NoReturn:
 def _signals_forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
         del frame
-        # A terminal has told the child already: both are in its foreground.
+        # A terminal sends these to its whole foreground, the child included.
         if number not in {signal.SIGINT, signal.SIGQUIT} or not _in_foreground():
             child.send_signal(number)
 
@@ -147,7 +147,7 @@ def _signals_forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
 
 
 def _in_foreground() -> bool:
-    """Tell whether this process belongs to those that its terminal interrupts, wherever its input comes from."""
+    """Tell whether a key on the terminal interrupts this process; its input may come from elsewhere."""
     with suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:  # noqa: PTH123 - a device
         return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     return False

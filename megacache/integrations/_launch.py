@@ -1,4 +1,4 @@
-"""The environment that starts megacache in a program, and in every Python that this one starts."""
+"""Give a program the environment in which it, and every Python that it starts, starts warm."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,5 +10,5 @@ _FOLDER = str(Path(next(iter(site.__path__))).resolve())
 
 
 def autostart_environment(settings: AutostartSettings, changes: Mapping[str, str]) -> dict[str, str]:
-    """Give this process's environment with what makes Python import `sitecustomize` of our folder first."""
+    """Give this process's environment with some changes, and our `sitecustomize` before any other."""
     return child_environment({**settings.variables(), **changes}, python_path=_FOLDER)

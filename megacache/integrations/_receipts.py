@@ -1,4 +1,4 @@
-"""What the warm starts of many processes were worth, told to the process that started them."""
+"""Receipts of many processes in one folder, and the hit rate over all of them."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ _CACHES = ("inductor", "aot_autograd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HitRate:
-    """What became of all graphs that some processes asked PyTorch's caches for."""
+    """How many lookups of some processes hit."""
 
     processes: int
     """Processes that compiled."""
@@ -35,10 +35,10 @@ class HitRate:
         return self.hit / self.total if self.total else None
 
 
-def leave(folder: str | None, inherited: Receipt) -> None:
-    """Put the receipt of this process into a folder, in place of an earlier one; what fails there is dropped.
+def write(folder: str | None, inherited: Receipt) -> None:
+    """Write the receipt of this process, in place of an earlier one; without a folder, or if that fails, there is none.
 
-    The lookups in it are without those that a forked process inherited: its parent tells of them.
+    It leaves out the lookups that a forked process inherited: they are in its parent's receipt.
     """
     if folder is None:
         return
@@ -69,10 +69,10 @@ def _since(before: Lookups | None, now: Lookups | None) -> Lookups | None:
     )
 
 
-def collect(folder: str) -> HitRate:
+def hit_rate(folder: str) -> HitRate:
     """Add up the receipts in a folder."""
     receipts = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
-    lookups: list[dict[str, Any]] = [taken[cache] for taken in receipts for cache in _CACHES if taken[cache]]
+    lookups: list[dict[str, Any]] = [one[cache] for one in receipts for cache in _CACHES if one[cache]]
     hit = sum(one["hit"] for one in lookups)
     total = hit + sum(one["missed"] + one["bypassed"] for one in lookups)
     return HitRate(processes=len(receipts), hit=hit, total=total)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_without_files_the_warning_stays(processes: Processes, tmp_path: Path, e
 
 @pytest.mark.parametrize(("variables", "hooks"), [({}, 0), ({"MEGACACHE_URL": "memory://x"}, 1)])
 def test_loading_the_plugin_is_cheap(variables: dict[str, str], hooks: int) -> None:
-    """Registering imports neither PyTorch nor vLLM, sets one hook however often it is called, and none without URL."""
+    """Registering imports neither PyTorch nor vLLM, adds one finder at most, and none without a URL."""
     code = (
         "import json, sys; before = len(sys.meta_path); from megacache.integrations.vllm import register; "
         "register(); register(); "
@@ -174,6 +175,31 @@ def test_loading_the_plugin_is_cheap(variables: dict[str, str], hooks: int) -> N
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120, check=True
     )
     assert json.loads(ran.stdout) == [hooks, False, False]
+
+
+def test_hook_is_set_as_vllm_imports_its_module(tmp_path: Path) -> None:
+    """A module that vLLM imports after registration, or has imported before it, loads models by way of megacache."""
+    package = tmp_path / "vllm" / "compilation"
+    package.mkdir(parents=True)
+    (package / "decorators.py").write_text(
+        "def _try_load_aot_compiled_fn(): ...\nclass TorchCompileWithNoGuardsWrapper:\n    def __call__(self): ...\n"
+    )
+    register, load = (
+        "from megacache.integrations.vllm import register; register()",
+        "import vllm.compilation.decorators",
+    )
+    for first, second in ((register, load), (load, register)):
+        code = f"{first}\n{second}\nprint(vllm.compilation.decorators._try_load_aot_compiled_fn.__module__)"
+        path = os.pathsep.join([str(tmp_path), *sys.path])
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"MEGACACHE_URL": "memory://x", "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert ran.stdout == "megacache.integrations.vllm\n"
 
 
 def test_settings_that_mean_nothing_do_not_stop_vllm(
@@ -187,12 +213,13 @@ def test_settings_that_mean_nothing_do_not_stop_vllm(
 
 
 def test_unknown_version_of_vllm_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """Where what is hooked is elsewhere, one warning is logged and nothing is changed."""
+    """Where vLLM has no such functions, one warning says what to do, and nothing is changed."""
     module = SimpleNamespace(support_torch_compile=print)
     with caplog.at_level(logging.WARNING, "megacache"):
         plugin._hook_models(module)
     assert vars(module) == {"support_torch_compile": print}
-    assert len(caplog.records) == 1
+    (record,) = caplog.records
+    assert "megacache does not support this version of it; use vLLM 0.33" in record.getMessage()
 
 
 def missing() -> Iterator[str]:

@@ -21,8 +21,8 @@ def vllm_like(*, rank: int, url: str, version: str = "0.33.0") -> Answer:
 
     root = Path(os.environ["VLLM_CACHE_ROOT"])
     folder = root / FOLDER / HASH / f"rank_{rank}_0"
-    vllm.carry(root, version)
-    vllm.note(folder)
+    vllm.register_root(root, version)
+    vllm.publish_folder(folder)
     warmed = megacache.warm(url)
     restored = listing(root)
     backend = _Backend(folder / "backbone")
@@ -45,8 +45,8 @@ def serve_like_vllm() -> bool:
 
     root = Path(os.environ["VLLM_CACHE_ROOT"])
     folder = root / FOLDER / HASH / "rank_0_0"
-    vllm.carry(root, "0.33.0")
-    vllm.note(folder)
+    vllm.register_root(root, "0.33.0")
+    vllm.publish_folder(folder)
     autostart().warm()
     backend = _Backend(folder / "backbone")
     with torch.no_grad():

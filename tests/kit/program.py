@@ -1,4 +1,4 @@
-"""Programs as users have them: they know nothing of megacache, and are run by what attends to them."""
+"""Programs as users have them, without a line for megacache, for tests that start them by it."""
 
 import importlib.util
 import multiprocessing
@@ -28,25 +28,23 @@ def once(*arguments: str) -> None:
     sys.exit(int(os.environ.get("EXIT_CODE", "0")))
 
 
-def fail() -> None:
-    """Compile, and end with an exception."""
+def end_by(way: str) -> None:
+    """Compile, and end in one of the ways of Python."""
     compile_and_run()
-    msg = "a crash"
-    raise RuntimeError(msg)
-
-
-def fail_by_another_hook() -> None:
-    """Compile, and end with an exception that a hook of the program's own prints."""
-    compile_and_run()
-    sys.excepthook = lambda *_: None
-    msg = "a crash"
-    raise RuntimeError(msg)
-
-
-def fail_by_quit() -> None:
-    """Compile, and end with an exit code as people do at a prompt."""
-    compile_and_run()
-    quit(3)  # noqa: PLR1722 - it is the point
+    match way:
+        case "exit":
+            sys.exit(7)
+        case "SystemExit":
+            raise SystemExit(7)
+        case "exception":
+            raise RuntimeError(way)
+        case "interrupt":
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts this may have it ignored
+            signal.raise_signal(signal.SIGINT)
+        case "os._exit":
+            os._exit(7)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def probe_first() -> None:

@@ -12,16 +12,18 @@ from megacache._cli.program import Finite, ProgramCommand, become, end_like, nam
 from megacache._settings import AutostartSettings
 from megacache._store import lasting_url
 from megacache.integrations._launch import autostart_environment
-from megacache.integrations._receipts import HitRate, collect
+from megacache.integrations._receipts import HitRate, hit_rate
 
 
 @click.command("run", cls=ProgramCommand)
 @click.option("--min-hit-rate", type=Finite(0, 1), metavar="SHARE", help="Fail if fewer lookups hit.")
-@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait so long for the store.")
-@click.option("--publish-after", type=Finite(0), metavar="SECONDS", help="Publish after so long a quiet.")
-@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by at most so long.")
+@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait no longer than this for the store.")
+@click.option(
+    "--publish-after", type=Finite(0), metavar="SECONDS", help="Publish once nothing was compiled for so long."
+)
+@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by no more than this.")
 @click.option("--read-only", is_flag=True, help="Publish nothing.")
-@click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
+@click.option("--quiet", is_flag=True, help="Report only what goes wrong.")
 @click.argument("url", metavar="URL")
 @program_argument
 def run_command(
@@ -35,12 +37,12 @@ def run_command(
 ) -> None:
     """Run any Python program warm, and publish what it compiles.
 
-    The program is not changed. Every Python process that the program starts is attended to: it loads what fits before
-    its first compilation, and publishes in the background once nothing was compiled for a while, and at its end. A
-    process that fails publishes nothing at its end. Exit code, input, output and signals are the program's own.
+    Every Python process that the program starts loads what fits before its first compilation. It publishes in the
+    background once nothing was compiled for a while, and at its end, whether it succeeds or fails; a process that is
+    killed, or ends by os._exit, publishes nothing then. Exit code, input, output and signals are the program's own.
 
-    With --min-hit-rate a program that succeeds ends with 5 if its processes had fewer hits than that share of their
-    lookups in PyTorch's caches, or none.
+    With --min-hit-rate, a program that succeeds ends with 5 if its processes made no lookups in PyTorch's caches, or if
+    a smaller share of them hit.
 
     \b
     Example:
@@ -56,7 +58,7 @@ def run_command(
     with tempfile.TemporaryDirectory(prefix="megacache-run-") as folder:
         code = wait_for(path, command, autostart_environment(settings.changed(receipts=folder), changes))
         if not code:
-            code = _judged(collect(folder), min_hit_rate)
+            code = _judged(hit_rate(folder), min_hit_rate)
     end_like(code)
 
 

@@ -32,11 +32,11 @@ _REQUEST_SECONDS = 5.0
     default=1800,
     show_default=True,
     metavar="SECONDS",
-    help="Publish nothing if it is not ready by then.",
+    help="Stop asking after this; then publish only at the end.",
 )
-@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait so long for the store.")
-@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by at most so long.")
-@click.option("--quiet", is_flag=True, help="Tell only what goes wrong.")
+@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait no longer than this for the store.")
+@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by no more than this.")
+@click.option("--quiet", is_flag=True, help="Report only what goes wrong.")
 @click.argument("url", metavar="URL")
 @program_argument
 def sidecar_command(
@@ -44,16 +44,15 @@ def sidecar_command(
 ) -> None:
     """Run a server warm, and publish once it is ready.
 
-    Nothing is published sooner. It is `megacache run` for servers that tell by themselves when their start is over. A
-    server that never becomes ready publishes nothing; it is left running. Exit code, input, output and signals are the
-    server's own.
+    It is `megacache run` for servers that report by themselves when they are ready. A server that never becomes ready
+    is left running, and publishes at its end. Exit code, input, output and signals are the server's own.
 
     \b
     Example:
       megacache sidecar s3://bucket/llama/v1 --ready-url http://127.0.0.1:8000/health -- vllm serve llama
     """  # noqa: D301 - as click wants it
     if not _is_http_url(ready_url):
-        raise click.BadParameter(f"{ready_url} is no http URL", param_hint="--ready-url")
+        raise click.BadParameter(f"{ready_url} is not an http URL", param_hint="--ready-url")
     path, command = named(program)
     given = {name: value for name, value in seconds.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="megacache-sidecar-") as folder:
@@ -62,16 +61,16 @@ def sidecar_command(
         settings = settings.changed(**given, log="warning" if quiet else settings.log or "info", publish_when=str(sign))
         environment = autostart_environment(settings, {"MEGACACHE_URL": lasting_url(chosen_url(url))})
 
-        def look(child: "subprocess.Popen[bytes]") -> None:
-            asked = child, ready_url, ready_timeout, sign
-            threading.Thread(target=_wait_until_ready, args=asked, daemon=True).start()
+        def watch(child: "subprocess.Popen[bytes]") -> None:
+            arguments = child, ready_url, ready_timeout, sign
+            threading.Thread(target=_wait_until_ready, args=arguments, daemon=True).start()
 
-        code = wait_for(path, command, environment, look)
+        code = wait_for(path, command, environment, watch)
     end_like(code)
 
 
 def _is_http_url(url: str) -> bool:
-    """Tell whether a URL can be asked: what lies outside of ASCII has to be percent-encoded."""
+    """Tell whether a URL can be requested; characters outside of ASCII have to be percent-encoded."""
     try:
         parts = urllib.parse.urlsplit(url)
         named = bool(parts.hostname) and parts.port != 0
@@ -81,7 +80,7 @@ def _is_http_url(url: str) -> bool:
 
 
 def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, seconds: float, sign: Path) -> None:
-    """Put the sign up once the server answers."""
+    """Create the file `sign` once the server is ready."""
     started = time.monotonic()
     while child.poll() is None:
         answer = _answer(url)
@@ -90,14 +89,14 @@ def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, seconds: float
             say("ready after {} s: publishing what was compiled", f"{time.monotonic() - started:.1f}")
             return
         if time.monotonic() >= started + seconds:
-            told = f"{seconds:g}", answer
-            say("[bold yellow]not ready[/] within {} s: nothing is published; the last answer was: {}", *told)
+            facts = f"{seconds:g}", answer
+            say("[bold yellow]not ready[/] within {} s: publishing only at the end; the last answer was: {}", *facts)
             return
         time.sleep(_POLL_SECONDS)
 
 
 def _answer(url: str) -> str | None:
-    """Ask the server; give what it answered if it is not ready."""
+    """Request the URL; give the answer if the server is not ready, else None."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=_REQUEST_SECONDS) as answer:

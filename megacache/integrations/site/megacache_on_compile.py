@@ -1,69 +1,68 @@
-"""Wait until a program imports PyTorch's compiler; until then, cost nothing and import nothing."""
+"""Start megacache once the program imports PyTorch's compiler; until then, cost nothing and import nothing."""
 
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing them costs milliseconds at each start
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
 
-_LIBRARY, _COMPILER = "torch", "torch._dynamo"
 
+class AfterImport:
+    """A finder on `sys.meta_path` that calls a function after a module has been imported."""
 
-def watch() -> None:
-    """Let megacache start by itself in this process at the moment at which it imports PyTorch's compiler."""
-    if _COMPILER in sys.modules:
-        _autostart()
-        return
-    if _LIBRARY in sys.modules:
-        handle_sigterm()
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    def __init__(self, calls: "Mapping[str, Callable[[ModuleType], None]]") -> None:
+        self._calls = calls
+        self._looking: set[str] = set()
 
-
-class _Finder:
-    """Sees one import pass by, and goes."""
-
-    _looking = False
+    def install(self) -> None:
+        """Go in front of all other finders, unless that is done."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None, /
     ) -> "ModuleSpec | None":
-        """Find nothing but the compiler, and that as others would."""
+        """Let the other finders find the module, and add the call to its loader."""
         del path, target
-        if name == _LIBRARY:
-            handle_sigterm()
-        if name != _COMPILER or self._looking:
+        call = self._calls.get(name)
+        if call is None or name in self._looking:
             return None
         import importlib.util
 
-        self._looking = True
+        self._looking.add(name)
         try:
             spec = importlib.util.find_spec(name)
         finally:
-            self._looking = False
+            self._looking.discard(name)
         loader: Any = spec and spec.loader
         if loader is not None:
-            load = loader.exec_module
+            execute = loader.exec_module
 
             def exec_module(module: "ModuleType") -> None:
                 del loader.exec_module
-                if self in sys.meta_path:
-                    sys.meta_path.remove(self)
-                load(module)
-                _autostart()
+                execute(module)
+                call(module)
 
             loader.exec_module = exec_module
         return spec
 
 
-def handle_sigterm() -> None:
+def watch() -> None:
+    """Start megacache in this process as soon as it has imported PyTorch's compiler."""
+    for name, call in _CALLS.items():
+        if name in sys.modules:
+            call(sys.modules[name])
+    _finder.install()
+
+
+def handle_sigterm(_: object = None) -> None:
     """Let a process that is told to terminate publish first.
 
-    This is done when PyTorch is imported, for when its compiler is, a server may have taken the signal over already: it
-    gives it back at its end, and raises it.
+    The handler is there as soon as PyTorch is: a server that takes the signal over later gives it back at its end, and
+    raises it again.
     """
     import os
     import signal
@@ -87,7 +86,7 @@ def handle_sigterm() -> None:
     signal.signal(signal.SIGTERM, terminate)
 
 
-def _autostart() -> None:
+def _autostart(_: object) -> None:
     try:
         from megacache.integrations._lifecycle import autostart
 
@@ -95,3 +94,7 @@ def _autostart() -> None:
         handle_sigterm()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with megacache, the program goes on
         sys.stderr.write(f"megacache: this process starts cold: {type(error).__name__}: {error}\n")
+
+
+_CALLS: "Mapping[str, Callable[[ModuleType], None]]" = {"torch": handle_sigterm, "torch._dynamo": _autostart}
+_finder = AfterImport(_CALLS)

@@ -1,6 +1,6 @@
-"""Python imports this at its start, below `megacache run`; it then gives way to the module that it hides.
+"""Python imports this as it starts below `megacache run`; the `sitecustomize` that it hides is imported next.
 
-Every Python that the program starts reads it: those that are too old for megacache, Python 2 among them, do no more.
+Every Python that the program starts reads it: one that is too old for megacache, as Python 2 is, skips the first step.
 """
 
 import os
