@@ -87,9 +87,7 @@ class TrustPolicy:
         keys = {key.keyid: key for key in map(read_public_key, sources)}
         with _translated("reading the trusted keys"):
             count = len(set(map(_public_value, keys.values())))
-        if not 1 <= threshold <= count:
-            msg = f"{threshold} of {count} trusted keys must sign"
-            raise SettingsError(msg, hint="name at least one key, and a threshold from 1 to their number")
+        _check_threshold(threshold, count)
         return cls(keys=tuple(keys.values()), threshold=threshold)
 
     def tags(self, scope: str, payload: bytes) -> frozenset[str]:
@@ -235,6 +233,17 @@ def _is_valid(key: Any, signature: Signature, payload: bytes) -> bool:
     except Exception:  # noqa: BLE001 - whatever a signature makes the library raise, it is not valid
         return False
     return True
+
+
+def _check_threshold(threshold: int, keys: int) -> None:
+    if not keys:
+        hint = "name the file of a public key, or leave out both the keys and the threshold to trust everyone"
+        raise SettingsError("no trusted key is named", hint=hint)
+    if threshold < 1:
+        raise SettingsError(f"the trust threshold is {threshold}", hint="let at least 1 key sign")
+    if threshold > keys:
+        msg = f"{threshold} keys must sign, but only {keys} {'is' if keys == 1 else 'are'} trusted"
+        raise SettingsError(msg, hint=f"trust more keys, each named once, or lower the threshold to {keys}")
 
 
 def _public_value(key: Any) -> bytes:

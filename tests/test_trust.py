@@ -221,10 +221,19 @@ def test_details_that_no_library_reads_are_not_valid(keys: list[Path], details: 
         trusted.check(Envelope(payload=b"payload", signatures=(wrong,)), "here")
 
 
-@pytest.mark.parametrize("threshold", [0, 2])
-def test_policy_that_cannot_be_met_is_refused(keys: list[Path], threshold: int) -> None:
-    """Fewer than one signature, or more than there are keys, is a mistake."""
-    with pytest.raises(SettingsError, match="trusted keys must sign"):
+@pytest.mark.parametrize(
+    ("threshold", "told"),
+    [
+        (0, "the trust threshold is 0; let at least 1 key sign"),
+        (
+            2,
+            "2 keys must sign, but only 1 is trusted; trust more keys, each named once, or lower the threshold to 1",
+        ),
+    ],
+)
+def test_policy_that_cannot_be_met_is_refused(keys: list[Path], threshold: int, told: str) -> None:
+    """Fewer than one signature, or more than there are keys, is a mistake, and the error says what to do."""
+    with pytest.raises(SettingsError, match=f"^{told}$"):
         policy(keys[0], keys[0], threshold=threshold)
 
 
@@ -277,7 +286,7 @@ def test_key_given_by_its_content_is_not_repeated(keys: list[Path]) -> None:
 )
 def test_half_a_policy_is_no_policy_that_is_off(keys_named: tuple[str, ...] | None, threshold: int | None) -> None:
     """An empty list of keys, or a threshold without keys, is an error, and never trust in everyone."""
-    with pytest.raises(SettingsError, match="trusted keys must sign"):
+    with pytest.raises(SettingsError, match="no trusted key is named; name the file of a public key"):
         Keys(trusted=keys_named, threshold=threshold).policy(Settings.read())
 
 
@@ -383,7 +392,7 @@ def test_one_key_under_two_names_is_one(store: Store, keys: list[Path], tmp_path
     again = tmp_path / "again.json"
     again.write_text(json.dumps({"keyid": "another", **key.to_dict()}))
     files = [public(keys[0]), str(again)]
-    with pytest.raises(SettingsError, match="2 of 1 trusted keys must sign"):
+    with pytest.raises(SettingsError, match="2 keys must sign, but only 1 is trusted"):
         TrustPolicy.read(files, 2)
     signer = _trust.load_signer(keys[0])
     made = _trust.sign(signer, b"payload", store.scope)

@@ -84,7 +84,7 @@ def named(program: Sequence[str]) -> tuple[str, Sequence[str]]:
 def _not_executable(word: str) -> NoReturn:
     places = [word] if os.sep in word else [os.path.join(folder, word) for folder in os.get_exec_path()]  # noqa: PTH118
     if not any(map(os.path.exists, places)):
-        say("[bold red]error:[/] {} was not found", word)
+        say("[bold red]error:[/] the program {} was not found; check its name, or give its path", word)
         sys.exit(_NOT_FOUND)
     say("[bold red]error:[/] {} is not an executable file", word)
     sys.exit(_NOT_STARTED)

@@ -398,7 +398,7 @@ def test_read_only_publishes_nothing(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("URL", "--", "no-such-program"), 127, "no-such-program was not found"),
+        (("URL", "--", "no-such-program"), 127, "the program no-such-program was not found; check its name"),
         (("URL",), 2, "Missing argument"),
         (("URL", "--"), 2, "Missing argument"),
         (("URL", "--", "--"), 2, "there is no program after `--`"),

@@ -122,7 +122,7 @@ def _copy(
 ) -> None:
     here, there = open_store(source, source_options, timeout), open_store(target, target_options, timeout)
     if here.scope == there.scope and source_options == target_options:
-        raise SettingsError(f"{here.scope} is source and target", hint="give two places")
+        raise SettingsError(f"source and target are the same place, {here.scope}", hint="name another for one of them")
     chosen = selection.of(stock_of(here), here)
     selected = [Selected(holding=one, bundles=tuple(sorted(one.visible))) for one in chosen]
     if not any(one.bundles for one in selected):
