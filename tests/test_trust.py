@@ -76,7 +76,8 @@ def sign_later(store: Store, one: Bundle, key: Path, scope: str | None = None) -
 def read(store: Store, *trusted: Path, threshold: int = 1) -> Sequence[Manifest]:
     """Read the manifests that a policy accepts; raise the first fault."""
     catalog = Catalog.of(store, HERE, policy(*trusted, threshold=threshold))
-    return [done.result() for done in catalog.read(catalog.list().visible)]
+    found = catalog.list()
+    return [done.result() for done in catalog.knowing(found).read(found.visible)]
 
 
 def test_signed_bundle_is_read(store: Store, keys: list[Path]) -> None:
@@ -261,7 +262,8 @@ def test_public_key_may_be_json(store: Store, keys: list[Path], tmp_path: Path) 
     described.write_text(json.dumps({"keyid": key.keyid, **key.to_dict()}))
     publish(store, bundle([artifact()]), keys[0])
     catalog = Catalog.of(store, HERE, TrustPolicy.read([described]))
-    assert [done.fault for done in catalog.read(catalog.list().visible)] == [None]
+    found = catalog.list()
+    assert [done.fault for done in catalog.knowing(found).read(found.visible)] == [None]
 
 
 def test_private_key_is_private(keys: list[Path]) -> None:

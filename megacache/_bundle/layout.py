@@ -14,7 +14,7 @@ from megacache._bundle.digest import Digest
 
 QUARANTINED = "quarantined"
 WITHDRAWING_MARKS = frozenset({QUARANTINED, "superseded"})
-"""Marks that make readers pass a bundle by."""
+"""Marks that make readers leave a bundle out."""
 
 _MANIFEST = "msgpack"
 _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")

@@ -99,7 +99,7 @@ class Publication:
         known = self._session.bundles | self._session.unusable
         left = new
         unknown = {bundle: size for bundle, size in listing.visible.items() if bundle not in known}
-        for done in catalog.read(affordable_manifests(unknown)):
+        for done in catalog.knowing(listing).read(affordable_manifests(unknown)):
             manifest = done.value
             if manifest is None:
                 self._session.give_up(done.item, done.fault)

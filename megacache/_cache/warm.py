@@ -52,7 +52,7 @@ class _Tally:
     incomplete: bool = False
     faults: list[tuple[MegacacheError, str]] = field(default_factory=list)
     """Each with what is said of it."""
-    passed_by: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
     bytes_wanted: int = 0
     bytes_stored: int = 0
@@ -106,12 +106,13 @@ class Warming:
                     self._restoration.finish()
         except MegacacheError as error:
             self._tally.faults.append((error, str(error)))
-            self._tally.passed_by.append(f"not everything was loaded: {error}")
+            self._tally.left_out.append(f"not everything was loaded: {error}")
         return self._result()
 
     def _round(self) -> None:
         with self._clock.stage("list"):
             listing = self._catalog.list()
+            self._catalog = self._catalog.knowing(listing)
             clear_quarantined(listing, self._catalog, self._crash_guard.markers, self._restoration)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
@@ -136,7 +137,7 @@ class Warming:
                 self._left -= size
                 yield order
             else:
-                self._pass_by(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
+                self._leave_out(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.rule_out(listing.withdrawn)
@@ -144,21 +145,21 @@ class Warming:
         self._tally.seen.update(unseen)
         readable = affordable_manifests(unseen)
         if left := len(unseen) - len(readable):
-            self._tally.passed_by.append(f"{left} of {len(unseen)} bundles were passed by: {TOO_MANY}")
+            self._tally.left_out.append(f"{left} of {len(unseen)} bundles were left out: {TOO_MANY}")
         for done in self._catalog.read(readable):
             manifest = done.value
             if manifest is None:
                 self._fail(done.item, done.fault)
             elif done.item in self._suspects:
                 self._session.rule_out([done.item])
-                self._pass_by(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
+                self._leave_out(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
             elif differing := self._environment.mismatches(manifest.environment):
-                self._pass_by(done.item, "; ".join(map(str, differing)))
+                self._leave_out(done.item, "; ".join(map(str, differing)))
                 self._session.rule_out([done.item])
             elif fault := suspicion(manifest):
                 self._fail(done.item, fault)
             elif not manifest.artifacts and not manifest.files.index:
-                self._pass_by(done.item, "it holds nothing that this megacache reads")
+                self._leave_out(done.item, "it holds nothing that this megacache reads")
             else:
                 yield manifest
 
@@ -196,7 +197,7 @@ class Warming:
         self._progress(Progress(stage="download", done=tally.bytes_stored, total=tally.bytes_wanted))
 
     def _fail(self, bundle: str, fault: MegacacheError | None) -> None:
-        message = self._pass_by(bundle, str(fault))
+        message = self._leave_out(bundle, str(fault))
         if isinstance(fault, MissingError):
             self._tally.incomplete = True
         elif fault is not None and not isinstance(fault, UnsupportedFormatError):
@@ -204,9 +205,9 @@ class Warming:
         self._tally.failed.add(bundle)
         self._session.give_up(bundle, fault)
 
-    def _pass_by(self, bundle: str, why: str) -> str:
-        message = f"bundle {bundle} was passed by: {why}"
-        self._tally.passed_by.append(message)
+    def _leave_out(self, bundle: str, why: str) -> str:
+        message = f"bundle {bundle} was left out: {why}"
+        self._tally.left_out.append(message)
         return message
 
     def _result(self) -> WarmResult:
@@ -218,13 +219,13 @@ class Warming:
             status = status_of(error)
         elif not tally.loaded:
             left_out = self._restoration.warnings if tally.seen else ()
-            status, reason = WarmStatus.MISS, "; ".join(tally.passed_by or left_out) or self._explain()
+            status, reason = WarmStatus.MISS, "; ".join(tally.left_out or left_out) or self._explain()
         return WarmResult(
             url=self._store.url,
             status=status,
             reason=reason,
             error=error,
-            warnings=(*tally.passed_by, *self._restoration.warnings),
+            warnings=(*tally.left_out, *self._restoration.warnings),
             bundles=tuple(tally.loaded),
             artifacts=tally.artifacts.counts(),
             info=tally.artifacts.info,

@@ -67,7 +67,7 @@ class Catalog:
         """Look at one environment.
 
         With a policy, manifests that it does not accept are not read: each gives an `UntrustedError`. `signatures` are
-        those that were added later, as a listing tells them; `list` finds them by itself.
+        those that were added later, as a listing tells them; `knowing` adds them.
         """
         self._store = store
         self.prefix = prefix
@@ -81,10 +81,9 @@ class Catalog:
         return cls(store, environment_prefix(environment.device, environment.fingerprint), policy)
 
     def list(self) -> Listing:
-        """List the bundles."""
+        """List the bundles; read them by the catalog that `knowing` gives."""
         sizes = {entry.key: entry.size for entry in self._store.list(self.prefix.bundles)}
         visible, withdrawn = split_listing(sizes)
-        self._signatures = {found: size for name, size in sizes.items() if (found := signature_of(name))}
         return Listing(
             visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
             withdrawn=withdrawn,
@@ -93,8 +92,12 @@ class Catalog:
                 for bundle in sorted(withdrawn)
                 if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
             },
-            signatures=self._signatures,
+            signatures={found: size for name, size in sizes.items() if (found := signature_of(name))},
         )
+
+    def knowing(self, listing: Listing) -> Self:
+        """Give the same catalog, which reads manifests with the signatures that a listing tells of."""
+        return type(self)(self._store, self.prefix, self._policy, listing.signatures)
 
     def read(self, bundles: Mapping[str, int]) -> Iterator[Done[str, Manifest]]:
         """Read manifests in parallel, one request each, given their ids and sizes."""

@@ -109,9 +109,7 @@ def test_damaged_bundle_is_published_anew(published: Path, processes: Processes,
     assert (ran["fx_hit"], ran["aot_hit"]) == (1, 1)
 
 
-def test_withdrawn_bundle_is_passed_by_and_published_anew(
-    published: Path, processes: Processes, tmp_path: Path
-) -> None:
+def test_withdrawn_bundle_is_left_out_and_published_anew(published: Path, processes: Processes, tmp_path: Path) -> None:
     """A quarantined bundle is read by nobody, and does not keep the same model from being published again."""
     store = shutil.copytree(published, tmp_path / "store")
     manifest_path(store).with_suffix(".quarantined").touch()

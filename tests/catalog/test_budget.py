@@ -52,7 +52,7 @@ def test_small_manifests_are_read_first(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(affordable_manifests(sizes)) == ["b", "d"]
 
 
-def test_bundle_beyond_the_budget_is_passed_by_whole(watched_place: Place) -> None:
+def test_bundle_beyond_the_budget_is_left_out_whole(watched_place: Place) -> None:
     """A warm start loads the newest bundles that fit into `max_bytes`, names the others, and counts them as sound."""
     store, bundles = open_store(), [made(number) for number in range(3)]
     upload(store, *bundles)
@@ -60,7 +60,7 @@ def test_bundle_beyond_the_budget_is_passed_by_whole(watched_place: Place) -> No
     assert (result.status, len(watched_place.loaded)) == ("loaded", 2)
     assert set(result.bundles) == {one.manifest.bundle for one in bundles[1:]}
     (warning,) = result.warnings
-    assert warning.startswith(f"bundle {bundles[0].manifest.bundle} was passed by: its {SIZE:,} bytes are more than")
+    assert warning.startswith(f"bundle {bundles[0].manifest.bundle} was left out: its {SIZE:,} bytes are more than")
 
 
 def test_warm_start_without_a_budget_is_a_miss(watched_place: Place) -> None:
@@ -79,7 +79,7 @@ def test_too_many_manifests_are_told(watched_place: Place, monkeypatch: pytest.M
     monkeypatch.setattr("megacache._catalog.limits.MAX_BUNDLES", 2)
     result = warm(store, watched_place)
     assert (result.status, len(result.bundles)) == ("loaded", 2)
-    assert result.warnings[0].startswith("1 of 3 bundles were passed by: at most 10,000 manifests")
+    assert result.warnings[0].startswith("1 of 3 bundles were left out: at most 10,000 manifests")
 
 
 def test_round_after_a_vanished_chunk_has_what_is_left(watched_place: Place) -> None:

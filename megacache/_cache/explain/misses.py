@@ -80,14 +80,14 @@ class Explaining:
 
     def _read(self) -> list[Manifest]:
         """Read the manifests, newest first, without those of this process: what it published, it had missed."""
-        visible = self._catalog.list().visible
-        others = {bundle: size for bundle, size in visible.items() if bundle not in self._session.written}
+        listing = self._catalog.list()
+        others = {bundle: size for bundle, size in listing.visible.items() if bundle not in self._session.written}
         manifests = []
-        for done in self._catalog.read(affordable_manifests(others)):
+        for done in self._catalog.knowing(listing).read(affordable_manifests(others)):
             if done.value is None:
-                self._warnings.append(f"bundle {done.item} was passed by: {done.fault}")
+                self._warnings.append(f"bundle {done.item} was left out: {done.fault}")
             elif done.item in self._session.unusable or self._environment.mismatches(done.value.environment):
-                self._warnings.append(f"bundle {done.item} was passed by: it is damaged, or not what its place says")
+                self._warnings.append(f"bundle {done.item} was left out: it is damaged, or not what its place says")
             else:
                 manifests.append(done.value)
         return sorted(manifests, key=lambda manifest: (manifest.created, manifest.bundle), reverse=True)

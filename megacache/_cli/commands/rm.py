@@ -38,7 +38,7 @@ def rm_command(
 
     It asks first. BUNDLE is an id, or the beginning of it. Chunks that bundles which stay need are kept. Let
     no one publish to the same environment meanwhile: a publication may rely on a chunk that is being removed, and its
-    bundle is then passed by.
+    bundle is then left out.
 
     \b
     Example:
