@@ -5,17 +5,28 @@ writes there what it finds out itself. On another host that folder is missing, i
 """
 
 import functools
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from megacache._compiler.door import door
+from megacache.errors import CompilerError
 
+_log = logging.getLogger("megacache")
 _DONE = "_megacache_leads_here"
 
 
 def lead_autotuners() -> None:
-    """Begin to lead them; calling it again changes nothing."""
+    """Begin to lead them; calling it again changes nothing, and a PyTorch in which they are not found is left alone."""
+    try:
+        _install()
+    except CompilerError as error:
+        _log.debug("autotuners are not led: error=%s", error)
+
+
+def _install() -> None:
     with door("preparing for autotuned kernels"):
         from torch.utils._triton import has_triton_package
 
@@ -33,10 +44,13 @@ def _led(recheck: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(recheck)
     def recheck_here(autotuner: Any, reload_kernel_from_src: Callable[[], Any]) -> None:
-        _lead(autotuner)
+        # What another PyTorch keeps in another way is left to it: nothing here may fail the program's compilation.
+        with suppress(Exception):
+            _lead(autotuner)
         offered = [result.config for result in autotuner.compile_results]
         recheck(autotuner, reload_kernel_from_src)
-        _settle(autotuner, offered, reload_kernel_from_src)
+        with suppress(Exception):
+            _settle(autotuner, offered, reload_kernel_from_src)
 
     setattr(recheck_here, _DONE, True)
     return recheck_here

@@ -90,3 +90,12 @@ def test_winner_of_coordinate_descent_is_not_tuned_again(
     (result,) = one.compile_results
     assert seen == compiled
     assert getattr(result.config, "found_by_coordesc", False) is settled
+
+
+def test_autotuner_of_another_pytorch_is_left_to_it(here: Path) -> None:
+    """What is kept in another way than is known here goes on as without megacache."""
+    seen: list[Any] = []
+    strange = SimpleNamespace(compile_results=[], save_cache_hook=None)
+    autotuners._led(lambda one, *_: seen.append(one))(strange, lambda: None)
+    assert seen == [strange]
+    assert not here.exists()
