@@ -86,8 +86,9 @@ def _watch_triton() -> None:
     before: Callable[..., Any] | None = knobs.compilation.listener
 
     def heard(**event: Any) -> None:
-        if not event.get("cache_hit"):
-            _compiled.add(str(event.get("metadata", {}).get("hash")))
+        with suppress(Exception):  # whatever Triton tells, its compilation goes on
+            if not event["cache_hit"]:
+                _compiled.add(str(event["metadata"]["hash"]))
         if before is not None:
             before(**event)
 
@@ -99,14 +100,15 @@ def _watch_workers() -> None:
     from torch._inductor import async_compile, codecache
 
     owner: Any = async_compile.AsyncCompile
-    triton = owner.triton
+    triton, future = owner.triton, codecache.LambdaFuture
 
     @functools.wraps(triton)
     def hand_over(*arguments: Any, **options: Any) -> Any:
         begun = time.time_ns()
         found = triton(*arguments, **options)
-        if isinstance(found, codecache.LambdaFuture):
-            found.result_fn = _told(found.result_fn, begun)
+        with suppress(Exception):
+            if isinstance(found, future):
+                found.result_fn = _told(found.result_fn, begun)
         return found
 
     owner.triton = hand_over
