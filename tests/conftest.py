@@ -44,6 +44,12 @@ def processes(tmp_path: Path, probes: Path) -> Processes:
     return Processes(tmp_path / "processes", probes)
 
 
+@pytest.fixture
+def fresh_processes(tmp_path: Path, probes: Path) -> Processes:
+    """Start children that import PyTorch themselves, where that is the point."""
+    return Processes(tmp_path / "processes", probes, fresh=True)
+
+
 @pytest.fixture(scope="session")
 def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[moto.MotoServer]:
     """Serve S3 by moto."""

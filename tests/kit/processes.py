@@ -1,16 +1,17 @@
-"""Run child programs in fresh processes, each with its own cache folder."""
+"""Run child programs, each in a process with its own cache folder."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
-from tests.kit.servers.fake_gcs import ENVIRONMENT as GCS_ENVIRONMENT
+from tests.kit import forking
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT = 300.0
@@ -24,39 +25,77 @@ def step(name: str, /, **options: Any) -> Step:
     return name, options
 
 
-@dataclass(slots=True)
+class Process(Protocol):
+    """A child as the system sees it."""
+
+    returncode: int | None
+    """Its exit status; None as long as it runs."""
+
+    def poll(self) -> int | None:
+        """Give its exit status if it has ended."""
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end; a negative status is the signal that it died of."""
+
+    def kill(self) -> None:
+        """Kill it, if it has not ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A child that has started."""
 
-    popen: subprocess.Popen[str]
-    stdout: str = ""
-    stderr: str = ""
+    process: Process
+    _stdout: IO[str]
+    _stderr: IO[str]
 
     def exit_status(self) -> int:
         """Wait for the end; a negative status is the signal that the process died of."""
         try:
-            self.stdout, self.stderr = self.popen.communicate(timeout=TIMEOUT)
+            return self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.stdout, self.stderr = self.popen.communicate()
+            self.process.kill()
+            self.process.wait(TIMEOUT)
             raise
-        return self.popen.returncode
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed."""
+        return _content(self._stdout)
+
+    @property
+    def stderr(self) -> str:
+        """What it has said."""
+        return _content(self._stderr)
 
     def answers(self) -> list[Answer]:
         """Wait for the end and give the answer of each step."""
-        if self.popen.returncode is None:
-            self.exit_status()
-        assert self.popen.returncode == 0, f"exit status {self.popen.returncode}\n{self.stderr[-4000:]}"
+        status = self.exit_status()
+        assert status == 0, f"exit status {status}\n{self.stderr[-4000:]}"
         found: list[Answer] = json.loads(self.stdout.splitlines()[-1])
         return found
 
 
-class Processes:
-    """Starts children; each has an empty cache folder that holds nothing but the compiler's ISA probes."""
+def _file() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
 
-    def __init__(self, folder: Path, probes: Path | None) -> None:
+
+def _content(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+class Processes:
+    """Starts children; each has an empty cache folder that holds nothing but the compiler's ISA probes.
+
+    They are forked from a process that has imported PyTorch, unless they are to be fresh, or have variables that are
+    read while it is imported.
+    """
+
+    def __init__(self, folder: Path, probes: Path | None, *, fresh: bool = False) -> None:
         self._folder = folder
         self._probes = probes
+        self._fresh = fresh
         self._started = 0
 
     def new_folder(self) -> Path:
@@ -75,21 +114,19 @@ class Processes:
         """Start a child and return at once; a variable of None is taken out of its environment."""
         variables: dict[str, str | None] = {
             **os.environ,
-            **GCS_ENVIRONMENT,
+            **forking.USUAL,
             "TORCHINDUCTOR_CACHE_DIR": str(folder or self.new_folder()),
-            "TORCHINDUCTOR_COMPILE_THREADS": "1",
             **(environment or {}),
         }
+        given = {name: value for name, value in variables.items() if value is not None}
+        stdout, stderr = _file(), _file()
+        if not self._fresh and forking.server().can_start(given):
+            return Running(forking.server().start(json.dumps(steps), given, stdout, stderr), stdout, stderr)
+        command = [sys.executable, "-m", "tests.kit.child", json.dumps(steps)]
         popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.kit.child", json.dumps(steps)],
-            cwd=REPOSITORY,
-            env={name: value for name, value in variables.items() if value is not None},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            command, cwd=REPOSITORY, env=given, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
         )
-        return Running(popen)
+        return Running(popen, stdout, stderr)
 
     def run(
         self, *steps: Step, environment: Mapping[str, str | None] | None = None, folder: Path | str | None = None

@@ -26,7 +26,7 @@ import pytest
 from megacache._catalog import Inventory, verify
 from tests.kit.builders import noise
 from tests.kit.kill_worker import Address, Job, open_store
-from tests.kit.processes import REPOSITORY, TIMEOUT, Processes, step
+from tests.kit.processes import REPOSITORY, TIMEOUT, Process, Processes, step
 from tests.kit.servers import Server
 
 SERVERS = {"s3": "moto_s3", "gs": "gcs_server"}
@@ -141,10 +141,10 @@ class Life:
         self.left += 1
 
 
-def wait_for(condition: Callable[[], bool], popen: "subprocess.Popen[str]") -> None:
+def wait_for(condition: Callable[[], bool], process: Process) -> None:
     """Wait until something has happened, or a process has ended."""
     deadline = time.monotonic() + TIMEOUT
-    while not condition() and popen.poll() is None and time.monotonic() < deadline:
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
@@ -226,9 +226,9 @@ def test_real_warm_start_is_killed(processes: Processes, tmp_path: Path) -> None
     for _ in range(TORCH_KILLS):
         shutil.rmtree(folder / "fxgraph", ignore_errors=True)
         child = processes.start(step("warm", url=url), folder=folder)
-        wait_for((folder / "fxgraph").exists, child.popen)
+        wait_for((folder / "fxgraph").exists, child.process)
         time.sleep(choose.uniform(0, 0.01))
-        child.popen.kill()
+        child.process.kill()
         child.exit_status()
     (alone,) = processes.run(step("run", model="doubling"), folder=folder)
     warmed, again = processes.run(step("warm", url=url), step("run", model="doubling"), folder=folder)

@@ -52,7 +52,7 @@ def cold(tmp_path_factory: pytest.TempPathFactory, probes: Path, targets: dict[s
     """Compile all models in a process of their own and publish them to every store."""
     steps = [step("run", model=model) for model in MODELS]
     steps += [step("publish", **target.arguments()) for target in targets.values()]
-    answers = Processes(tmp_path_factory.mktemp("cold"), probes).run(*steps)
+    answers = Processes(tmp_path_factory.mktemp("cold"), probes, fresh=True).run(*steps)
     return dict(zip([*MODELS, *targets], answers, strict=True))
 
 
@@ -69,7 +69,7 @@ def warm(
         pytest.skip(f"radosgw: {radosgw.available()}")
     there = targets[request.param].arguments()
     steps = [step("warm", **there), *(step("run", model=model) for model in MODELS), step("publish", **there)]
-    answers = Processes(tmp_path_factory.mktemp("warm"), probes).run(*steps)
+    answers = Processes(tmp_path_factory.mktemp("warm"), probes, fresh=True).run(*steps)
     return dict(zip(["warm", *MODELS, "publish"], answers, strict=True)) | {"published": cold[request.param]}
 
 
