@@ -1,10 +1,12 @@
 """Every environment variable that megacache reads, and the care it takes of the others."""
 
+import inspect
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,24 +22,29 @@ _LEVELS = ("debug", "info", "warning", "error")
 _COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
 _CACHE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _DEFAULT_CACHE_FOLDER = "torchinductor_"
+_DOCUMENTED = re.compile(r'^    (\w+): .*\n    """`(\w+)`: ([^"]*)\.\s*"""', re.MULTILINE)
+"""A field, the variable that it comes from, and what that is for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the environment says."""
 
-    url: str | None
-    """`MEGACACHE_URL`: the cache to use when a call names none."""
-    disabled: bool
-    """`MEGACACHE_DISABLE`: do nothing, report `disabled`."""
-    read_only: bool
-    """`MEGACACHE_READ_ONLY`: warm, but publish nothing."""
+    url: str | None = None
+    """`MEGACACHE_URL`: the cache of calls that name none; without it, `megacache/store` in the user's cache folder."""
+    disabled: bool = False
+    """`MEGACACHE_DISABLE`: 1 to do nothing, and report `disabled`."""
+    read_only: bool = False
+    """`MEGACACHE_READ_ONLY`: 1 to warm and publish nothing; commands that write to a store refuse, except `pull`."""
     trusted_keys: tuple[str, ...] | None = None
-    """`MEGACACHE_TRUSTED_KEYS`: files of public keys, with `:` between them; None if anyone is trusted."""
+    """`MEGACACHE_TRUSTED_KEYS`: files of public keys, with `:` between them; without it, every writer is trusted.
+
+    `ls`, `inspect`, `rm` and `sign` read unsigned manifests all the same.
+    """
     trust_threshold: int | None = None
-    """`MEGACACHE_TRUST_THRESHOLD`: how many of them must have signed; None is one."""
+    """`MEGACACHE_TRUST_THRESHOLD`: how many of them must have signed; without it, one."""
     signing_key: str | None = None
-    """`MEGACACHE_SIGNING_KEY`: a file or a URI of the key to sign with."""
+    """`MEGACACHE_SIGNING_KEY`: what to sign publications with: a private key's file, or its URI in a key service."""
 
     @classmethod
     def read(cls) -> Self:
@@ -70,13 +77,13 @@ class AutostartSettings:
     publish_after: float = _PUBLISH_AFTER
     """`MEGACACHE_PUBLISH_AFTER`: seconds without a compilation after which what was compiled is published."""
     exit_timeout: float = _EXIT_TIMEOUT
-    """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of the process may wait for a publication; 0 for none."""
+    """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of a process may wait for a publication; with 0, there is none."""
     publish_when: str | None = None
     """`MEGACACHE_PUBLISH_WHEN`: a file; before it exists, nothing is published but at the end of the process."""
     receipts: str | None = None
-    """`MEGACACHE_RECEIPTS`: a folder into which each process puts its receipt."""
+    """`MEGACACHE_RECEIPTS`: a folder into which each process puts its receipt, as JSON."""
     log: str | None = None
-    """`MEGACACHE_LOG`: the lowest level to log on stderr; None leaves logging to the program."""
+    """`MEGACACHE_LOG`: what to log on stderr: debug, info, warning or error; without it, the program decides."""
 
     @classmethod
     def read(cls) -> Self:
@@ -97,6 +104,29 @@ class AutostartSettings:
     def variables(self) -> Mapping[str, str]:
         """Write them as `read` reads them."""
         return {f"{_PREFIX}_{name.upper()}": str(value) for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """An environment variable that megacache reads."""
+
+    name: str
+    """Such as `MEGACACHE_URL`."""
+    meaning: str
+    """What it is for."""
+    default: str | None
+    """What counts where it is not set; None if that is no value, but what the meaning says."""
+    value: str | None
+    """What it is set to, as it stands, which may be a URL with a password in it; None if it is not set."""
+
+
+def documented_variables() -> Iterator[Variable]:
+    """Describe every variable, in the words of the docstrings above, which Python keeps in the source only."""
+    for settings in (Settings, AutostartSettings):
+        defaults = {field.name: field.default for field in fields(settings)}
+        for field, name, meaning in _DOCUMENTED.findall(inspect.getsource(settings)):
+            value = os.environ.get(name) or None
+            yield Variable(name=name, meaning=" ".join(meaning.split()), default=_text(defaults[field]), value=value)
 
 
 def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> dict[str, str]:
@@ -153,6 +183,13 @@ def cache_folder_unpinned() -> Iterator[None]:
             os.environ[_CACHE_FOLDER] = before
         elif before is None and Path(now).name.startswith(_DEFAULT_CACHE_FOLDER):
             os.environ.pop(_CACHE_FOLDER, None)
+
+
+def _text(value: object) -> str | None:
+    """Write a value as a variable would hold it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(int(value)) if isinstance(value, bool) else None
 
 
 def _seconds(name: str, default: float) -> float:

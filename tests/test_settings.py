@@ -1,11 +1,13 @@
 """Every variable that megacache reads has one meaning, and those of others are left as they were."""
 
 import os
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
+import megacache
 from megacache._bundle import pack
 from megacache._settings import (
     AutostartSettings,
@@ -14,6 +16,7 @@ from megacache._settings import (
     child_environment,
     compiler_variables,
     default_url,
+    documented_variables,
     requested_cpu_capability,
 )
 from megacache.errors import SettingsError
@@ -175,6 +178,21 @@ def test_what_another_thread_sets_stays(monkeypatch: pytest.MonkeyPatch, before:
         other.start()
         other.join()
     assert (os.environ.get("TRITON_CACHE_DIR"), os.environ.get(FOLDER)) == ("/triton", "/mine")
+
+
+def test_every_variable_that_is_read_is_documented() -> None:
+    """Each `MEGACACHE_` variable that the code names is described once, in a few words, and no other is."""
+    described = list(documented_variables())
+    sources = "".join(path.read_text() for path in Path(megacache.__file__).parent.rglob("*.py"))
+    assert sorted(one.name for one in described) == sorted(set(re.findall(r"\bMEGACACHE_[A-Z_]+", sources)))
+    assert all(one.meaning and "None" not in one.meaning for one in described)
+
+
+def test_documented_default_is_the_one_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is set to the default which is told for it changes nothing."""
+    for one in documented_variables():
+        monkeypatch.setenv(one.name, one.default) if one.default else monkeypatch.delenv(one.name, raising=False)
+    assert (Settings.read(), AutostartSettings.read()) == (Settings(), AutostartSettings())
 
 
 def test_requested_cpu_capability(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ GRAPH_KINDS = ("inductor", "aot_autograd")
 class Receipt:
     """What the warm starts of this process were worth so far; as text, a verdict in one line.
 
-    All numbers are of the process as a whole, for PyTorch's are. None is for what PyTorch does not tell.
+    All numbers are of the process as a whole, for PyTorch's are; a hit may also come from what lay in the cache folder
+    before. None is for what PyTorch does not tell.
     """
 
     warm_starts: int = 0

@@ -15,13 +15,13 @@ class WarmStatus(StrEnum):
     LOADED = "loaded"
     """Artifacts were handed to PyTorch; whether the compiler then hits is a later fact."""
     MISS = "miss"
-    """The store holds nothing for this environment."""
+    """Nothing is published for this environment; the reason names the facts that differ from the nearest one."""
     DISABLED = "disabled"
     """Switched off, here or in PyTorch."""
     UNTRUSTED = "untrusted"
-    """What was there was refused, because it may be harmful."""
+    """What was there was refused: it lacks a required signature, or holds what PyTorch never writes."""
     UNAVAILABLE = "unavailable"
-    """The store, the data or PyTorch failed."""
+    """The store, the data or PyTorch failed, or time ran out."""
 
 
 class PublishStatus(StrEnum):
@@ -44,7 +44,7 @@ class PublishStatus(StrEnum):
     DISABLED = "disabled"
     """Switched off, here or in PyTorch."""
     UNAVAILABLE = "unavailable"
-    """The store, the data or PyTorch failed."""
+    """The store, the data or PyTorch failed, or time ran out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

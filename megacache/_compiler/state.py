@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from megacache._compiler.door import door
+from megacache._runtime import counted
 from megacache.errors import CompilerError
 
 _log = logging.getLogger("megacache")
@@ -105,8 +106,8 @@ def _graphs_without_entry() -> str:
     if unsaved <= 0:
         return ""
     return (
-        f"{unsaved} graphs were compiled without their AOTAutograd entry: "
-        "run the backward before publishing, or compile under torch.no_grad()"
+        f"{counted(unsaved, 'graph')} compiled without an AOTAutograd entry, which the next start will miss: "
+        "run the backward before publishing or, for inference, wrap the calls in `with torch.no_grad():`"
     )
 
 

@@ -160,6 +160,17 @@ def test_late_warm_start_is_told(processes: Processes, tmp_path: Path) -> None:
     assert any("compiled before" in warning for warning in warmed["warnings"])
 
 
+@pytest.mark.parametrize("backward", [True, False])
+def test_graph_without_its_backward_is_told(processes: Processes, tmp_path: Path, backward: bool) -> None:
+    """A graph that needs gradients and has had no backward has no AOTAutograd entry: a warning ends in what to do."""
+    _, published = processes.run(
+        step("run", model="training", backward=backward), step("publish", url=str(tmp_path / "store"))
+    )
+    told = [warning for warning in published["warnings"] if "AOTAutograd" in warning]
+    assert len(told) == (not backward)
+    assert all(one.endswith("or, for inference, wrap the calls in `with torch.no_grad():`") for one in told)
+
+
 def test_moved_cache_folder_is_told(processes: Processes, tmp_path: Path) -> None:
     """A cache folder that changed between warm start and publication is a warning, for what was loaded did not hit."""
     url = str(tmp_path / "store")

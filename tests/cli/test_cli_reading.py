@@ -440,6 +440,21 @@ def test_this_machine_is_known(store: Store, tmp_path: Path) -> None:
     assert (chosen["fingerprint"], chosen["here"]) == (mine.fingerprint, True)
 
 
+def test_variables_are_shown_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`env --variables` shows each variable with its value, its default and its meaning, and no password in a URL."""
+    monkeypatch.setenv("MEGACACHE_URL", "s3://me:secret@bucket/flux/v1?token=secret")
+    monkeypatch.setenv("MEGACACHE_WARM_TIMEOUT", "5")
+    told = run("env", "--variables").stdout
+    assert re.search(
+        r"^MEGACACHE_URL +s3://bucket/flux/v1 +unset +the cache of calls that name none", told, re.MULTILINE
+    )
+    assert re.search(r"^MEGACACHE_WARM_TIMEOUT +5 +60 +seconds", told, re.MULTILINE)
+    assert "secret" not in told
+    url, disable, *_ = document("env", "--variables")["variables"]
+    assert (url["name"], url["value"], url["default"]) == ("MEGACACHE_URL", "s3://bucket/flux/v1", None)
+    assert (disable["value"], disable["default"]) == (None, "0")
+
+
 def test_working_folder_does_not_shadow_torch(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder named like PyTorch where the command is run is not taken for it."""
     upload(store, bundle([artifact()]))

@@ -38,7 +38,7 @@ class ExplainStatus(StrEnum):
     DISABLED = "disabled"
     """Switched off, here or in PyTorch."""
     UNAVAILABLE = "unavailable"
-    """The store, the data or PyTorch failed."""
+    """The store, the data or PyTorch failed, or time ran out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

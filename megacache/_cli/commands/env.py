@@ -1,5 +1,7 @@
 """`megacache env`."""
 
+from dataclasses import asdict, replace
+
 import click
 
 from megacache import _compiler
@@ -7,19 +9,42 @@ from megacache._bundle import fact_text
 from megacache._cli.machine import Here, need_torch
 from megacache._cli.options import json_option
 from megacache._cli.output import emit, print_table
+from megacache._settings import documented_variables
+from megacache._store import redacted
+
+_UNSET = "unset"
 
 
 @click.command("env")
+@click.option("--variables", is_flag=True, help="Show the variables that megacache reads instead; needs no PyTorch.")
 @json_option
-def env_command(*, as_json: bool) -> None:
+def env_command(*, variables: bool, as_json: bool) -> None:
     """Show the facts that decide which bundles fit this machine.
 
     Their fingerprint is the name of its environment in a cache. Needs PyTorch.
+
+    With --variables, show every environment variable that megacache reads: its value, its default and what it is for.
 
     \b
     Example:
       megacache env --json > here.json
     """  # noqa: D301 - as click wants it
+    if variables:
+        _tell_variables(as_json=as_json)
+    else:
+        _tell_environment(as_json=as_json)
+
+
+def _tell_variables(*, as_json: bool) -> None:
+    found = [replace(one, value=one.value and redacted(one.value)) for one in documented_variables()]
+    if as_json:
+        emit({"variables": [asdict(one) for one in found]}, command="env")
+        return
+    rows = [(one.name, one.value or _UNSET, one.default or _UNSET, one.meaning) for one in found]
+    print_table(("VARIABLE", "VALUE", "DEFAULT", "MEANING"), rows)
+
+
+def _tell_environment(*, as_json: bool) -> None:
     need_torch()
     found = Here(environment=_compiler.current_environment(), guard=_compiler.toolchain())
     if as_json:
