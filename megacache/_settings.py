@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from megacache._runtime import is_short_text
-from megacache._store import trimmed
+from megacache._store import redacted, trimmed
 from megacache.errors import SettingsError
 
 _TRUE = {"1", "true", "yes", "on"}
@@ -117,7 +117,7 @@ class Variable:
     default: str | None
     """What counts where it is not set; None if that is no value, but what the meaning says."""
     value: str | None
-    """What it is set to, as it stands, which may be a URL with a password in it; None if it is not set."""
+    """What it is set to, without the password and the query of a URL; None if it is not set."""
 
 
 def documented_variables() -> Iterator[Variable]:
@@ -125,7 +125,7 @@ def documented_variables() -> Iterator[Variable]:
     for settings in (Settings, AutostartSettings):
         defaults = {field.name: field.default for field in fields(settings)}
         for field, name, meaning in _DOCUMENTED.findall(inspect.getsource(settings)):
-            value = os.environ.get(name) or None
+            value = redacted(os.environ.get(name, "")) or None
             yield Variable(name=name, meaning=" ".join(meaning.split()), default=_text(defaults[field]), value=value)
 
 

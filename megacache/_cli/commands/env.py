@@ -1,6 +1,6 @@
 """`megacache env`."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import click
 
@@ -10,7 +10,6 @@ from megacache._cli.machine import Here, need_torch
 from megacache._cli.options import json_option
 from megacache._cli.output import emit, print_table
 from megacache._settings import documented_variables
-from megacache._store import redacted
 
 _UNSET = "unset"
 
@@ -36,11 +35,10 @@ def env_command(*, variables: bool, as_json: bool) -> None:
 
 
 def _tell_variables(*, as_json: bool) -> None:
-    found = [replace(one, value=one.value and redacted(one.value)) for one in documented_variables()]
     if as_json:
-        emit({"variables": [asdict(one) for one in found]}, command="env")
+        emit({"variables": list(map(asdict, documented_variables()))}, command="env")
         return
-    rows = [(one.name, one.value or _UNSET, one.default or _UNSET, one.meaning) for one in found]
+    rows = [(one.name, one.value or _UNSET, one.default or _UNSET, one.meaning) for one in documented_variables()]
     print_table(("VARIABLE", "VALUE", "DEFAULT", "MEANING"), rows)
 
 
