@@ -45,14 +45,17 @@ class Found:
     def bundles(self, device_type: str) -> Iterator["Found"]:
         """Split into bundles: files that are guarded by other facts than the rest get one of their own.
 
-        Those are files of a registered root and, beside those of a GPU, C++ libraries. Processes that cannot use them
-        then fetch none of them, and lose no other files because of them.
+        Those are files of a registered root and, beside what Triton made for a GPU, C++ libraries. Processes that
+        cannot use them then fetch none of them, and lose no other files because of them.
         """
-        apart = {root.name for root in known_roots.registered()} | ({"inductor"} if device_type != "cpu" else set())
+        roots = {ref.root for ref in self.files}
+        apart = {root.name for root in known_roots.registered()}
+        if device_type != "cpu" and "triton" in roots:
+            apart.add("inductor")
         own = {ref: one for ref, one in self.files.items() if ref.root not in apart}
         if self.artifacts or own:
             yield Found(artifacts=self.artifacts, files=own)
-        for name in sorted({ref.root for ref in self.files} & apart):
+        for name in sorted(roots & apart):
             yield Found(files={ref: one for ref, one in self.files.items() if ref.root == name})
 
 
