@@ -22,7 +22,7 @@ from tests.kit.command import PROGRAM, in_child, on_terminal, run
 from tests.kit.processes import REPOSITORY
 from tests.kit.servers import Server
 
-CONTEXT = click.Context(app, info_name="megacache")
+CONTEXT = click.Context(app, info_name="megacache", **app.context_settings)
 FAULTS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.MegacacheError)]
 WITHOUT_TORCH = """
 import json, sys

@@ -357,9 +357,10 @@ def command_lines() -> Iterator[list[str]]:
 @pytest.mark.parametrize("words", list(command_lines()), ids=" ".join)
 def test_every_command_and_option_exists(words: list[str]) -> None:
     """The command line takes each command of the examples with its options and arguments."""
-    command = app.get_command(click.Context(app), words[0])
+    parent = click.Context(app, **app.context_settings)
+    command = app.get_command(parent, words[0])
     assert command is not None
-    with command.make_context(words[0], words[1:]):
+    with command.make_context(words[0], words[1:], parent=parent):
         pass
 
 
