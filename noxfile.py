@@ -46,7 +46,7 @@ ATHERIS = "atheris==3.0.0"
 DRAWING = "matplotlib==3.11.2"
 FASTAPI = "fastapi==0.165.0"
 EXAMPLES = (FASTAPI, "uvicorn==0.54.0", "diffusers==0.42.1", "transformers==5.23.0", "pyyaml==6.0.3")
-TESTED_FILES = ("tests", "examples", ".github", "pyproject.toml", "README.md", "noxfile.py")
+TESTED_FILES = ("tests", "examples", ".github", "pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py")
 
 nox.options.sessions = ["lint", "typing", "tests"]
 nox.options.default_venv_backend = "venv"
