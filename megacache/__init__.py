@@ -1,8 +1,10 @@
 """Compile once, start warm everywhere: a `torch.compile` cache in any object store.
 
-megacache.warm("s3://bucket/flux/v1")      # before compiling
-model = torch.compile(model); model(x)     # warm start
-megacache.publish("s3://bucket/flux/v1")   # after warm-up; uploads only what is new
+megacache.warm("s3://bucket/flux/v1")        # before the first compilation
+model = torch.compile(model)
+with torch.no_grad():
+    model(x)                                 # the second process compiles nothing here
+megacache.publish("s3://bucket/flux/v1")     # uploads what is new
 """
 
 from megacache import errors
