@@ -79,7 +79,8 @@ class Cache:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
         On a GPU this initialises the device, as the first compilation would: a server that forks its workers must call
-        it in the workers.
+        it in the workers. While torch compiles afterwards, full collections of Python's garbage collector wait, as in
+        torch 2.15 and later; `TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE=0` in the environment switches that off.
 
         Args:
             timeout: Seconds to wait for the store, counted from when PyTorch's compiler has been imported. Loading
@@ -199,12 +200,14 @@ class Cache:
             progress=self._progress,
         )
 
+    @_compiler.full_collections_deferred()
     def _warm(self, call: Call, max_bytes: int) -> WarmResult:
         with call.clock.stage("torch"):
             if off := call.off():
                 return WarmResult(url=call.shown, status=WarmStatus.DISABLED, reason=off)
             session = call.session()
             _compiler.watch()
+            _compiler.defer_while_compiling()
             folder = _compiler.writable_cache_folder()
             session.begin(folder)
             environment = _compiler.current_environment()

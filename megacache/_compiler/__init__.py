@@ -7,6 +7,7 @@ package.
 from megacache._compiler import roots
 from megacache._compiler.adoption import adopt, passed_probes
 from megacache._compiler.artifacts import Loaded, forget, forget_exactly, load, record, unrecorded
+from megacache._compiler.collector import defer_while_compiling, full_collections_deferred
 from megacache._compiler.counters import Activity, Lookups, activity
 from megacache._compiler.events import on_compilations, watch
 from megacache._compiler.facts import current_environment, toolchain
@@ -32,9 +33,11 @@ __all__ = [
     "cache_folder",
     "current_device",
     "current_environment",
+    "defer_while_compiling",
     "file_roots",
     "forget",
     "forget_exactly",
+    "full_collections_deferred",
     "graph_key",
     "graphs_below",
     "load",

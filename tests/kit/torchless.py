@@ -58,6 +58,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
     answers: dict[str, Any] = {
         "switched_off": "",
         "watch": None,
+        "defer_while_compiling": None,
         "on_compilations": None,
         "writable_cache_folder": str(folder),
         "current_environment": environment(),

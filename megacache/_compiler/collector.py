@@ -1,0 +1,75 @@
+"""Let Python's garbage collector walk the whole heap after torch has compiled, not again and again meanwhile.
+
+An import of torch's compiler, and each trace, make some hundred thousand objects and drop few. Young objects are
+collected as ever. torch 2.15 and later do the same while they compile, and read the same variable.
+"""
+
+import functools
+import gc
+import os
+import sysconfig
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from megacache._compiler.events import on_compilations
+from megacache.errors import CompilerError
+
+_VARIABLE = "TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE"
+_USUAL = 1000
+"""How many collections of the middle generation come before a full one; Python's own number is 10."""
+
+
+class _Collector:
+    """The thresholds belong to the whole process: of the spans that overlap, the last one gives them back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._before = self._meanwhile = (0, 0, 0)
+
+    def defer(self) -> None:
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                young, middle, old = self._before = gc.get_threshold()
+                gc.set_threshold(young, middle, max(old, _threshold()))
+                self._meanwhile = gc.get_threshold()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._open -= 1
+            # What the program has set meanwhile is what it wants.
+            if self._open == 0 and gc.get_threshold() == self._meanwhile:
+                gc.set_threshold(*self._before)
+
+
+_collector = _Collector()
+
+
+@contextmanager
+def full_collections_deferred() -> Iterator[None]:
+    """Defer full collections within a block."""
+    _collector.defer()
+    try:
+        yield
+    finally:
+        _collector.resume()
+
+
+@functools.cache
+def defer_while_compiling() -> None:
+    """Defer full collections within compilations from now on, unless torch does so itself."""
+    with suppress(CompilerError):
+        import torch._dynamo.config
+
+        if not hasattr(torch._dynamo.config, "gc_gen2_threshold_during_compile"):
+            on_compilations(_collector.defer, _collector.resume)
+
+
+def _threshold() -> int:
+    """Read the variable; 0 is off, as is what is not a number. A collector without generations never reads it."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED") == 1:
+        return 0
+    value = os.environ.get(_VARIABLE, str(_USUAL))
+    return int(value) if value.isascii() and value.isdigit() else 0

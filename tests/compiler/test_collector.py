@@ -1,0 +1,93 @@
+"""Full collections of Python's garbage collector wait while torch compiles, and no longer."""
+
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megacache._compiler.collector import full_collections_deferred
+
+VARIABLE = "TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE"
+PROGRAM = """
+import gc, json, sys
+import torch
+import megacache
+
+def function(x):
+    return x.sin() + 1
+
+def backend(graph, inputs):
+    told["compiling"] = gc.get_threshold()
+    if sys.argv[2] == "fails":
+        raise ValueError
+    if sys.argv[2] == "changes":
+        gc.set_threshold(500, 5, 5)
+    return graph.forward
+
+told = {}
+gc.set_threshold(701, 11, 12)
+megacache.warm(sys.argv[1])
+told["warmed"] = gc.get_threshold()
+try:
+    torch.compile(function, backend=backend)(torch.ones(3))
+except Exception:
+    pass
+told["compiled"] = gc.get_threshold()
+print(json.dumps(told))
+"""
+
+
+def thresholds(folder: Path, monkeypatch: pytest.MonkeyPatch, *, ends: str = "well", variable: str = "") -> Any:
+    """Tell what the thresholds were during a compilation and after it, in a process that had warmed."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if variable:
+        monkeypatch.setenv(VARIABLE, variable)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
+    command = [sys.executable, "-c", PROGRAM, str(folder / "store"), ends]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("ends", ["well", "fails"])
+def test_full_collections_wait_while_torch_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    """The thresholds of the younger generations stay, and the program gets its own back, also after a failure."""
+    found = thresholds(tmp_path, monkeypatch, ends=ends)
+    assert found == {"warmed": [701, 11, 12], "compiling": [701, 11, 1000], "compiled": [701, 11, 12]}
+
+
+@pytest.mark.parametrize("variable", ["0", "none"])
+def test_variable_of_torch_switches_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """It is the one that torch reads, too, where torch defers collections itself; what it cannot read is off."""
+    if variable == "none" and torch_defers():
+        pytest.skip("torch reads the variable itself, and refuses what is not a number")
+    found = thresholds(tmp_path, monkeypatch, variable=variable)
+    assert found["compiling"] == [701, 11, 12]
+
+
+def test_thresholds_that_a_program_sets_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it set last is what it wants."""
+    if torch_defers():
+        pytest.skip("torch defers collections itself, and gives back what was before")
+    assert thresholds(tmp_path, monkeypatch, ends="changes")["compiled"] == [500, 5, 5]
+
+
+def torch_defers() -> bool:
+    """Tell whether this torch defers collections itself."""
+    import torch._dynamo.config
+
+    return hasattr(torch._dynamo.config, "gc_gen2_threshold_during_compile")
+
+
+def test_last_of_the_spans_that_overlap_gives_the_thresholds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outer span goes on after an inner one has ended."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    before = gc.get_threshold()
+    with full_collections_deferred():
+        with full_collections_deferred():
+            pass
+        assert gc.get_threshold() == (*before[:2], 1000)
+    assert gc.get_threshold() == before
