@@ -27,6 +27,15 @@ def pytest_report_header() -> str:
     return f"megacache {megacache.__version__} from {Path(megacache.__file__).parent}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def gpus() -> Iterator[Mapping[str, str | None]]:
+    """Hide GPUs, which add facts and bundles to what is compiled on the CPU; give the variable that shows them."""
+    with pytest.MonkeyPatch.context() as patch:
+        before = os.environ.get("CUDA_VISIBLE_DEVICES")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield {"CUDA_VISIBLE_DEVICES": before}
+
+
 @pytest.fixture(scope="session")
 def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile the ISA probes once; doing it again takes each process longer than compiling its model."""

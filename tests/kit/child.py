@@ -328,6 +328,13 @@ def environment() -> Answer:
     return {"facts": dict(found.facts), "fingerprint": found.fingerprint, "device": found.device}
 
 
+def gpu() -> Answer:
+    """Answer with the name of the GPU; empty if there is none."""
+    import torch
+
+    return {"name": torch.cuda.get_device_name() if torch.cuda.is_available() else ""}
+
+
 STEPS: dict[str, Callable[..., Answer]] = {
     step.__name__: step
     for step in (
@@ -358,6 +365,7 @@ STEPS: dict[str, Callable[..., Answer]] = {
         snapshot,
         import_compiler,
         environment,
+        gpu,
         engines.vllm_like,
         engines.vllm_itself,
     )

@@ -3,9 +3,8 @@
 Of the seconds of a child that compiles or loads a small model most are imports. A child that is forked has the modules
 of PyTorch and of the clients of stores, and none of megacache or of the tests; nothing has been compiled, and no thread
 was started. From there on it does what `python -m tests.kit.child` does, to the end of its interpreter. What it shares
-with its siblings: the seed of Python's hashes, and whatever PyTorch reads once, as it is imported. Where PyTorch sees a
-device beside the CPU, no child is forked: a driver works only in the process that has loaded it, and importing PyTorch
-may load it.
+with its siblings: the seed of Python's hashes, and whatever PyTorch reads once, as it is imported. It cannot use a GPU:
+PyTorch's build for CUDA loads the driver as it is imported, and the driver does not outlive a fork.
 """
 
 import gc
@@ -23,8 +22,6 @@ from typing import Any
 PROGRAM = "tests.kit.child"
 LARGEST = 1 << 20
 """Bytes of a request."""
-FORKS, SEES_A_DEVICE = b"forks", b"sees a device"
-"""What it says when it is ready."""
 _CLIENTS = ("fsspec", "fsspec.implementations.local", "msgpack", "zstandard", "platformdirs", "s3fs", "gcsfs")
 
 
@@ -53,7 +50,6 @@ def main() -> None:
     """Fork a child for each request, until there are no more; in a child, become the program."""
     control = socket.socket(fileno=int(sys.argv[1]))
     _import()
-    control.send(SEES_A_DEVICE if _sees_a_device() else FORKS)
     request = _serve(control)
     if request is not None:
         _become(request)
@@ -71,12 +67,6 @@ def _import() -> None:
     compiled = list(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).iterdir())
     assert (ours, compiled, threading.active_count()) == ([], [], 1), "a child would not be as good as new"
     gc.freeze()  # or each child would copy all that is here when it first collects
-
-
-def _sees_a_device() -> bool:
-    import torch
-
-    return torch.accelerator.is_available()
 
 
 def _serve(control: socket.socket) -> Request | None:

@@ -88,8 +88,8 @@ def _content(file: IO[str]) -> str:
 class Processes:
     """Starts children; each has an empty cache folder that holds nothing but the compiler's ISA probes.
 
-    They are forked from a process that has imported PyTorch, unless they are to be fresh, have variables that are read
-    while it is imported, or may use a device.
+    They are forked from a process that has imported PyTorch, unless they are to be fresh, or have variables that are
+    read while it is imported.
     """
 
     def __init__(self, folder: Path, probes: Path | None, *, fresh: bool = False) -> None:
