@@ -1,4 +1,6 @@
-"""What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `audit`, `fuzz`, `cuda`, `vllm`, `benchmark`.
+"""What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `nightly`, `audit`, `benchmark`.
+
+`nightly` goes on with `fuzz`, `vllm` and `cuda`.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
@@ -45,7 +47,9 @@ FOR_VLLM = (
 ATHERIS = "atheris==3.0.0"
 DRAWING = "matplotlib==3.11.2"
 FASTAPI = "fastapi==0.165.0"
-EXAMPLES = (FASTAPI, "uvicorn==0.54.0", "diffusers==0.42.1", "transformers==5.23.0", "pyyaml==6.0.3")
+EXAMPLES = (FASTAPI, "uvicorn==0.54.0", "pyyaml==6.0.3")
+LARGE_EXAMPLES = ("diffusers==0.42.1", "transformers==5.23.0")
+PYTEST = ("pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis")
 TESTED_FILES = ("tests", "examples", ".github", "pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py")
 
 nox.options.sessions = ["lint", "typing", "tests"]
@@ -61,11 +65,22 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on the built wheel, away from the working tree."""
-    pytest = ("pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis")
-    install_wheel(session, "megacache[all]", *pytest, "numpy", *SERVERS, *EXAMPLES)
+    """Run the tests on the built wheel, away from the working tree; those marked `nightly` are skipped."""
+    install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *EXAMPLES)
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
+
+
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """Run what takes long or needs large packages: the tests marked `nightly`, then `fuzz`, `vllm` and `cuda`."""
+    install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *EXAMPLES, *LARGE_EXAMPLES)
+    session.chdir(copy_of_tests(session))
+    # The tests of vLLM and of the stand-in for a GPU need environments of their own.
+    others = ("--ignore=tests/integrations/test_vllm.py", "--ignore=tests/cuda")
+    session.run("python", "-m", "pytest", "-m", "nightly", *others, *session.posargs)
+    for name in ("fuzz", "vllm", "cuda"):
+        session.notify(name, posargs=[])
 
 
 @nox.session
@@ -74,15 +89,16 @@ def vllm(session: nox.Session) -> None:
     install_wheel(session, "megacache[s3]", "pytest>=8", "pytest-timeout", *FOR_VLLM)
     session.install("--no-deps", VLLM)
     session.chdir(copy_of_tests(session))
-    session.run("python", "-m", "pytest", "tests/integrations/test_vllm.py", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "nightly", "tests/integrations/test_vllm.py", *session.posargs)
 
 
 @nox.session
 def cuda(session: nox.Session) -> None:
     """Test on a stand-in for a GPU, with PyTorch's build for CUDA: cold, warm, and what is compiled again.
 
-    It needs gcc, and no GPU; PIP_EXTRA_INDEX_URL must not name PyTorch's CPU builds.
+    It needs gcc, and no GPU.
     """
+    session.env["PIP_EXTRA_INDEX_URL"] = ""  # or it may name PyTorch's CPU builds, which pip would take
     install_wheel(session, "megacache", "pytest>=8", "pytest-timeout", "numpy", torch=TORCH_FOR_CUDA)
     session.chdir(copy_of_tests(session))
     # Elsewhere these tests are skipped where they cannot run; here that is a failure.

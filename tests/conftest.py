@@ -27,6 +27,15 @@ def pytest_report_header() -> str:
     return f"megacache {megacache.__version__} from {Path(megacache.__file__).parent}"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked `nightly`, unless `-m` says otherwise."""
+    if "nightly" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="takes long or needs large packages: nox -s nightly"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def gpus() -> Iterator[Mapping[str, str | None]]:
     """Hide GPUs, which add facts and bundles to what is compiled on the CPU; give the variable that shows them."""

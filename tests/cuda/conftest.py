@@ -10,6 +10,11 @@ from tests.cuda.journeys import TRIPS, Journey
 from tests.kit.cuda_standin import Hosts, build, missing, site_packages
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark all that is here: it needs an environment of its own, and takes long."""
+    item.add_marker("nightly")
+
+
 @pytest.fixture(scope="session")
 def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the stand-in, where torch is a build that it fits."""

@@ -114,8 +114,8 @@ def test_quick_start(quick_start: tuple[Path, str], shell: Shell) -> None:
     ("name", "package"),
     [
         ("warm_and_publish.py", "torch"),
-        ("diffusers_unet.py", "diffusers"),
-        ("transformers_causal_lm.py", "transformers"),
+        pytest.param("diffusers_unet.py", "diffusers", marks=pytest.mark.nightly),
+        pytest.param("transformers_causal_lm.py", "transformers", marks=pytest.mark.nightly),
     ],
 )
 def test_second_start_is_warm(name: str, package: str, shell: Shell, tmp_path: Path) -> None:

@@ -238,6 +238,7 @@ MODES: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.nightly
 @real
 @pytest.mark.parametrize("mode", MODES)
 def test_vllm_itself_starts_warm(mode: str, tmp_path: Path, processes: Processes) -> None:

@@ -5,7 +5,6 @@ killed at random points of their run; then all is verified: no visible bundle is
 published is gone, and no file in the cache folder is half there. What a killed worker may leave is a hidden temporary
 file, which a later one removes when it is a day old, and chunks that no bundle names.
 
-`MEGACACHE_KILLS` says how many workers are killed at random on disk (600 if unset; thousands before a release), and
 `MEGACACHE_KILL_SEED` repeats the choices of a run that failed; when exactly a signal arrives cannot be repeated.
 """
 
@@ -31,7 +30,6 @@ from tests.kit.servers import Server
 
 SERVERS = {"s3": "moto_s3", "gs": "gcs_server"}
 WORKERS = 8
-KILLS = int(os.environ.get("MEGACACHE_KILLS", "600"))
 FEWER = 12
 """Times fewer on servers, where a worker takes longer to connect than to do its work."""
 ROUNDS_OF_A_LIFE = 8
@@ -174,12 +172,13 @@ def birth(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> Callable
     )
 
 
-def test_killed_at_random(birth: Callable[[int], Life], fleet: Fleet) -> None:
-    """Hundreds of workers are killed at random points, eight at once, and after each round all is sound."""
+@pytest.mark.parametrize("kills", [100, pytest.param(600, marks=pytest.mark.nightly)])
+def test_killed_at_random(birth: Callable[[int], Life], fleet: Fleet, kills: int) -> None:
+    """A hundred workers and more are killed at random points, eight at once, and after each round all is sound."""
     seed = os.environ.get("MEGACACHE_KILL_SEED") or str(random.SystemRandom().randrange(10**6))
     print(f"MEGACACHE_KILL_SEED={seed}")  # noqa: T201 - shown if the test fails
     choose, killed, left, lives = random.Random(seed), 0, 0, 0
-    wanted = KILLS if birth(0).url == "" else KILLS // FEWER
+    wanted = kills if birth(0).url == "" else kills // FEWER
     while killed < wanted:
         assert lives <= wanted / WORKERS, "workers end before they are killed"
         life, lives = birth(lives), lives + 1
