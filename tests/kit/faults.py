@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tests.kit import faulty_disk
 from tests.kit.servers import proxy
 
-PATIENT, HURRIED = 30.0, 1.5
+PATIENT, HURRIED = 30.0, 0.8
 """Seconds: longer than any fault that is answered takes, and shorter than any that is not."""
 
 ONCE: Mapping[str, int] = {"s3": 1, "gs": 1, "disk": 1}
@@ -20,7 +20,7 @@ AGAIN_TWICE: Mapping[str, int] = {"s3": 6, "gs": 12, "disk": 1}
 READING = frozenset({"list", "manifest", "chunk"})
 WRITING = frozenset({"upload", "announce"})
 READ_ONLY = {"upload": "read_only", "announce": "read_only"}
-LATE = "not done within 1.5 s while"
+LATE = "not done within 0.8 s while"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
