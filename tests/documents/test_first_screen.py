@@ -43,11 +43,12 @@ def started(processes: Processes, url: Path, then: str, *, threads: int) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def published(processes: Processes, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, probes: Path) -> Path:
     """Publish by the six lines."""
-    started(processes, tmp_path / "store", "", threads=2)
-    return tmp_path / "store"
+    folder = tmp_path_factory.mktemp("published")
+    started(Processes(folder / "processes", probes), folder / "store", "", threads=2)
+    return folder / "store"
 
 
 def test_six_lines_start_warm(processes: Processes, published: Path) -> None:
