@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.processes import Processes, step
+from tests.kit.processes import JOB, Processes, step
 from tests.kit.servers.moto import MotoServer
 
 
@@ -132,20 +132,19 @@ def test_precompile_artifacts_are_left_out(processes: Processes, tmp_path: Path)
 def test_profile_travels_and_may_be_switched_off(processes: Processes, tmp_path: Path) -> None:
     """A profile of dynamic shapes is carried; where profiles are off, the rest is loaded without it."""
     url = str(tmp_path / "store")
-    job: dict[str, str | None] = {"TORCH_COMPILE_JOB_ID": "job"}
     *_, published = processes.run(
+        JOB,
         step("run", model="inference", rows=8),
         step("run", model="inference", rows=9),
         step("publish", url=url),
-        environment=job,
     )
     assert published["artifacts"]["pgo"] >= 1
-    (everything,) = processes.run(step("warm", url=url), environment=job)
+    _, everything = processes.run(JOB, step("warm", url=url))
     assert everything["info"]["pgo"] == published["artifacts"]["pgo"]
-    _, without = processes.run(
+    *_, without = processes.run(
+        JOB,
         step("configure", name="_dynamo.config.automatic_dynamic_local_pgo", value=False),
         step("warm", url=url),
-        environment=job,
     )
     assert without["status"] == "loaded"
     assert "pgo" not in without["info"]
@@ -186,11 +185,10 @@ def test_moved_cache_folder_is_told(processes: Processes, tmp_path: Path) -> Non
 def test_profile_does_not_make_every_start_publish(processes: Processes, tmp_path: Path) -> None:
     """A warm process that found all its graphs has nothing to publish, although its profile has moved on."""
     url = str(tmp_path / "store")
-    job: dict[str, str | None] = {"TORCH_COMPILE_JOB_ID": "job"}
     steps = (step("run", model="inference", rows=8), step("run", model="inference", rows=9))
-    *_, published = processes.run(*steps, step("publish", url=url), environment=job)
+    *_, published = processes.run(JOB, *steps, step("publish", url=url))
     assert published["artifacts"]["pgo"] == 1
     for _ in range(2):
-        _, *ran, again = processes.run(step("warm", url=url), *steps, step("publish", url=url), environment=job)
+        _, _, *ran, again = processes.run(JOB, step("warm", url=url), *steps, step("publish", url=url))
         assert sum(answer["fx_miss"] for answer in ran) == 0
         assert again["status"] == "unchanged"

@@ -215,10 +215,10 @@ def test_guard_tells_no_folder() -> None:
 
 def test_wrapper_libraries_travel(tmp_path: Path, processes: Processes, no_compiler: dict[str, str | None]) -> None:
     """With Inductor's C++ wrapper the whole graph is a library, and starts warm without a compiler, too."""
-    wrapper, store = {"TORCHINDUCTOR_CPP_WRAPPER": "1"}, str(tmp_path / "store")
-    cold, published = processes.run(step("run", model="inference"), step("publish", url=store), environment=wrapper)
-    warmed, ran = processes.run(
-        step("warm", url=store), step("run", model="inference"), environment={**wrapper, **no_compiler}
+    wrapper, store = step("configure", name="_inductor.config.cpp_wrapper", value=True), str(tmp_path / "store")
+    _, cold, published = processes.run(wrapper, step("run", model="inference"), step("publish", url=store))
+    _, warmed, ran = processes.run(
+        wrapper, step("warm", url=store), step("run", model="inference"), environment=no_compiler
     )
     assert warmed["files"] == published["files"] > 0
     assert (ran["fx_hit"], ran["digest"]) == (1, cold["digest"])

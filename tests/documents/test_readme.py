@@ -3,11 +3,8 @@
 import ast
 import inspect
 import itertools
-import os
 import re
 import shlex
-import subprocess
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -19,7 +16,7 @@ import s3fs
 import megacache
 from megacache import ExplainStatus, PublishStatus, WarmStatus
 from megacache._cli.app import app
-from tests.kit.processes import REPOSITORY, Processes
+from tests.kit.processes import REPOSITORY, Processes, step
 from tests.kit.servers.moto import MotoServer
 
 README = (REPOSITORY / "README.md").read_text()
@@ -74,20 +71,12 @@ def sessions() -> set[str]:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_every_python_block_runs(block: str, bucket: dict[str, str], processes: Processes) -> None:
-    """Each block of Python runs as it stands, in a fresh process, after a model, an input and an endpoint are given."""
+    """Each block of Python runs as it stands, after a model, an input and an endpoint are given."""
     compiled = "" if re.search(r"model\)?\(x\)", block) else COMPILED
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + compiled + block],
-        env={**os.environ, **bucket, "TORCHINDUCTOR_CACHE_DIR": str(processes.new_folder())},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "failed" not in done.stderr
-    assert "AOTAutograd entry" not in done.stderr
+    child = processes.start(step("execute", code=PRELUDE + compiled + block), environment=bucket)
+    child.answers()
+    assert "failed" not in child.stderr
+    assert "AOTAutograd entry" not in child.stderr
 
 
 def test_every_session_named_exists() -> None:

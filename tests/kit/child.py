@@ -225,6 +225,12 @@ def load_plainly(path: str) -> Answer:
     return counts(info)
 
 
+def execute(code: str) -> Answer:
+    """Run a program that is given as text."""
+    exec(code, {"__name__": "__main__"})
+    return {}
+
+
 def configure(name: str, *, value: Any) -> Answer:
     """Set an attribute of torch, by its dotted name."""
     import torch
@@ -355,6 +361,7 @@ STEPS: dict[str, Callable[..., Answer]] = {
         start_afresh,
         save_plainly,
         load_plainly,
+        execute,
         configure,
         meet,
         kill,

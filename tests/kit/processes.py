@@ -25,6 +25,10 @@ def step(name: str, /, **options: Any) -> Step:
     return name, options
 
 
+JOB = step("configure", name="compiler.config.job_id", value="job")
+"""Let PyTorch keep profiles of dynamic shapes, as TORCH_COMPILE_JOB_ID does."""
+
+
 class Process(Protocol):
     """A child as the system sees it."""
 

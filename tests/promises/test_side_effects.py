@@ -40,13 +40,13 @@ def test_importing_torch_for_the_program_pins_no_folder(fresh_processes: Process
 
 
 @pytest.mark.parametrize("logs", [None, "+inductor,+torch._functorch._aot_autograd.autograd_cache", "+dynamo"])
-def test_listening_is_not_heard(fresh_processes: Processes, tmp_path: Path, logs: str | None) -> None:
+def test_listening_is_not_heard(processes: Processes, tmp_path: Path, logs: str | None) -> None:
     """With a warm start and a receipt, torch says the same, at the same levels and places, as without."""
     plain = [step("environment"), step("run", model="conditional")]
     heard = [step("warm", url=str(tmp_path / "store")), *plain, step("receipt")]
     said = []
     for steps in (plain, heard):
-        child = fresh_processes.start(*steps, environment={"TORCH_LOGS": logs})
+        child = processes.start(*steps, environment={"TORCH_LOGS": logs})
         child.answers()
         places = re.findall(r"^([A-Z])\d{4} \S+ \d+ (\S+:\d+)\]", child.stderr, re.MULTILINE)
         said.append((places, child.stderr.count("\n")))

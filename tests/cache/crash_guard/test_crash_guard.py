@@ -15,7 +15,7 @@ from megacache._cache.crash_guard import CrashGuard, Markers
 from megacache._cache.crash_guard.markers import Suspect
 from tests.kit.builders import artifact, bundle
 from tests.kit.poison import PICKLED, poisoned
-from tests.kit.processes import REPOSITORY, Processes, step
+from tests.kit.processes import JOB, REPOSITORY, Processes, step
 
 HOLDER = """
 import os, sys
@@ -160,13 +160,12 @@ def test_deadly_bundle_kills_twice(processes: Processes, tmp_path: Path) -> None
 def test_deadly_artifact_kills_twice(processes: Processes, tmp_path: Path, kind: str) -> None:
     """Of whatever kind it is that PyTorch unpickles, it is taken out of the local cache, too."""
     store, folder = tmp_path / "store", processes.new_folder()
-    job = {"TORCH_COMPILE_JOB_ID": "job"}
-    processes.run(step("run", model="doubling"), step("publish", url=str(store)), environment=job)
+    processes.run(JOB, step("run", model="doubling"), step("publish", url=str(store)))
     poisoned(store, signal.SIGSEGV, frozenset({kind}))
-    steps = step("warm", url=str(store)), step("run", model="doubling")
+    steps = JOB, step("warm", url=str(store)), step("run", model="doubling")
     for _ in range(2):
-        assert processes.start(*steps, folder=folder, environment=job).exit_status() == -signal.SIGSEGV
-    warmed, ran = processes.run(*steps, folder=folder, environment=job)
+        assert processes.start(*steps, folder=folder).exit_status() == -signal.SIGSEGV
+    _, warmed, ran = processes.run(*steps, folder=folder)
     assert (warmed["status"], ran["fx_miss"]) == ("miss", 1)
 
 
