@@ -18,7 +18,6 @@ from typing import Any
 
 import click
 import pytest
-import torch
 import yaml
 
 import megacache._settings
@@ -136,6 +135,8 @@ def test_multi_stage(shell: Shell, tmp_path: Path) -> None:
 
 def test_training_restart(shell: Shell, tmp_path: Path) -> None:
     """Training that is killed resumes warm at its checkpoint, and ends where training that nobody disturbs ends."""
+    import torch
+
     program = documented("training_restart.py").removesuffix(" checkpoint.pt 1000")
     url, checkpoint = str(tmp_path / "store"), tmp_path / "killed.pt"
     with shell.start(f"exec {program} {checkpoint} 100000", MEGACACHE_URL=url) as popen:
