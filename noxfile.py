@@ -86,7 +86,7 @@ def nightly(session: nox.Session) -> None:
 @nox.session
 def vllm(session: nox.Session) -> None:
     """Test with vLLM itself, on a CPU: its loader of plug-ins and its compilation, without an engine around them."""
-    install_wheel(session, "megacache[s3]", "pytest>=8", "pytest-timeout", *FOR_VLLM)
+    install_wheel(session, "megacache[s3]", *PYTEST, *FOR_VLLM)
     session.install("--no-deps", VLLM)
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "-m", "nightly", "tests/integrations/test_vllm.py", *session.posargs)
