@@ -8,8 +8,9 @@ from megacache._compiler import roots
 from megacache._compiler.adoption import adopt, passed_probes
 from megacache._compiler.artifacts import Loaded, forget, forget_exactly, load, record, unrecorded
 from megacache._compiler.collector import defer_while_compiling, full_collections_deferred
+from megacache._compiler.compilations import on_compilations
 from megacache._compiler.counters import Activity, Lookups, activity
-from megacache._compiler.events import on_compilations, watch
+from megacache._compiler.events import watch
 from megacache._compiler.facts import current_environment, toolchain
 from megacache._compiler.files import Located, file_roots, remove, restore, used_files
 from megacache._compiler.graph_keys import graph_key, graphs_below

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from megacache._compiler.events import on_compilations
+from megacache._compiler.compilations import on_compilations
 from megacache.errors import CompilerError
 
 _VARIABLE = "TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE"

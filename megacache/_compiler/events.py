@@ -1,9 +1,8 @@
-"""Observe what torch does: when it begins to compile and has ended, what it looks up, and what it has compilers make.
+"""Observe what torch looks up, and what it has compilers make.
 
-torch keeps callbacks for compilations, but drops them in `torch._dynamo.reset()`. It keeps no reason for a bypass: it
-logs it at a level that is off by default, and the events of its trace hold it, written or not. So the functions that
-run the callbacks, that take the events and that run commands are wrapped, and each still does what it did. That changes
-no setting, no logger and no output.
+torch keeps no reason for a bypass: it logs it at a level that is off by default, and the events of its trace hold it,
+written or not. So the functions that take the events and that run commands are wrapped, and each still does what it
+did. That changes no setting, no logger and no output.
 """
 
 import functools
@@ -161,32 +160,3 @@ def _reason(metadata: Mapping[str, Any]) -> str:
     """Give the first line of torch's reason, for the rest may be a page of the program's code."""
     first, _, _ = str(metadata.get("cache_bypass_reason") or UNKNOWN).strip().partition("\n")
     return first[:_MAX_REASON].strip() or UNKNOWN
-
-
-def on_compilations(begins: Callable[[], None], ends: Callable[[], None]) -> None:
-    """Call `begins` before a compilation and `ends` after it, in the thread that compiles.
-
-    Of compilations that overlap, only the first beginning and the last end are told. What the two raise is dropped.
-    Raises `CompilerError` if this torch cannot be heard.
-    """
-    with door("listening to its compilations"):
-        from torch._dynamo import callback
-
-        Handler: Any = callback.CompilationCallbackHandler  # noqa: N806 - a class
-        first, last = Handler.run_start_callbacks, Handler.run_end_callbacks
-
-        @functools.wraps(first)
-        def start(handler: Any, *details: Any) -> Any:
-            with suppress(Exception):
-                begins()
-            return first(handler, *details)
-
-        @functools.wraps(last)
-        def end(handler: Any, *details: Any) -> Any:
-            try:
-                return last(handler, *details)
-            finally:
-                with suppress(Exception):
-                    ends()
-
-        Handler.run_start_callbacks, Handler.run_end_callbacks = start, end

@@ -196,6 +196,19 @@ def test_ways_of_the_program_change_nothing(start: Start, tmp_path: Path, name: 
     assert bundles(tmp_path / "store") == 1
 
 
+@pytest.mark.parametrize("way", ["ahead of time", "standing alone"])
+def test_compilation_without_a_frame_is_noticed(start: Start, tmp_path: Path, way: str) -> None:
+    """What runs none of Dynamo's callbacks, as what vLLM calls, finds and publishes what any compilation does."""
+    store = tmp_path / "store"
+    for _ in range(2):
+        code, _, stderr = ended(start(*RUN, str(store), *PROGRAM, "compile_without_a_frame", way))
+        if "has no attribute 'aot_compile'" in stderr:
+            pytest.skip("this torch does not compile ahead of time")
+        assert code == 0, stderr
+    assert "warm loaded" in stderr
+    assert "compiled anew: 0 C++" in stderr
+
+
 def test_program_without_torch_sees_nothing(start: Start, tmp_path: Path) -> None:
     """A process that never imports PyTorch has not imported megacache, and finds its path and signals unchanged."""
     code, _, stderr = ended(start(*RUN, str(tmp_path / "store"), *PROGRAM, "look", str(tmp_path / "seen")))

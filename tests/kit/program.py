@@ -9,6 +9,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 
 def compile_and_run(factor: int = 2) -> str:
@@ -45,6 +46,28 @@ def end_by(way: str) -> None:
             os._exit(7)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def compile_without_a_frame(way: str) -> None:
+    """Compile by an entry that runs none of Dynamo's callbacks."""
+    import torch
+    from torch._inductor import standalone_compile
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x * 3 + 1)
+
+    argument = torch.ones(64, 64)
+    with torch.no_grad():
+        if way == "ahead of time":
+            compiled: Any = torch.compile(function, fullgraph=True)
+            print(compiled.aot_compile(((argument,), {}))(argument))
+            return
+        graph, mode = torch.fx.symbolic_trace(function), FakeTensorMode()
+        for node in graph.graph.nodes:
+            node.meta["val"] = mode.from_tensor(argument) if node.op != "output" else None
+        standing_alone = standalone_compile(graph, [argument], dynamic_shapes="from_example_inputs")
+        print(standing_alone(argument))
 
 
 def probe_first() -> None:

@@ -1,0 +1,114 @@
+"""Tell when torch begins to compile and when it has ended, by whichever entry.
+
+torch has callbacks for that, but only Dynamo's frames run them: what is compiled ahead of time, what Inductor compiles
+standing alone, and what vLLM compiles by such means, does not. Each of them passes phases that torch times, so the two
+functions that take their times are wrapped, and still do what they did.
+"""
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from megacache._compiler.door import door
+
+_PHASES = frozenset(
+    {
+        "entire_frame_compile",
+        "entire_backward_compile",
+        "fullgraph_capture",
+        "backend_compile",
+        "_recursive_pre_grad_passes",
+        "create_aot_dispatcher_function",
+        "inductor_compile",
+        "CompiledArtifact.load",
+    }
+)
+"""What is timed once a graph or more often, and never in torch's compile workers."""
+
+_Call = Callable[[], None]
+
+
+class _Compilations:
+    """The phases under way in this process: in one thread they nest, and those of several threads overlap."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[_Call, _Call]] = []
+        self.forget_phases()
+
+    def forget_phases(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._own = threading.local()
+
+    def tell(self, begins: _Call, ends: _Call) -> None:
+        self._calls.append((begins, ends))
+
+    def enter(self) -> None:
+        depth = getattr(self._own, "depth", 0)
+        self._own.depth = depth + 1
+        if depth == 0:
+            with self._lock:  # another thread waits here until the first compilation of the process may begin
+                self._open += 1
+                if self._open == 1:
+                    _run(begins for begins, _ in self._calls)
+
+    def leave(self) -> None:
+        depth = getattr(self._own, "depth", 0)
+        if depth == 0:  # it was entered before this process was forked
+            return
+        self._own.depth = depth - 1
+        if depth == 1:
+            with self._lock:
+                self._open -= 1
+                if self._open == 0:
+                    _run(ends for _, ends in self._calls)
+
+
+_compilations = _Compilations()
+
+
+def on_compilations(begins: _Call, ends: _Call) -> None:
+    """Call `begins` before a compilation and `ends` after it, in the thread that compiles.
+
+    Of compilations that overlap, only the first beginning and the last end are told. What the two raise is dropped.
+    Raises `CompilerError` if this torch does not tell.
+    """
+    _watch()
+    _compilations.tell(begins, ends)
+
+
+@functools.cache
+def _watch() -> None:
+    with door("listening to its compilations"):
+        import torch._dynamo.utils
+
+        Trace: Any = torch._dynamo.utils.ChromiumEventLogger  # noqa: N806 - a class
+        began, ended = Trace.log_event_start, Trace.log_event_end
+
+        @functools.wraps(began)
+        def start(trace: Any, event_name: str, *details: Any, **more: Any) -> Any:
+            if event_name in _PHASES:
+                _compilations.enter()
+            return began(trace, event_name, *details, **more)
+
+        @functools.wraps(ended)
+        def end(trace: Any, event_name: str, *details: Any, **more: Any) -> Any:
+            try:
+                return ended(trace, event_name, *details, **more)
+            finally:
+                if event_name in _PHASES:
+                    _compilations.leave()
+
+        Trace.log_event_start, Trace.log_event_end = start, end
+
+
+def _run(calls: Any) -> None:
+    for call in calls:
+        with suppress(Exception):
+            call()
+
+
+os.register_at_fork(after_in_child=_compilations.forget_phases)
