@@ -14,6 +14,8 @@ from megacache._compiler.door import compile_lock, door
 from megacache._runtime import Deadline
 from megacache.errors import CompilerError
 
+_AHEAD_OF_TIME = b"BundledAOTAutogradResult"
+"""The class of an entry that holds its graph, as those do that are compiled ahead of time."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 """A key that is the name of a folder; `..` is none, nor is the empty one, which would be the folder of all."""
 
@@ -42,7 +44,7 @@ def record(deadline: Deadline) -> tuple[Artifact, ...]:
     """Give all that torch has recorded in this process, in all its saves; contents are views of its one blob.
 
     A process that saves twice makes a blob with several groups of a kind, of which torch's own loader keeps only the
-    last.
+    last. Left out is what no other process would look for.
     """
     with door("saving its cache artifacts"):
         import torch
@@ -50,7 +52,20 @@ def record(deadline: Deadline) -> tuple[Artifact, ...]:
 
         with compile_lock(deadline):
             saved = torch.compiler.save_cache_artifacts()
-    return () if saved is None else tuple(parse_blob(saved[0]))
+        random_keys = _ahead_of_time_keys_are_random()
+    artifacts = () if saved is None else parse_blob(saved[0])
+    return tuple(one for one in artifacts if not (random_keys and _is_ahead_of_time(one)))
+
+
+def _ahead_of_time_keys_are_random() -> bool:
+    """Tell whether this torch puts the name of a graph compiled ahead of time, which is random, into its key."""
+    from torch._functorch._aot_autograd.schemas import AOTConfig
+
+    return hasattr(AOTConfig, "to_cacheable")
+
+
+def _is_ahead_of_time(artifact: Artifact) -> bool:
+    return artifact.kind == "aot_autograd" and _AHEAD_OF_TIME in bytes(artifact.content)
 
 
 def load(raw: bytes, deadline: Deadline) -> Loaded:

@@ -112,12 +112,15 @@ def _graphs_without_entry() -> str:
 
 
 def _hidden_graphs() -> str:
-    """Warn of graphs that compiled well and were not recorded."""
+    """Warn of graphs that compiled well, and that PyTorch did not record or would find nowhere else."""
     from torch._dynamo.utils import counters
 
     if not counters["aot_autograd"]["ok"]:
         return ""
-    return "graphs were compiled where PyTorch's recorder does not see them, as standalone_compile (vLLM) does"
+    return (
+        "graphs were compiled by aot_compile or standalone_compile, whose entries no other process finds in PyTorch's "
+        "caches: of them, only compiled files are published"
+    )
 
 
 def _bundling_off() -> str:

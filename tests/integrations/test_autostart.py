@@ -198,7 +198,7 @@ def test_ways_of_the_program_change_nothing(start: Start, tmp_path: Path, name: 
 
 @pytest.mark.parametrize("way", ["ahead of time", "standing alone"])
 def test_compilation_without_a_frame_is_noticed(start: Start, tmp_path: Path, way: str) -> None:
-    """What runs none of Dynamo's callbacks, as what vLLM calls, finds and publishes what any compilation does."""
+    """What runs none of Dynamo's callbacks publishes its compiled files, and nothing that no process would find."""
     store = tmp_path / "store"
     for _ in range(2):
         code, _, stderr = ended(start(*RUN, str(store), *PROGRAM, "compile_without_a_frame", way))
@@ -206,6 +206,7 @@ def test_compilation_without_a_frame_is_noticed(start: Start, tmp_path: Path, wa
             pytest.skip("this torch does not compile ahead of time")
         assert code == 0, stderr
     assert "warm loaded" in stderr
+    assert "publish unchanged" in stderr
     assert "compiled anew: 0 C++" in stderr
 
 
