@@ -75,7 +75,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Run what takes long or needs large packages: tests marked `nightly`, then `fuzz`, `vllm`, `engines` and `cuda`."""
+    """Run what takes long or is large: tests marked `nightly`, then `fuzz`, `vllm`, `engines` and `cuda`."""
     install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *EXAMPLES, *LARGE_EXAMPLES)
     session.chdir(copy_of_tests(session))
     # The tests of vLLM, of real servers and of the stand-in for a GPU need environments of their own.

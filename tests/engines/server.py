@@ -73,7 +73,9 @@ class Server:
 
 
 @contextmanager
-def serving(model: Path, folders: ServerFolders, *before: str, url: bool = True) -> Iterator[Server]:
+def serving(
+    model: Path, folders: ServerFolders, *before: str, options: Sequence[str] = (), url: bool = True
+) -> Iterator[Server]:
     """Start `vllm serve` in an empty container, with `before` in front of the command; wait until it answers."""
     container, port = folders.emptied(), free_port()
     variables = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
@@ -93,7 +95,7 @@ def serving(model: Path, folders: ServerFolders, *before: str, url: bool = True)
     command: Sequence[str] = (
         *before,
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "model"),
-        *("--host", HOST, "--port", str(port), *_SMALL),
+        *("--host", HOST, "--port", str(port), *_SMALL, *options),
     )
     log = container / "log"
     with log.open("wb") as output:
