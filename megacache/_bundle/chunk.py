@@ -26,9 +26,12 @@ _Item = TypeVar("_Item")
 
 
 def compress(raw: bytes) -> bytes:
-    """Compress into one zstd frame that states its size."""
+    """Compress into one zstd frame that states its size; raise `MemoryError` where that needs more than there is."""
     parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
-    return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
+    try:
+        return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
+    except zstandard.ZstdError as error:  # with these parameters nothing else can go wrong
+        raise MemoryError(str(error)) from error
 
 
 def decompress(stored: bytes, *, raw_size: int) -> bytes:

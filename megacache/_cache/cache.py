@@ -254,17 +254,32 @@ class Cache:
         return explain(call)
 
     def _softly(self, step: Callable[[], _Step], failed: Callable[[MegacacheError], _Step]) -> _Step:
-        """Take a step; a fault becomes what the verb makes of it."""
+        """Take a step; a fault becomes what the verb makes of it.
+
+        That goes for what no door has translated, too: memory that runs out anywhere, a warning that the program turns
+        into an error, a bug. The program goes on as it would have without the call.
+        """
         try:
             return step()
         except MegacacheError as error:
             return failed(error)
+        except Exception as error:  # noqa: BLE001 - the promise is that none gets out
+            return failed(_unforeseen(error))
 
     def _shown(self) -> str:
         try:
             return redacted(Settings.read().url_or_default(self._url))
         except SettingsError:
             return redacted(str(self._url or ""))
+
+
+def _unforeseen(error: Exception) -> MegacacheError:
+    if isinstance(error, MemoryError):
+        fault = MegacacheError("this process has no memory left", hint="give it more, or publish less at a time")
+    else:
+        fault = MegacacheError(f"a step failed as none should: {type(error).__name__}: {error}", hint="report it")
+    fault.__cause__ = error
+    return fault
 
 
 def _raising(error: MegacacheError) -> Callable[[], PublishResult]:

@@ -16,6 +16,7 @@ from megacache.errors import CompilerError
 
 _AHEAD_OF_TIME = b"BundledAOTAutogradResult"
 """The class of an entry that holds its graph, as those do that are compiled ahead of time."""
+_LOG = "its log tells why, under torch.compiler._cache"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 """A key that is the name of a folder; `..` is none, nor is the empty one, which would be the folder of all."""
 
@@ -52,6 +53,8 @@ def record(deadline: Deadline) -> tuple[Artifact, ...]:
 
         with compile_lock(deadline):
             saved = torch.compiler.save_cache_artifacts()
+            if saved is None:
+                _check_nothing_recorded()
         random_keys = _ahead_of_time_keys_are_random()
     artifacts = () if saved is None else parse_blob(saved[0])
     return tuple(one for one in artifacts if not (random_keys and _is_ahead_of_time(one)))
@@ -68,6 +71,23 @@ def _is_ahead_of_time(artifact: Artifact) -> bool:
     return artifact.kind == "aot_autograd" and _AHEAD_OF_TIME in bytes(artifact.content)
 
 
+def _check_nothing_recorded() -> None:
+    """Raise `CompilerError` if there was something to save, and let torch's next save begin anew.
+
+    A save that failed, as for lack of memory, leaves a part of what it wrote behind, and all later ones go on from it.
+    """
+    from torch.compiler import _cache
+
+    recorder: Any = getattr(_cache, "CacheArtifactManager", None)
+    if recorder is None or recorder._cache_info.empty():
+        return
+    recorder._serializer.clear()
+    recorder._new_cache_artifacts.clear()
+    for artifact in recorder._seen_artifacts:
+        recorder._new_cache_artifacts[artifact.type()].append(artifact)
+    raise CompilerError("PyTorch could not save what it has recorded", hint=_LOG)
+
+
 def load(raw: bytes, deadline: Deadline) -> Loaded:
     """Hand one blob to torch, in this thread; raise `CompilerError` if torch does not take all of it."""
     lead_autotuners()
@@ -80,7 +100,7 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
             info = torch.compiler.load_cache_artifacts(blob)
     if info is None:
         msg = "PyTorch refused a blob"
-        raise CompilerError(msg, hint="its log tells why, under torch.compiler._cache")
+        raise CompilerError(msg, hint=_LOG)
     return Loaded(info=info)
 
 

@@ -51,7 +51,8 @@ def http_status(error: BaseException) -> int | None:
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:
-            status = getattr(cause, "code", None)
+            # aiohttp has `status`, and a `code` that only warns; gcsfs sets `code`.
+            status = getattr(cause, "status", cause.__dict__.get("code"))
         if isinstance(status, int):
             return status
     return None

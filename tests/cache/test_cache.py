@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from megacache import Cache, MegacacheError
+from tests.kit.builders import artifact
 from tests.kit.processes import JOB, Processes, step
 from tests.kit.servers.moto import MotoServer
+from tests.kit.torchless import Compiler
 
 
 def test_block_that_succeeds_is_published(processes: Processes, tmp_path: Path) -> None:
@@ -192,3 +195,22 @@ def test_profile_does_not_make_every_start_publish(processes: Processes, tmp_pat
         _, _, *ran, again = processes.run(JOB, step("warm", url=url), *steps, step("publish", url=url))
         assert sum(answer["fx_miss"] for answer in ran) == 0
         assert again["status"] == "unchanged"
+
+
+@pytest.mark.parametrize("verb", ["warm", "publish", "explain"])
+@pytest.mark.parametrize("fault", [MemoryError(), OSError(28, "full"), DeprecationWarning("old"), ZeroDivisionError()])
+def test_what_nobody_foresaw_is_a_result(
+    fault: Exception, verb: str, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program goes on; with `strict` it gets one of megacache's exceptions, with the original as the cause."""
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    compiler.compile(artifact())
+    monkeypatch.setattr("megacache._cache.call.Call.open_store", fail)
+    result = getattr(Cache(tmp_path), verb)()
+    assert (result.status, bool(result.reason)) == ("unavailable", True)
+    with pytest.raises(MegacacheError) as raised:
+        getattr(Cache(tmp_path, strict=True), verb)()
+    assert raised.value.__cause__ is fault

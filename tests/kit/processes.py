@@ -147,10 +147,10 @@ def keep_probes(folder: Path, target: Path) -> None:
             shutil.copy2(library, target / library.parent.name)
 
 
-def run_code(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run some code in a process of its own."""
+def run_code(code: str, *arguments: str, flags: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+    """Run some code in a process of its own, by a Python with some options."""
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, *flags, "-c", code, *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,

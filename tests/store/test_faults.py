@@ -5,6 +5,7 @@ import sys
 from itertools import islice
 
 import pytest
+from aiohttp import ClientResponseError
 from botocore.exceptions import (  # type: ignore[import-untyped]
     ClientError,
     EndpointConnectionError,
@@ -169,11 +170,13 @@ def test_long_answer_is_cut() -> None:
         (translate_boto_error(aws(409, "OperationAborted")), 409),
         (HttpError({"code": 412, "message": "no"}), 412),
         (gcs(403), None),
+        (ClientResponseError(None, (), status=401), 401),  # type: ignore[arg-type]
         (OSError(errno.EIO, "no"), None),
         (RuntimeError(), None),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
+@pytest.mark.filterwarnings("error")
 def test_http_status_is_found(error: BaseException, status: int | None) -> None:
     """The status is found in the exception or in what caused it, where a client tells it."""
     assert http_status(error) == status
