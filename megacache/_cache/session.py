@@ -18,16 +18,19 @@ from megacache.errors import AccessError, MegacacheError, UnavailableError
 
 
 class Session:
-    """What this process loaded from one cache, or knows to be there."""
+    """What this process loaded from one cache, or knows to be there.
+
+    A set is replaced, never changed: a signal's handler that publishes may interrupt whoever goes through one.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._artifacts: set[ArtifactRef] = set()
-        self._files: set[tuple[str, str]] = set()
-        self._loaded: set[ArtifactRef] = set()
-        self._bundles: set[str] = set()
-        self._written: set[str] = set()
-        self._unusable: set[str] = set()
+        self._lock = threading.RLock()
+        self._artifacts: frozenset[ArtifactRef] = frozenset()
+        self._files: frozenset[tuple[str, str]] = frozenset()
+        self._loaded: frozenset[ArtifactRef] = frozenset()
+        self._bundles: frozenset[str] = frozenset()
+        self._written: frozenset[str] = frozenset()
+        self._unusable: frozenset[str] = frozenset()
         self._folder: str | None = None
 
     @property
@@ -62,7 +65,10 @@ class Session:
 
     @contextmanager
     def publishing(self, deadline: Deadline) -> Iterator[None]:
-        """Let one thread publish at a time, so that each sees what the one before it has published."""
+        """Let one thread publish at a time, so that each sees what the one before it has published.
+
+        A signal's handler that interrupted the thread goes ahead of it: it cannot wait for what it holds up.
+        """
         if not self._lock.acquire(timeout=max(deadline.remaining(), 0.001)):
             raise deadline.missed("waiting for another publication of this process")
         try:
@@ -85,31 +91,31 @@ class Session:
 
     def load(self, bundle: str, artifacts: Collection[ArtifactRef], files: Iterable[FileRef]) -> None:
         """Remember what was loaded from a bundle."""
-        self._loaded.update(artifacts)
+        self._loaded |= frozenset(artifacts)
         self.cover(artifacts, [bundle], files)
 
     def cover(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str], files: Iterable[FileRef] = ()) -> None:
         """Remember that artifacts and files are in the store, and the bundles that make it so."""
-        self._artifacts.update(artifacts)
-        self._files.update((file.root, file.path) for file in files)
-        self._bundles.update(bundles)
+        self._artifacts |= frozenset(artifacts)
+        self._files |= {(file.root, file.path) for file in files}
+        self._bundles |= frozenset(bundles)
 
     def write(self, bundle: str) -> None:
         """Remember a bundle that this process has written."""
-        self._written.add(bundle)
+        self._written |= {bundle}
 
     def rule_out(self, bundles: Iterable[str]) -> None:
         """Remember bundles that are not to be used."""
-        self._unusable.update(bundles)
+        self._unusable |= frozenset(bundles)
 
     def give_up(self, bundle: str, fault: MegacacheError | None) -> None:
         """Remember a bundle that cannot be used, unless it was the store that failed."""
         if not isinstance(fault, (UnavailableError, AccessError)):
-            self._unusable.add(bundle)
+            self._unusable |= {bundle}
 
     def unlock(self) -> None:
         """Forget a lock that a thread of the parent process held when this one was forked."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 _ENDPOINTS = frozenset({"account_name", "endpoint", "endpoint_url", "host", "port"})

@@ -7,7 +7,7 @@ import pytest
 
 from megacache import Cache, MegacacheError
 from tests.kit.builders import artifact
-from tests.kit.processes import JOB, Processes, step
+from tests.kit.processes import JOB, Processes, run_code, step
 from tests.kit.servers.moto import MotoServer
 from tests.kit.torchless import Compiler
 
@@ -20,6 +20,24 @@ def test_block_that_succeeds_is_published(processes: Processes, tmp_path: Path) 
     assert (first["warmed"]["status"], first["published"]["status"]) == ("miss", "published")
     assert (second["warmed"]["status"], second["published"]["status"]) == ("loaded", "unchanged")
     assert second["ran"]["fx_miss"] == 0
+
+
+INTERRUPTED = """
+import signal, sys
+import megacache
+from tests.kit import models
+
+def publish(*_):
+    results.append(megacache.publish(sys.argv[1], timeout=10))
+
+results = []
+signal.signal(signal.SIGUSR1, publish)
+models.doubling()
+cache = megacache.Cache(sys.argv[1], progress=lambda _: results or signal.raise_signal(signal.SIGUSR1))
+results.append(cache.publish())
+print(*(result.status for result in results))
+"""
+"""Publish in a signal's handler, in the middle of a publication."""
 
 
 @pytest.mark.parametrize("publish_on_error", [False, True])
@@ -195,6 +213,12 @@ def test_profile_does_not_make_every_start_publish(processes: Processes, tmp_pat
         _, _, *ran, again = processes.run(JOB, step("warm", url=url), *steps, step("publish", url=url))
         assert sum(answer["fx_miss"] for answer in ran) == 0
         assert again["status"] == "unchanged"
+
+
+def test_handler_of_a_signal_publishes_what_it_interrupts(tmp_path: Path) -> None:
+    """A handler, which may end the process, does not wait for the publication that waits for it."""
+    done = run_code(INTERRUPTED, str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "published duplicate\n"), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("verb", ["warm", "publish", "explain"])

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,7 +28,7 @@ from megacache._runtime import Deadline
 from megacache._cache.session import session
 
 known = session("memory://x", None)
-known.bundles.add("kept")
+known.cover((), ["kept"])
 held, done = threading.Event(), threading.Event()
 def publish():
     with known.publishing(Deadline.after(60)):
@@ -136,16 +137,19 @@ def test_one_publication_at_a_time() -> None:
     """While one publishes another waits, until its own deadline; then the next may, also after an exception."""
     known = Session()
 
+    def wait_in_vain() -> None:
+        with pytest.raises(DeadlineError, match="another publication"), known.publishing(Deadline.after(0.01)):
+            pass
+
     def publish() -> None:
-        with known.publishing(Deadline.after(60)):
-            with pytest.raises(DeadlineError, match="another publication"), known.publishing(Deadline.after(0.01)):
-                pass
+        with known.publishing(Deadline.after(60)), ThreadPoolExecutor() as other:
+            other.submit(wait_in_vain).result()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         publish()
-    with known.publishing(Deadline.after(60)):
-        pass
+    with known.publishing(Deadline.after(60)), ThreadPoolExecutor() as other:
+        other.submit(wait_in_vain).result()
 
 
 def test_fork_releases_the_lock() -> None:
