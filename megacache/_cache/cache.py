@@ -212,7 +212,8 @@ class Cache:
             session.begin(folder)
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
-        store, policy = call.restarted().open_store(), call.policy()
+        call = call.restarted()
+        policy, store = call.policy(), call.open_store()
         crash_guard = guard_beside(folder)
         install()
         result = Warming(

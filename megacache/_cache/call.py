@@ -1,8 +1,8 @@
 """One call of a verb: on which cache, set up how, and by when it has to be done."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from megacache import _compiler
 from megacache._cache.session import Session, session
@@ -10,6 +10,8 @@ from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, quie
 from megacache._settings import Settings
 from megacache._store import Store, redacted
 from megacache._trust import Keys, Signing, TrustPolicy
+
+_Loaded = TypeVar("_Loaded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +50,13 @@ class Call:
 
     def policy(self) -> TrustPolicy | None:
         """Read whom to trust; None is anyone."""
-        return self.keys.policy(self.settings)
+        return self._keys(lambda: self.keys.policy(self.settings), "reading the trusted keys")
 
     def signing(self) -> Signing:
         """Load what a writer signs with, for which a key service may have to be asked."""
+        return self._keys(lambda: self.keys.signing(self.settings), "loading the signing key")
+
+    def _keys(self, load: Callable[[], _Loaded], doing: str) -> _Loaded:
+        """Load keys in time: a disk that holds them may hang as well as a service."""
         with self.clock.stage("keys"):
-            return call(
-                lambda: self.keys.signing(self.settings), deadline=self.deadline, doing="loading the signing key"
-            )
+            return call(load, deadline=self.deadline, doing=doing)

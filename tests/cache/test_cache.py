@@ -1,5 +1,6 @@
 """The verbs in a whole program: blocks, background publications, switches and defaults."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,16 @@ def test_what_nobody_foresaw_is_a_result(
     with pytest.raises(MegacacheError) as raised:
         getattr(Cache(tmp_path, strict=True), verb)()
     assert raised.value.__cause__ is fault
+
+
+@pytest.mark.parametrize("verb", ["warm", "publish", "explain"])
+def test_key_that_cannot_be_read_does_not_outlast_the_deadline(verb: str, compiler: Compiler, tmp_path: Path) -> None:
+    """A key's file may be a pipe into which nobody writes, or lie on a mount that hangs."""
+    key = tmp_path / "key"
+    os.mkfifo(key)
+    compiler.compile(artifact())
+    cache = Cache(tmp_path / "store", trusted_keys=[key], sign_with=key)
+    result = getattr(cache, verb)(timeout=1)
+    assert result.status == "unavailable"
+    assert "not done within 1 s while" in result.reason
+    assert "key" in result.reason

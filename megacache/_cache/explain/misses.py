@@ -35,10 +35,11 @@ _NO_COMPONENTS = "PyTorch keeps no components of its key"
 
 def explain(call: Call) -> Explanation:
     """Look at what PyTorch has recorded in this process, and at what is published."""
-    policy = call.policy()
     recorded = _compiler.record(call.deadline)
     environment = _compiler.current_environment()
-    return Explaining(call.restarted().open_store(), environment, call.session(), recorded, policy).run()
+    call = call.restarted()
+    policy = call.policy()
+    return Explaining(call.open_store(), environment, call.session(), recorded, policy).run()
 
 
 class Explaining:
