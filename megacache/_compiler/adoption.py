@@ -38,32 +38,53 @@ def probe_libraries() -> Iterator[Path]:
 
 
 def settle_picker(passed: Collection[str]) -> None:
-    """Let the ISA picker decide now, and believe that trials go well here that went well before."""
+    """Let the ISA picker decide now what it can by believing that trials go well here that went well before.
+
+    No trial is run: one that is not among those is left to the first compilation, and the decision with it.
+    """
     with door("settling its ISA picker"):
-        from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+        from torch._inductor.cpu_vec_isa import supported_vec_isa_list, valid_vec_isa_list
 
         if not passed or valid_vec_isa_list.cache_info().currsize:
             return
-        with _recorded_trials(frozenset(passed)):
-            valid_vec_isa_list()
+        with _believed(frozenset(passed)):
+            for isa in supported_vec_isa_list:  # each of them remembers what it has decided
+                _decide(partial(bool, isa), supported_vec_isa_list)
+            _decide(valid_vec_isa_list, supported_vec_isa_list)
+
+
+class _UntriedError(Exception):
+    """Whether a trial goes well is not known."""
 
 
 @contextmanager
-def _recorded_trials(passed: frozenset[str]) -> Iterator[None]:
+def _believed(passed: frozenset[str]) -> Iterator[None]:
+    """Let a trial that went well go well, and none be run."""
     from torch._inductor import cpu_vec_isa
 
     picker: Any = cpu_vec_isa.VecISA
     original: Callable[[Any, str], bool] = picker.check_build
 
     def check_build(isa: Any, code: str) -> bool:
-        names = {_name(isa, name) for name in _codes(isa) if getattr(isa, name) == code}
-        return bool(names & passed) or original(isa, code)
+        if passed.isdisjoint(_name(isa, name) for name in _codes(isa) if getattr(isa, name) == code):
+            raise _UntriedError
+        return True
 
     picker.check_build = check_build
     try:
         yield
     finally:
         picker.check_build = original
+
+
+def _decide(question: Callable[[], object], isas: Iterable[Any]) -> None:
+    """Let the picker answer a question; if it cannot, nothing has changed."""
+    flags = [(isa, isa._arch_flags) for isa in isas]
+    try:
+        question()
+    except _UntriedError:
+        for isa, own in flags:  # some are added for the length of a trial
+            isa._arch_flags = own
 
 
 def _valid_isas() -> list[Any]:
