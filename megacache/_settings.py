@@ -4,7 +4,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -19,7 +19,8 @@ _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
 _PREFIX = "MEGACACHE"
 _LEVELS = ("debug", "info", "warning", "error")
-_COMPILER_PREFIXES = ("TORCHINDUCTOR_", "TORCH_COMPILE_", "TRITON_")
+_WRITTEN_BY_PYTORCH = ("TORCH", "DYNAMO", "INDUCTOR", "TRITON")
+_SECRET = re.compile(r"API_?KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 _CACHE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _DEFAULT_CACHE_FOLDER = "torchinductor_"
 _DOCUMENTED = re.compile(r'^    (\w+): .*\n    """`(\w+)`: ([^"]*)\.\s*"""', re.MULTILINE)
@@ -159,13 +160,22 @@ def requested_cpu_capability() -> str:
     return os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
 
 
-def compiler_variables() -> Mapping[str, str]:
-    """Give the variables that configure PyTorch's compiler, without those that hold a path or are no short text."""
+def plain_variables(names: Collection[str]) -> Mapping[str, str]:
+    """Give the variables of these names, without those that hold a path or are no short text."""
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith(_COMPILER_PREFIXES) and not {"/", os.sep} & set(value) and is_short_text(value)
+        if name in names and not {"/", os.sep} & set(value) and is_short_text(value)
     }
+
+
+def exposed_secrets() -> tuple[str, ...]:
+    """Name the variables that PyTorch writes into what it compiles, name and value, and that seem to hold a secret.
+
+    It takes all whose names contain one of four words (`torch._dynamo.debug_utils.generate_env_vars_string`).
+    """
+    written = (name for name in sorted(os.environ) if any(word in name for word in _WRITTEN_BY_PYTORCH))
+    return tuple(name for name in written if _SECRET.search(name) or redacted(os.environ[name]) != os.environ[name])
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from megacache._bundle import FORMAT, NO_COMPILER, Digest, Environment
 from megacache._compiler.door import door
-from megacache._settings import compiler_variables, requested_cpu_capability
+from megacache._compiler.variables import RECORDED
+from megacache._settings import plain_variables, requested_cpu_capability
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -195,7 +196,7 @@ def _recorded(device: "torch.device | None") -> tuple[Mapping[str, str], Mapping
         except Exception as error:  # noqa: BLE001 - whatever it is, the start does not depend on this fact
             unread[name] = f"{type(error).__name__}: {str(error)[:200]}"
             _log.debug("fact not read: name=%s error=%s", name, unread[name])
-    return {**recorded, **compiler_variables()}, unread
+    return {**recorded, **plain_variables(RECORDED)}, unread
 
 
 def _threads() -> str:

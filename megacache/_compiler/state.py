@@ -7,6 +7,7 @@ from typing import Any
 
 from megacache._compiler.door import door
 from megacache._runtime import counted
+from megacache._settings import exposed_secrets
 from megacache.errors import CompilerError
 
 _log = logging.getLogger("megacache")
@@ -49,7 +50,7 @@ def loading_warnings() -> list[str]:
 def recording_warnings(kinds: Collection[str], *, apart: bool) -> list[str]:
     """Say what is missing from what torch recorded, given its kinds and whether the rest is carried apart from it."""
     precompiled = "precompile" in kinds
-    checks = (_graphs_without_entry, _bundling_off, *([] if kinds or apart else [_hidden_graphs]))
+    checks = (_graphs_without_entry, _bundling_off, _secrets_written, *([] if kinds or apart else [_hidden_graphs]))
     left_out = ["precompile artifacts were left out: they drop guards and can return another function's result"]
     return [*_told(*checks), *(left_out if precompiled else [])]
 
@@ -120,6 +121,16 @@ def _hidden_graphs() -> str:
     return (
         "graphs were compiled by aot_compile or standalone_compile, whose entries no other process finds in PyTorch's "
         "caches: of them, only compiled files are published"
+    )
+
+
+def _secrets_written() -> str:
+    names = exposed_secrets()
+    if not names:
+        return ""
+    return (
+        f"PyTorch writes environment variables into what it compiles, {', '.join(names)} among them: whoever may read "
+        "the store may read their values; rename them, or unset them before the first compilation"
     )
 
 

@@ -57,6 +57,22 @@ def test_driver_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts._driver_version(None) == ""
 
 
+def test_only_known_variables_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that begins like one of the compiler's is not enough: who may read a store may read what is recorded."""
+    for name, value in {
+        "TRITON_INTERPRET": "0",
+        "TORCHINDUCTOR_MAX_AUTOTUNE": "1",
+        "TORCHINDUCTOR_CPP_MARCH": "/home/me/march",
+        "TRITON_API_KEY": "secret",
+        "TORCHINDUCTOR_REDIS_HOST": "cache.internal",
+        "TORCH_COMPILE_TOKEN": "secret",
+        "TORCH_LOGS": "dynamo",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found = {name for name in _compiler.current_environment().recorded if name.isupper()}
+    assert found == {"TRITON_INTERPRET", "TORCHINDUCTOR_MAX_AUTOTUNE"}
+
+
 @pytest.mark.parametrize("check", ["_compiled_before", "_autograd_cache_off", "_precompile_on"])
 def test_warning_that_cannot_be_checked(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     """A warm start goes on without it."""
@@ -64,7 +80,7 @@ def test_warning_that_cannot_be_checked(monkeypatch: pytest.MonkeyPatch, check: 
     assert all("_asked_for" not in warning for warning in _compiler.loading_warnings())
 
 
-@pytest.mark.parametrize("check", ["_graphs_without_entry", "_bundling_off", "_hidden_graphs"])
+@pytest.mark.parametrize("check", ["_graphs_without_entry", "_bundling_off", "_secrets_written", "_hidden_graphs"])
 def test_publication_does_without_a_warning(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     """So does a publication, which still gives the warnings that it can."""
     monkeypatch.setattr(state, check, fail)
