@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,7 +31,7 @@ _DOCUMENTED = re.compile(r'^    (\w+): .*\n    """`(\w+)`: ([^"]*)\.\s*"""', re.
 class Settings:
     """What the environment says."""
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     """`MEGACACHE_URL`: the cache of calls that name none; without it, `megacache/store` in the user's cache folder."""
     disabled: bool = False
     """`MEGACACHE_DISABLE`: 1 to do nothing, and report `disabled`."""
@@ -44,7 +44,7 @@ class Settings:
     """
     trust_threshold: int | None = None
     """`MEGACACHE_TRUST_THRESHOLD`: how many of them must have signed; without it, one."""
-    signing_key: str | None = None
+    signing_key: str | None = field(default=None, repr=False)
     """`MEGACACHE_SIGNING_KEY`: what to sign publications with: a private key's file, or its URI in a key service."""
 
     @classmethod
@@ -124,10 +124,10 @@ class Variable:
 def documented_variables() -> Iterator[Variable]:
     """Describe every variable, in the words of the docstrings above, which Python keeps in the source only."""
     for settings in (Settings, AutostartSettings):
-        defaults = {field.name: field.default for field in fields(settings)}
-        for field, name, meaning in _DOCUMENTED.findall(inspect.getsource(settings)):
+        defaults = {one.name: one.default for one in fields(settings)}
+        for key, name, meaning in _DOCUMENTED.findall(inspect.getsource(settings)):
             value = redacted(os.environ.get(name, "")) or None
-            yield Variable(name=name, meaning=" ".join(meaning.split()), default=_text(defaults[field]), value=value)
+            yield Variable(name=name, meaning=" ".join(meaning.split()), default=_text(defaults[key]), value=value)
 
 
 def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from megacache._bundle import Envelope, Signature, signed_type, tag_of
 from megacache._runtime import counted, shown
 from megacache._settings import Settings
+from megacache._store import without_secrets
 from megacache.errors import SettingsError, UntrustedError
 
 KeySource = str | os.PathLike[str]
@@ -108,7 +109,7 @@ class TrustPolicy:
                     if _is_valid(key, signature, envelope.payload):
                         valid.add(_public_value(key))
                 except _UnknownError as error:
-                    untold.append(shown(str(error)))
+                    untold.append(shown(without_secrets(str(error))))
         if len(valid) < self.threshold:
             msg = f"{counted(len(valid), 'valid signature')} for {scope}, {self.threshold} needed"
             hint = f"could not be verified: {untold[0]}" if untold else ""
@@ -273,9 +274,11 @@ def _translated(doing: str) -> Iterator[None]:
     except SettingsError:
         raise
     except ImportError as error:
-        raise SettingsError(f"{doing} failed: {error}", hint='pip install "megacache[signing]"') from error
+        raise SettingsError(
+            f"{doing} failed: {without_secrets(str(error))}", hint='pip install "megacache[signing]"'
+        ) from error
     except Exception as error:
-        text = error.strerror if isinstance(error, OSError) else str(error)[:200]
+        text = error.strerror if isinstance(error, OSError) else without_secrets(str(error))[:200]
         msg = f"{doing} failed: {type(error).__name__}: {text}"
         lacking = type(error).__name__ == "UnsupportedLibraryError"
         raise SettingsError(msg, hint=_CLIENT if lacking else "check the file or URI that names the key") from error

@@ -18,7 +18,7 @@ _Loaded = TypeVar("_Loaded")
 class Call:
     """What a verb carries through all its steps."""
 
-    url: str
+    url: str = field(repr=False)
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
     settings: Settings
     keys: Keys = field(default_factory=Keys)

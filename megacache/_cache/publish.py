@@ -24,6 +24,7 @@ from megacache._cache.results import PublishResult, PublishStatus
 from megacache._cache.session import Session
 from megacache._catalog import Catalog, affordable_manifests
 from megacache._runtime import Progress
+from megacache._store import without_secrets
 from megacache._trust import Signing
 from megacache.errors import AccessError
 
@@ -181,7 +182,9 @@ class Publication:
                 return explain_payloads(artifacts)
         except Exception as error:  # noqa: BLE001 - it reads what torch wrote for other eyes
             _log.debug("no explain data: url=%s", self._call.shown, exc_info=True)
-            self._warnings.append(f"no explain data was published: {type(error).__name__}: {str(error)[:200]}")
+            self._warnings.append(
+                f"no explain data was published: {type(error).__name__}: {without_secrets(str(error))[:200]}"
+            )
             return ()
 
     def _result(self, status: PublishStatus, **known: Any) -> PublishResult:

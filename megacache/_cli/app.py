@@ -11,6 +11,7 @@ import click
 
 from megacache._cli.exit_codes import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of
 from megacache._cli.output import say
+from megacache._store import without_secrets
 from megacache._version import __version__
 from megacache.errors import MegacacheError
 
@@ -69,6 +70,9 @@ class Commands(click.Group):
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:  # click repeats the words that it did not expect
+            error.message = without_secrets(error.message)  # type: ignore[misc] # final only for type checkers
+            raise
         except MegacacheError as error:
             say("[bold red]error:[/] {}", error)
             ctx.exit(exit_code_of(error))
@@ -117,5 +121,5 @@ def main() -> None:
     try:
         app(prog_name="megacache")
     except Exception:  # noqa: BLE001 - Python would exit with 1, which is an answer here
-        traceback.print_exc()
+        sys.stderr.write(without_secrets(traceback.format_exc()))
         sys.exit(EXIT_BUG)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from megacache._runtime import Deadline
 from megacache._settings import cache_folder_unpinned
+from megacache._store import without_secrets
 from megacache.errors import CompilerError, MegacacheError
 
 
@@ -17,7 +18,7 @@ def door(doing: str) -> Iterator[None]:
     except MegacacheError:
         raise
     except Exception as error:
-        msg = f"PyTorch failed while {doing}: {type(error).__name__}: {str(error)[:300]}"
+        msg = f"PyTorch failed while {doing}: {type(error).__name__}: {without_secrets(str(error))[:300]}"
         raise CompilerError(msg) from error
 
 

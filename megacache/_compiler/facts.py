@@ -15,6 +15,7 @@ from megacache._bundle import FORMAT, NO_COMPILER, Digest, Environment
 from megacache._compiler.door import door
 from megacache._compiler.variables import RECORDED
 from megacache._settings import plain_variables, requested_cpu_capability
+from megacache._store import without_secrets
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -194,7 +195,7 @@ def _recorded(device: "torch.device | None") -> tuple[Mapping[str, str], Mapping
         try:
             recorded[name] = read()
         except Exception as error:  # noqa: BLE001 - whatever it is, the start does not depend on this fact
-            unread[name] = f"{type(error).__name__}: {str(error)[:200]}"
+            unread[name] = f"{type(error).__name__}: {without_secrets(str(error))[:200]}"
             _log.debug("fact not read: name=%s error=%s", name, unread[name])
     return {**recorded, **plain_variables(RECORDED)}, unread
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from megacache._store.url import redacted
+from megacache._store.secrets import without_secrets
 from megacache.errors import AccessError, MegacacheError, MissingError, SettingsError, UnavailableError
 
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs"}
@@ -84,7 +84,7 @@ def _message(error: Exception) -> str:
     """Repeat what a client says, with the status and the code of S3's answer, which s3fs leaves out."""
     code = _error_code(error)
     answer = f" (HTTP {http_status(error)} {code})" if code else ""
-    return redacted(f"{type(error).__name__} {error}").strip().replace("\n", " ")[:_MAX_MESSAGE] + answer
+    return without_secrets(f"{type(error).__name__} {error}").strip().replace("\n", " ")[:_MAX_MESSAGE] + answer
 
 
 def _error_code(error: Exception) -> str:

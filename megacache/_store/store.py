@@ -18,6 +18,7 @@ from megacache._runtime import DaemonExecutor, Deadline, call, create_file, list
 from megacache._store.clients import GCS, LOCAL, S3, with_defaults
 from megacache._store.faults import MISUSE, broke_off, faults, http_status
 from megacache._store.scope import scope_of
+from megacache._store.secrets import keep_secret
 from megacache._store.url import redacted
 from megacache.errors import UnavailableError
 
@@ -69,6 +70,7 @@ class Store:
         Neither the instance nor a listing is shared with the rest of the process, so that what other writers did is
         seen.
         """
+        keep_secret(url, storage_options)
         shown = redacted(url)
 
         def connect() -> "tuple[AbstractFileSystem, str, str]":
@@ -89,6 +91,7 @@ class Store:
 
     def bound_for(self, url: str) -> "Store":
         """Give the same store with signatures for the place to which it will be moved, of which nothing is asked."""
+        keep_secret(url)
         scope = scope_of(url)
         return Store(self._fs, self._root, url=self.url, deadline=self.deadline, scope=scope)
 
@@ -100,7 +103,7 @@ class Store:
         path = f"{self._root}/{folder}".rstrip("/")
         with faults(self.url, f"listing {folder or 'it'}"):
             if self._protocols & LOCAL:
-                found = call(lambda: tuple(list_files(Path(path))), deadline=self.deadline, doing=f"listing {path}")
+                found = call(lambda: tuple(list_files(Path(path))), deadline=self.deadline, doing=f"listing {self.url}")
                 return tuple(Entry(key=key, size=size) for key, size in found)
             return tuple(
                 Entry(key=info["name"].removeprefix(path).lstrip("/"), size=info["size"] or 0)
@@ -165,7 +168,7 @@ class Store:
 
     def _create(self, path: str, data: bytes) -> None:
         if self._protocols & LOCAL:
-            call(lambda: create_file(Path(path), data), deadline=self.deadline, doing=f"creating {path}")
+            call(lambda: create_file(Path(path), data), deadline=self.deadline, doing=f"writing to {self.url}")
         elif self._protocols & (S3 | GCS):
             # Servers honour the condition on a single PUT only, and not on a multipart upload.
             self._ask("pipe_file", path, data, mode="create", chunksize=_SINGLE_PUT)

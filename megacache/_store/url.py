@@ -8,13 +8,23 @@ from megacache.errors import SettingsError
 
 _LOCAL = re.compile(r"(?:file|local):(?://)?|(?!.*(?:://|::))")
 """What begins the URL of a local folder."""
+USER = re.compile(
+    r"""(?x)
+    (?<=://) [^/\s]* @
+    | (?<=://) [^/\s:@]* : (?! : | \d{1,5} (?:[/?\#\s:"');,]|$)) \S* @  # a slash in a password; a port is none
+    | (?<![\w/:@.%+~-]) [\w.%+~-]* : (?!:|//) \S+ @  # without a protocol
+    """
+)
+"""User and password, with the `@` after them."""
+QUERY = re.compile(r"\?(?![\s\"'),.;]|$)\S*?(?=::|\s|$)")
+"""What follows the question mark of a URL, and that; a question's own is left."""
 _MISSPELT = re.compile(r"(?P<protocol>s3a?|gcs|gs|az|abfss?|file|memory|https?)(?::/?|//)(?=[^/])")
 """The beginning of a URL that lacks a colon or a slash, and would be taken for a folder."""
 
 
 def redacted(url: str) -> str:
     """Take user, password and query out of the URLs in a text, so that it can be shown."""
-    return re.sub(r"(?<=://)[^/\s]*@|\?\S*?(?=::|\s|$)", "", url)
+    return QUERY.sub("", USER.sub("", url))
 
 
 def trimmed(url: str) -> str:

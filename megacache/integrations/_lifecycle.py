@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from megacache._api import publish, receipt, warm
 from megacache._cache import PublishStatus, Receipt, crash_guard
 from megacache._runtime import at_shutdown
 from megacache._settings import AutostartSettings, Settings
+from megacache._store import without_secrets
 from megacache.errors import MegacacheError
 from megacache.integrations import _receipts
 
@@ -96,7 +98,7 @@ class Autostart:
         try:
             warm(timeout=self._settings.warm_timeout)
         except Exception:  # noqa: BLE001 - the program goes on
-            _log.exception("warm failed")
+            _log.error("warm failed: %s", without_secrets(traceback.format_exc()))
 
     def after_compilation(self) -> None:
         """Plan a publication in a thread of its own."""
@@ -150,7 +152,7 @@ class Autostart:
             _compiler.use_device(device)
             return publish(timeout=seconds).status is not PublishStatus.UNAVAILABLE
         except Exception:  # noqa: BLE001 - the program goes on
-            _log.exception("publish failed")
+            _log.error("publish failed: %s", without_secrets(traceback.format_exc()))
             return True
         finally:
             _receipts.write(self._settings.receipts, self._inherited)

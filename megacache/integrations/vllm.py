@@ -15,6 +15,7 @@ from typing import Any
 from megacache import _compiler
 from megacache._compiler import roots as known_roots
 from megacache._settings import Settings
+from megacache._store import without_secrets
 from megacache.errors import SettingsError
 from megacache.integrations._lifecycle import autostart
 from megacache.integrations.site.megacache_on_compile import AfterImport, handle_sigterm
@@ -57,7 +58,9 @@ def _hook(name: str, module: ModuleType) -> None:
     try:
         _HOOKS[name](module)
     except Exception as error:  # noqa: BLE001 - vLLM goes on without a cache
-        _log.warning("vLLM starts cold: module=%s error=%s: %s", name, type(error).__name__, error)
+        _log.warning(
+            "vLLM starts cold: module=%s error=%s: %s", name, type(error).__name__, without_secrets(str(error))
+        )
 
 
 def _hook_models(module: Any) -> None:
@@ -128,7 +131,7 @@ def _warm(config: Any) -> None:
         handle_sigterm()
         autostart().warm()
     except Exception as error:  # noqa: BLE001 - a server without a cache is better than none
-        _log.warning("vLLM starts cold: error=%s: %s", type(error).__name__, error)
+        _log.warning("vLLM starts cold: error=%s: %s", type(error).__name__, without_secrets(str(error)))
 
 
 def register_root(cache_root: Path, version: str) -> None:

@@ -93,7 +93,16 @@ def _autostart(_: object) -> None:
         autostart()
         handle_sigterm()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with megacache, the program goes on
-        sys.stderr.write(f"megacache: this process starts cold: {type(error).__name__}: {error}\n")
+        sys.stderr.write(f"megacache: this process starts cold: {type(error).__name__}: {_words(error)}\n")
+
+
+def _words(error: Exception) -> str:
+    """Give what an error says; if megacache cannot be imported, that is all it says."""
+    try:
+        from megacache._store import without_secrets
+    except ImportError:
+        return str(error)
+    return without_secrets(str(error))
 
 
 _CALLS: "Mapping[str, Callable[[ModuleType], None]]" = {"torch": handle_sigterm, "torch._dynamo": _autostart}
