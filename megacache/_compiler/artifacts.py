@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from megacache._bundle import Artifact, ArtifactRef, Digest, build_blob, parse_blob
 from megacache._compiler.autotuners import lead_autotuners
 from megacache._compiler.door import compile_lock, door
-from megacache._runtime import Deadline
+from megacache._runtime import Deadline, inner_folder
 from megacache.errors import CompilerError
 
 _AHEAD_OF_TIME = b"BundledAOTAutogradResult"
@@ -112,20 +113,32 @@ def forget(artifacts: Iterable[tuple[str, str]]) -> None:
     with door("removing cached graphs"):
         for kind, key in artifacts:
             if kind == "pgo":
-                with suppress(OSError, ValueError):  # what has no name on this disk is not there
-                    _profile(key).unlink()
+                with suppress(OSError, ValueError), _reached(_profile(key)) as path:  # what has no name is not there
+                    path.unlink()
             elif (folder := _folder(kind, key)) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError, ValueError), _reached(folder) as path:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def forget_exactly(artifacts: Iterable[ArtifactRef]) -> None:
     """Remove what `forget` removes, but only where its content is the one that is named."""
     with door("removing cached graphs"):
         for artifact in artifacts:
-            for path in _entries(artifact.kind, artifact.key):
-                with suppress(OSError, ValueError):
-                    if Digest.of(path.read_bytes()) == artifact.digest:
+            for entry in _entries(artifact.kind, artifact.key):
+                with suppress(OSError, ValueError), _reached(entry) as path:
+                    if stat.S_ISREG(path.lstat().st_mode) and Digest.of(path.read_bytes()) == artifact.digest:
                         path.unlink()
+
+
+@contextmanager
+def _reached(path: Path) -> Iterator[Path]:
+    """Give a path in torch's cache folder by a way that goes through no link below it; raise `OSError`."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    base = Path(cache_dir())
+    *way, name = path.relative_to(base).parts
+    with inner_folder(base, *way) as folder:
+        yield folder / name
 
 
 def _entries(kind: str, key: str) -> Sequence[Path]:

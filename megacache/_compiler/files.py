@@ -1,10 +1,12 @@
 """Compiled files on disk: where they lie, which of them this process uses, and how another one gets them."""
 
+import errno
 import json
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from megacache._compiler import roots as known_roots
 from megacache._compiler.adoption import probe_libraries
 from megacache._compiler.door import door
 from megacache._compiler.kernels import kernel_files
-from megacache._runtime import temporary_beside
+from megacache._runtime import inner_folder, temporary_beside
 from megacache._settings import triton_home
 from megacache.errors import UntrustedError
 
@@ -40,9 +42,12 @@ class Located:
         if not is_portable_file(self.path, self.root):
             return None
         try:
-            descriptor = os.open(self.folder / self.path, os.O_RDONLY | os.O_NOFOLLOW)
+            # Nobody waits for a pipe.
+            descriptor = os.open(self.folder / self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
-                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                mode = os.fstat(descriptor).st_mode
+                if not stat.S_ISREG(mode):
+                    return None
                 content = _moved(self, file.read(), _bytes(self.folder), _ROOT)
                 return CompiledFile(root=self.root, path=self.path, mode=_plain(mode), content=content)
         except OSError:
@@ -64,34 +69,41 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well, and
     `OSError`.
     """
-    target = _place(file.root, file.path, folder)
-    if os.path.lexists(target):
-        return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_beside(target) as temporary:
-        temporary.write_bytes(_moved(file, file.content, _ROOT, _bytes(folder)))
-        temporary.chmod(_plain(file.mode))
-        return _settle(temporary, target)
+    with _place(file.root, file.path, folder, create=True) as target:
+        if os.path.lexists(target):
+            return False
+        with temporary_beside(target) as temporary:
+            temporary.write_bytes(_moved(file, file.content, _ROOT, _bytes(folder)))
+            temporary.chmod(_plain(file.mode))
+            return _settle(temporary, target)
 
 
 def remove(root: str, path: str, folder: Path) -> None:
     """Remove a file under its root; raise as `restore` does."""
-    _place(root, path, folder).unlink()
+    with _place(root, path, folder) as target:
+        target.unlink()
 
 
 _HINT = "find out who wrote it"
+_ELSEWHERE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EPERM})
+"""What opening a folder says of one that is none, or is not to be entered."""
 
 
-def _place(root: str, path: str, folder: Path) -> Path:
-    """Say where a file belongs, once it is known that this is under its root; the root itself may be a link."""
+@contextmanager
+def _place(root: str, path: str, folder: Path, *, create: bool = False) -> Iterator[Path]:
+    """Say where a file belongs, by a path that stays under its root whatever becomes of the folders on the way."""
     if not is_portable_file(path, root):
         raise UntrustedError(f"compiled file {path[:80]!r} is not one that a compiler writes", hint=_HINT)
-    way = folder
-    for name in path.split("/")[:-1]:
-        way /= name
-        if way.is_symlink():
-            raise UntrustedError(f"the way to {path[:80]!r} goes through a symbolic link", hint=_HINT)
-    return folder / path
+    *way, name = path.split("/")
+    with ExitStack() as stack:
+        try:
+            inner = stack.enter_context(inner_folder(folder, *way, create=create))
+        except OSError as error:
+            if error.errno not in _ELSEWHERE:
+                raise
+            msg = f"the way to {path[:80]!r} goes through a symbolic link, or another user's folder"
+            raise UntrustedError(msg, hint=_HINT) from error
+        yield inner / name
 
 
 def _settle(temporary: Path, target: Path) -> bool:

@@ -1,7 +1,7 @@
 """How work runs, whatever the work is: deadlines, threads, the end of the process, files on disk, words."""
 
 from megacache._runtime.deadline import Deadline
-from megacache._runtime.disk import create_file, list_files, temporary_beside, write_whole
+from megacache._runtime.disk import create_file, inner_folder, list_files, temporary_beside, write_whole
 from megacache._runtime.progress import Progress, ProgressCallback, quiet
 from megacache._runtime.shutdown import at_shutdown, in_background
 from megacache._runtime.stopwatch import Stopwatch
@@ -24,6 +24,7 @@ __all__ = [
     "counted",
     "create_file",
     "in_background",
+    "inner_folder",
     "is_short_text",
     "list_files",
     "printable",

@@ -12,9 +12,36 @@ from pathlib import Path
 _NAME = re.compile(r"\.(?:.+\.)?[0-9a-f]{32}\.tmp")
 _ABANDONED_SECONDS = 24 * 3600.0
 
-_swept: set[Path] = set()
+_swept: set[tuple[int, int]] = set()
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+@contextmanager
+def inner_folder(base: Path, *names: str, create: bool = False, private: bool = False) -> Iterator[Path]:
+    """Give a folder some levels below another, by a path that stays its own whatever becomes of the way to it.
+
+    Raises `OSError` where the way goes through a link, or through a folder that belongs neither to this user, nor to
+    root, nor to the owner of `base`, which may itself be a link; if `private`, also where others may write to one.
+    """
+    if create:
+        base.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(base, os.O_PATH | os.O_DIRECTORY)
+    try:
+        owners = {os.geteuid(), 0, os.fstat(descriptor).st_uid}
+        for name in names:
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o700 if private else 0o777, dir_fd=descriptor)
+            inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+            found = os.fstat(descriptor)
+            if found.st_uid not in owners or (private and found.st_mode & stat.S_IWOTH):
+                raise PermissionError(errno.EPERM, "folder of another user", name)
+        yield Path("/proc/self/fd", str(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -27,8 +54,9 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         temporary.touch(exist_ok=False)
-        if path.parent not in _swept:
-            _swept.add(path.parent)
+        found = path.parent.stat()
+        if (found.st_dev, found.st_ino) not in _swept:
+            _swept.add((found.st_dev, found.st_ino))
             # By the clock of the disk, which may be that of another host.
             _sweep(path.parent, temporary.stat().st_mtime - _ABANDONED_SECONDS)
         yield temporary

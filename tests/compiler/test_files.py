@@ -5,13 +5,16 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from megacache._bundle import CompiledFile, is_portable_file
-from megacache._compiler import Located, restore
+from megacache._compiler import Located, remove, restore
 from megacache._compiler.files import mapped_files
+from megacache._runtime import temporary_beside
 from megacache.errors import UntrustedError
 from tests.kit.builders import compiled_file, noise
 
@@ -102,6 +105,36 @@ def test_linked_folder_is_not_followed(tmp_path: Path) -> None:
     assert (real / "cd/one.so").is_file()
 
 
+def test_folder_that_becomes_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that somebody swaps for a link, once it was looked at, leads no file out of the root."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "ab").mkdir(parents=True)
+    outside.mkdir()
+
+    @contextmanager
+    def swap_first(path: Path) -> Iterator[Path]:
+        (root / "ab").rename(root / "moved")
+        (root / "ab").symlink_to(outside)
+        with temporary_beside(path) as temporary:
+            yield temporary
+
+    monkeypatch.setattr("megacache._compiler.files.temporary_beside", swap_first)
+    restore(compiled_file("ab/one.so"), root)
+    assert list(outside.iterdir()) == []
+    assert [path.name for path in (root / "moved").iterdir()] == ["one.so"]
+
+
+def test_linked_folder_loses_nothing(tmp_path: Path) -> None:
+    """What lies behind a link is not removed."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    restore(compiled_file("one.so"), outside)
+    (root / "ab").symlink_to(outside)
+    with pytest.raises(UntrustedError, match="symbolic link"):
+        remove("inductor", "ab/one.so", root)
+    assert (outside / "one.so").is_file()
+
+
 def test_many_restore_at_once(tmp_path: Path) -> None:
     """Of concurrent restorers exactly one writes, and a reader never sees half a file."""
     content = noise(1 << 20)
@@ -130,10 +163,11 @@ def test_file_is_read_with_its_mode(tmp_path: Path) -> None:
     assert found == CompiledFile(root="inductor", path="ab/one.so", mode=0o755, content=b"123")
 
 
-@pytest.mark.parametrize("path", ["ab/gone.so", "ab/link.so", "ab/source.py"])
+@pytest.mark.parametrize("path", ["ab/gone.so", "ab/link.so", "ab/source.py", "ab/pipe.so"])
 def test_what_cannot_travel_is_not_read(path: str, tmp_path: Path) -> None:
-    """A file that is gone, is a link, or is none that a reader would accept stays behind."""
+    """What is gone, is a link or a pipe, or is none that a reader would accept stays behind."""
     (tmp_path / "ab").mkdir()
+    os.mkfifo(tmp_path / "ab/pipe.so")
     (tmp_path / "ab/source.py").touch()
     (tmp_path / "ab/link.so").symlink_to("source.py")
     assert Located(root="inductor", path=path, folder=tmp_path).read() is None

@@ -7,15 +7,25 @@ those that somebody did, and `nox -s fuzz` makes a million more.
 import os
 import random
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megacache import _compiler
-from megacache._bundle import Artifact, ArtifactRef, FileRef, FilesPart, is_known_artifact, suspicion
+from megacache._bundle import (
+    Artifact,
+    ArtifactRef,
+    FileRef,
+    FilesPart,
+    identify_artifact,
+    is_known_artifact,
+    suspicion,
+)
 from megacache._bundle.artifacts import KINDS
 from megacache._cache.crash_guard import Markers
 from megacache._compiler import remove
@@ -189,12 +199,31 @@ def test_marker_cannot_make_pytorch_forget_everything(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("forget", [_compiler.forget, _compiler.forget_exactly])
+@pytest.mark.parametrize("link", ["fxgraph", "fxgraph/bc", "fxgraph/bc/abcd"])
+def test_nothing_behind_a_link_is_forgotten(
+    link: str, forget: Callable[[Iterable[Any]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of PyTorch's cache that leads elsewhere costs nothing there."""
+    cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    graph = elsewhere / "fxgraph/bc/abcd/graph"
+    graph.parent.mkdir(parents=True)
+    graph.write_bytes(b"graph")
+    (cache / link).parent.mkdir(parents=True)
+    (cache / link).symlink_to(elsewhere / link)
+    artifact = Artifact(kind="inductor", key="abcd", content=b"graph")
+    forget([(artifact.kind, artifact.key)] if forget is _compiler.forget else [identify_artifact(artifact)])
+    assert graph.exists()
+
+
 def test_marker_that_is_no_file_is_passed_over(tmp_path: Path) -> None:
     """Neither a pipe, nor a link, nor a device, nor nesting without end in the place of a marker holds a start up."""
-    os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "zero.json").symlink_to("/dev/zero")
-    (tmp_path / "folder.json").mkdir()
-    (tmp_path / "deep.json").write_bytes(b"[" * 100_000)
+    pipe, zero, folder, deep = (tmp_path / f"{number:032x}.json" for number in range(4))
+    os.mkfifo(pipe)
+    zero.symlink_to("/dev/zero")
+    folder.mkdir()
+    deep.write_bytes(b"[" * 100_000)
     assert Markers(tmp_path).deaths().suspects == {}
 
 

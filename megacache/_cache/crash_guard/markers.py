@@ -14,13 +14,13 @@ import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from megacache._bundle import Manifest, is_known_artifact, is_portable_file
-from megacache._runtime import temporary_beside
+from megacache._runtime import inner_folder, temporary_beside
 
 SUSPICION_SECONDS = 3600.0
 """A bundle is left out for so long: what was no fault of its own costs no more than that."""
@@ -74,7 +74,8 @@ class Markers:
 
     def deaths(self) -> "Deaths":
         """Read what processes had loaded that are gone."""
-        markers = list(self._abandoned())
+        with self._listed() as listed:
+            markers = list(_abandoned(listed))
         return Deaths(
             bundles=frozenset(bundle for marker in markers for bundle in marker.loads),
             suspects={one.bundle: one for marker in markers for one in marker.suspects},
@@ -82,12 +83,13 @@ class Markers:
 
     def clear_old(self) -> None:
         """Remove markers that are too old to count."""
-        for path in self._listed():
-            with suppress(OSError), _opened(path) as descriptor:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                found = os.fstat(descriptor)
-                if stat.S_ISREG(found.st_mode) and not _is_recent(found):
-                    path.unlink()
+        with self._listed() as listed:
+            for path in listed:
+                with suppress(OSError), _opened(path) as descriptor:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    found = os.fstat(descriptor)
+                    if _is_own(found) and not _is_recent(found):
+                        path.unlink()
 
     def to_clear(self) -> Iterator[Suspect]:
         """Give the suspects whose artifacts and files still lie in PyTorch's folders.
@@ -95,29 +97,28 @@ class Markers:
         A marker is noted as cleared when the next one is asked for. Two processes may do the same work before that,
         which does no harm; none goes on while it is only begun.
         """
-        for marker in self._abandoned():
-            if marker.suspects and not marker.path.name.endswith(_CLEARED):
-                yield from marker.suspects
-                with suppress(OSError):  # another process was faster, or nothing may be written here
-                    marker.path.rename(marker.path.with_suffix(_CLEARED))
+        with self._listed() as listed:
+            for marker in _abandoned(listed):
+                if marker.suspects and not marker.path.name.endswith(_CLEARED):
+                    yield from marker.suspects
+                    with suppress(OSError):  # another process was faster, or nothing may be written here
+                        marker.path.rename(marker.path.with_suffix(_CLEARED))
 
     def is_rid_of(self, bundle: str) -> bool:
         """Tell whether `note_riddance` was called, for the folder that the markers are about, since it was loaded."""
-        return os.path.lexists(self._note(bundle))
+        with suppress(OSError), self._inside() as folder:
+            return os.path.lexists(folder / _note(bundle))
+        return False
 
     def note_riddance(self, bundle: str) -> None:
         """Note that what a bundle in quarantine may have left in PyTorch's folders is gone."""
-        with suppress(OSError):  # then the next start looks again
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._note(bundle).touch()
+        with suppress(OSError), self._inside(create=True) as folder:  # without it, the next start looks again
+            (folder / _note(bundle)).touch(exist_ok=False)
 
     def forget_riddance(self, bundle: str) -> None:
         """Take that note away: the bundle is loaded again."""
-        with suppress(OSError):
-            self._note(bundle).unlink()
-
-    def _note(self, bundle: str) -> Path:
-        return self.folder / f"{bundle}.gone"
+        with suppress(OSError), self._inside() as folder:
+            (folder / _note(bundle)).unlink()
 
     def put_up(self, loads: Iterable[Suspect], before: Iterable[str]) -> "OwnMarker":
         """Write a marker of this process under a name that nobody looks at before it is locked; raise `OSError`.
@@ -125,29 +126,32 @@ class Markers:
         `before` are the ids of the bundles that an earlier process had loaded that died.
         """
         named = {"again": sorted(before), "loads": [asdict(one) for one in loads]}
-        path = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with temporary_beside(path) as temporary:
-            own = OwnMarker(path=path, descriptor=os.open(temporary, os.O_WRONLY))
+        name = f"{uuid.uuid4().hex}{_SUFFIX}"
+        with self._inside(create=True) as folder, temporary_beside(folder / name) as temporary:
+            own = OwnMarker(path=self.folder / name, descriptor=os.open(temporary, os.O_WRONLY))
             try:
                 os.fchmod(own.descriptor, 0o600)
                 fcntl.flock(own.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.write(own.descriptor, f"{json.dumps(named)}\n".encode())
-                temporary.replace(path)
+                temporary.replace(folder / name)
             except OSError:
                 own.take_down()
                 raise
         return own
 
-    def _abandoned(self) -> Iterator["_Marker"]:
-        return filter(None, map(_found, self._listed()))
+    @contextmanager
+    def _listed(self) -> Iterator[Sequence[Path]]:
+        """List what may be markers; none where the folder cannot be read, or is not this user's."""
+        with ExitStack() as stack:
+            listed: Sequence[Path] = ()
+            with suppress(OSError):
+                folder = stack.enter_context(self._inside())
+                listed = sorted(path for path in folder.iterdir() if _FORM.fullmatch(path.name))
+            yield listed
 
-    def _listed(self) -> Sequence[Path]:
-        """List what may be markers; none where the folder cannot be read, as that of another user."""
-        try:
-            return sorted(path for path in self.folder.iterdir() if _FORM.fullmatch(path.name))
-        except OSError:
-            return ()
+    def _inside(self, *, create: bool = False) -> AbstractContextManager[Path]:
+        """Enter the folder, which lies two levels below PyTorch's own; raise `OSError` where it is not this user's."""
+        return inner_folder(self.folder.parents[1], *self.folder.parts[-2:], create=create, private=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +185,14 @@ class _Marker:
     """Those of them that an earlier process had loaded as well that died."""
 
 
+def _note(bundle: str) -> str:
+    return f"{bundle}.gone"
+
+
+def _abandoned(listed: Iterable[Path]) -> Iterator[_Marker]:
+    return filter(None, map(_found, listed))
+
+
 def _found(listed: Path) -> _Marker | None:
     """Read a marker that was listed, under the name that it has when another process has cleared it since."""
     for path in (listed, listed.with_suffix(_CLEARED)):
@@ -198,11 +210,16 @@ def _read(path: Path) -> _Marker | None:
         with _opened(path) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             found = os.fstat(descriptor)
-            return _parsed(path, descriptor) if stat.S_ISREG(found.st_mode) and _is_recent(found) else None
+            return _parsed(path, descriptor) if _is_own(found) and _is_recent(found) else None
     except FileNotFoundError:
         raise
     except OSError:
         return None
+
+
+def _is_own(found: os.stat_result) -> bool:
+    """Tell whether a file may be a marker of this user: what another one says is not acted upon."""
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def _is_recent(found: os.stat_result) -> bool:

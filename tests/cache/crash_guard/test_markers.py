@@ -131,6 +131,62 @@ def test_folder_of_another_user_holds_no_markers(tmp_path: Path) -> None:
     assert done.stdout == "miss\nmiss\n"
 
 
+def test_folder_that_is_a_link_holds_no_markers(folder: Path, tmp_path: Path) -> None:
+    """In a folder that all may write to, somebody may lead ours elsewhere: nothing there is read, made or removed."""
+    elsewhere = tmp_path / "elsewhere"
+    accuse(elsewhere)
+    old = leave_marker(elsewhere)
+    os.utime(old, (0, 0))
+    before = sorted(elsewhere.iterdir())
+    folder.symlink_to(elsewhere)
+    markers = Markers(folder)
+    markers.clear_old()
+    markers.note_riddance("x")
+    assert (markers.deaths().bundles, list(markers.to_clear()), markers.is_rid_of("x")) == (frozenset(), [], False)
+    with pytest.raises(OSError):  # noqa: PT011 - whatever the system says
+        markers.put_up([ONE], ())
+    assert sorted(elsewhere.iterdir()) == before
+
+
+def test_folder_that_becomes_a_link_leads_nowhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is swapped for a link while it is cleared costs nothing where the link leads."""
+    old = leave_marker(folder)
+    os.utime(old, (0, 0))
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    opened = markers_module._opened
+
+    def swap_first(path: Path) -> AbstractContextManager[int]:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(tmp_path / "elsewhere")
+        return opened(path)
+
+    monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", swap_first)
+    Markers(folder).clear_old()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [old.name]
+    assert list((tmp_path / "moved").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_marker_of_another_user_accuses_nobody(folder: Path) -> None:
+    """What another user says is not acted upon, and his marker is left alone."""
+    path = accuse(folder)
+    os.chown(path, 65534, 65534)
+    assert suspects(folder) == {}
+    os.utime(path, (0, 0))
+    Markers(folder).clear_old()
+    assert path.exists()
+
+
+def test_note_follows_no_link(folder: Path, tmp_path: Path) -> None:
+    """A link in the place of a note makes no file where it leads."""
+    folder.mkdir()
+    (folder / "x.gone").symlink_to(tmp_path / "made")
+    Markers(folder).note_riddance("x")
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize("hours", [-1, 1, 24 * 365], ids=["an hour ago", "in an hour", "in a year"])
 def test_suspicion_ends(folder: Path, hours: int) -> None:
     """After an hour a bundle gets another chance; a clock that was wrong does not make it longer."""
