@@ -11,7 +11,7 @@ import click
 from megacache._cli.selection import Selection
 from megacache._runtime import Deadline
 from megacache._settings import Settings
-from megacache._store import Store, meant_url, redacted
+from megacache._store import Store, check_url
 from megacache._trust import Keys
 from megacache.errors import SettingsError
 
@@ -147,8 +147,8 @@ def chosen_url(url: str | None) -> str:
     """Choose the URL, and refuse one that is empty or misspelt rather than take another place for it."""
     if url is not None and not url.strip():
         raise SettingsError("the URL is empty", hint="is a variable unset that should hold it?")
-    if url is not None and (meant := meant_url(url)):
-        raise SettingsError(f"{redacted(url)} is not a URL", hint=f"did you mean {redacted(meant)}?")
+    if url is not None:
+        check_url(url)
     return Settings.read().url_or_default(url)
 
 

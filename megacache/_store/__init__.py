@@ -4,17 +4,18 @@ fsspec is imported by the call that opens a store, and by nobody outside this pa
 """
 
 from megacache._store.secrets import keep_secret, sealed, without_secrets
+from megacache._store.spelling import check_url, lasting_url
 from megacache._store.store import Entry, Store
-from megacache._store.url import below, lasting_url, local_folder, meant_url, redacted, trimmed
+from megacache._store.url import below, local_folder, redacted, trimmed
 
 __all__ = [
     "Entry",
     "Store",
     "below",
+    "check_url",
     "keep_secret",
     "lasting_url",
     "local_folder",
-    "meant_url",
     "redacted",
     "sealed",
     "trimmed",

@@ -6,6 +6,8 @@ from typing import Any
 S3 = frozenset({"s3", "s3a"})
 GCS = frozenset({"gs", "gcs"})
 AZURE = frozenset({"abfs", "abfss", "az", "adl"})
+WEB = frozenset({"http", "https"})
+LOCAL = frozenset({"file", "local"})
 
 _FRESH: Mapping[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
 _S3_OPTIONS: Mapping[str, Any] = {
@@ -19,8 +21,6 @@ _S3_OPTIONS: Mapping[str, Any] = {
     },
 }
 _GCS_OPTIONS: Mapping[str, Any] = {**_FRESH, "requests_timeout": 30}
-
-LOCAL = frozenset({"file", "local"})
 
 
 def with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:

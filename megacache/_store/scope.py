@@ -4,7 +4,8 @@ import posixpath
 
 from megacache._store.clients import AZURE, GCS, LOCAL, S3
 from megacache._store.faults import MISUSE, faults
-from megacache._store.url import redacted, refuse_epoch
+from megacache._store.spelling import check_url
+from megacache._store.url import redacted
 
 _CACHING = frozenset({"simplecache", "filecache", "blockcache"})
 """What keeps copies of the objects of the place behind it."""
@@ -13,10 +14,11 @@ _CACHING = frozenset({"simplecache", "filecache", "blockcache"})
 def scope_of(url: str) -> str:
     """Name a place in one way, however its URL is written, and without what must not be shown: user, password, query.
 
-    Nothing is asked of it. A cache of copies counts as the place behind it; any other chain keeps all its links. Raises
-    `SettingsError` if nothing installed speaks a protocol.
+    Nothing is asked of it. A cache of copies counts as the place behind it; any other chain keeps all its links. The
+    query of an archive on the web counts as a way to be let in, not as its name. Raises `SettingsError` if nothing
+    installed speaks a protocol, or if the URL does not mean one place.
     """
-    refuse_epoch(url)
+    check_url(url)
     links = url.split("::")
     with faults(redacted(url), "looking for its client", misuse=MISUSE):
         scopes = [_link_scope(link, chained=len(links) > 1) for link in links]
@@ -36,12 +38,20 @@ def _link_scope(link: str, *, chained: bool) -> str:
         return f"{protocol}://{_folder(implementation._strip_protocol(link if rest else '/'))}"
     if chained and not rest:
         return protocol
-    container = rest.partition("@")[0].partition(":")[0] if protocol in AZURE and "@" in rest.partition("/")[0] else ""
+    before = _before_at(protocol, rest.partition("/")[0])
     place = redacted(f"{protocol}://{rest}").partition("://")[2]
     if protocol in S3 | GCS | AZURE:  # keys are no folders: `a//b` is not `a/b`
-        return f"{protocol}://{container and f'{container}@'}{place.strip('/')}"
+        return f"{protocol}://{before}{place.strip('/')}"
     authority, _, path = ("", "", place) if protocol == "memory" else place.partition("/")
-    return f"{protocol}://{authority}{_folder(path)}"
+    return f"{protocol}://{before}{authority}{_folder(path)}"
+
+
+def _before_at(protocol: str, authority: str) -> str:
+    """Give what stands before an `@` and is no user and no password: Azure's container, or a repository of GitHub."""
+    before, at, _ = authority.rpartition("@")
+    if protocol in AZURE:
+        before = before.partition(":")[0]
+    return f"{before}{at}" if protocol in AZURE or protocol == "github" else ""
 
 
 def _folder(path: str) -> str:

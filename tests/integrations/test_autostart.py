@@ -301,7 +301,7 @@ def test_program_that_cannot_start_warm_is_told(start: Start, flags: tuple[str, 
     [
         ("st", "{}/st"),
         ("./st/", "{}/st"),
-        ("file://st", "file://{}/st"),
+        ("file://./st", "file://{}/st"),
         ("/st", "/st"),
         ("s3://bucket/st", "s3://bucket/st"),
         ("simplecache::s3://bucket/st", "simplecache::s3://bucket/st"),
@@ -385,6 +385,18 @@ def test_store_that_stays_down_is_asked_ever_more_rarely(quiet: float, pauses: l
     """Each failure doubles the pause, up to ten minutes, and never makes it shorter than the quiet asked for."""
     assert [pause(quiet, failures) for failures in range(7)] == pauses
     assert pause(quiet, 100_000) == max(quiet, 600)
+
+
+def test_url_that_is_misspelt_starts_cold(start: Start, tmp_path: Path) -> None:
+    """A URL that fsspec would take for a folder of the working directory is told, and nothing is written there."""
+    code, _, stderr = ended(
+        start(sys.executable, "-m", "megacache.autostart", "-c", "print()", MEGACACHE_URL=f"file://localhost{tmp_path}")
+    )
+    assert code == 0
+    assert (
+        f"starts cold: SettingsError: file://localhost{tmp_path} names a host; did you mean file://{tmp_path}?"
+        in stderr
+    )
 
 
 def test_wrong_variable_starts_cold(start: Start, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Refuse a URL that does not mean one place to all who read it, and say how it is spelt."""
+
+import os.path
+import re
+
+from megacache._store.clients import AZURE, GCS, LOCAL, S3, WEB
+from megacache._store.url import behind_copies, local_folder, redacted
+from megacache.errors import SettingsError
+
+_OBJECTS = S3 | GCS | AZURE
+_UNFINISHED = re.compile(rf"(?P<protocol>{'|'.join(_OBJECTS | WEB | LOCAL | {'hf', 'memory'})})(?::/?|//)(?=[^/])")
+
+
+def check_url(url: str) -> None:
+    """Raise `SettingsError` for a URL that does not mean one place to whoever writes, reads or signs there.
+
+    fsspec would quietly take such a URL for a folder of the working directory, or write under one name and look under
+    another.
+    """
+    first, *behind = links = behind_copies(url).split("::")
+    if mistake := _mistake(first):
+        why, *meant = mistake
+        right = ", or ".join(redacted("::".join([one, *behind])) for one in meant)
+        raise SettingsError(f"{redacted(url)} {why}", hint=f"did you mean {right}?")
+    if any(_asks(link, behind=link is not first) for link in links):
+        hint = "use another URL, such as one that ends in /v2; what a client has to know goes into its options"
+        raise SettingsError(f"{redacted(url)}: the URL of a cache has no query", hint=hint)
+
+
+def lasting_url(url: str) -> str:
+    """Make the URL of a local folder absolute: the processes that are handed it may work in other folders."""
+    check_url(url)
+    folder = local_folder(url)
+    begin = url[: url.find("://") + 3] if "://" in url else ""
+    return url if folder is None else f"{begin}{folder}"
+
+
+def _mistake(url: str) -> tuple[str, ...] | None:
+    """Say what is wrong with a URL, and what may be meant."""
+    protocol, found, rest = url.partition("://")
+    if found and url != url.strip():
+        return "has white space around it", url.strip()
+    if (unfinished := _UNFINISHED.match(url)) and not os.path.exists(url):  # noqa: PTH110 - no error
+        slashes = "///" if unfinished["protocol"] in LOCAL else "//"
+        return "lacks a colon or a slash", f"{unfinished['protocol']}:{slashes}{url[unfinished.end() :]}"
+    if protocol in LOCAL and rest.partition("/")[0] == "localhost":
+        return "names a host", f"{protocol}://{rest.removeprefix('localhost') or '/'}"
+    if protocol in LOCAL and rest and rest[0] not in "/~.":
+        return "lacks a slash", f"{protocol}:///{rest}", f"./{rest}"
+    if protocol in _OBJECTS and "//" in f"/{rest.rstrip('/')}":
+        return "has a folder without a name", f"{protocol}://{re.sub('/+', '/', rest).strip('/')}"
+    return None
+
+
+def _asks(link: str, *, behind: bool) -> bool:
+    """Tell whether a link has a query; a file on the web may have one, if it holds the store as an archive does."""
+    if behind and link.partition("://")[0] in WEB:
+        return False
+    return "?" in link and ("?epoch=" in link or local_folder(link) is None)
