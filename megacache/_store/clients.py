@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from megacache._store.url import behind_copies
+
 S3 = frozenset({"s3", "s3a"})
 GCS = frozenset({"gs", "gcs"})
 AZURE = frozenset({"abfs", "abfss", "az", "adl"})
 WEB = frozenset({"http", "https"})
 LOCAL = frozenset({"file", "local"})
+ARCHIVES = frozenset({"zip", "tar", "libarchive"})
 
 _FRESH: Mapping[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
 _S3_OPTIONS: Mapping[str, Any] = {
@@ -20,15 +23,20 @@ _S3_OPTIONS: Mapping[str, Any] = {
         "max_pool_connections": 64,
     },
 }
+_AZURE_OPTIONS: Mapping[str, Any] = {**_FRESH, "connection_timeout": 3, "read_timeout": 10}
 _GCS_OPTIONS: Mapping[str, Any] = {**_FRESH, "requests_timeout": 30}
 
 
-def with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete the storage options of a URL, for each link of its chain."""
-    chain = [link.partition("://")[0] for link in url.split("::")]
-    if len(chain) == 1:
-        return _merged(_protocol_options(chain[0]), options)
-    return {**options, **{link: _merged(_protocol_options(link), options.get(link) or {}) for link in chain}}
+def to_be_opened(url: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Give what fsspec is to open: the place behind a cache of copies, and options for each link of its chain."""
+    place = behind_copies(url)
+    links = [link.partition("://")[0] for link in place.split("::")]
+    if place != url:  # what stands beside the options of the links was for the cache
+        options = {link: options.get(link) or {} for link in links}
+        options = options if len(links) > 1 else options[links[0]]
+    if len(links) == 1:
+        return place, _merged(_protocol_options(links[0]), options)
+    return place, {**options, **{link: _merged(_protocol_options(link), options.get(link) or {}) for link in links}}
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,5 +54,5 @@ def _protocol_options(protocol: str) -> Mapping[str, Any]:
     if protocol in GCS:
         return _GCS_OPTIONS
     if protocol in AZURE:
-        return _FRESH
+        return _AZURE_OPTIONS
     return {"skip_instance_cache": True}

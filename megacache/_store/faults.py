@@ -24,8 +24,11 @@ _ACCESS_ERRORS = frozenset(
 )
 _BROKEN_BODIES = frozenset({"ClientPayloadError", "IncompleteReadError", "ResponseStreamingError"})
 _REFUSED = frozenset({401, 403})
+_UNABLE = frozenset({405, 501})
 _WRONG_TIME = "RequestTimeTooSkewed"
 _MAX_MESSAGE = 300
+_CREATE_IT = "create the bucket or container, or correct the URL"
+NOT_FOUND = 404
 
 MISUSE = (ValueError, TypeError, AttributeError)
 
@@ -51,8 +54,9 @@ def http_status(error: BaseException) -> int | None:
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:
-            # aiohttp has `status`, and a `code` that only warns; gcsfs sets `code`.
-            status = getattr(cause, "status", cause.__dict__.get("code"))
+            # aiohttp has `status`, and a `code` that only warns; requests, httpx and Azure have `status_code`.
+            told = cause if response is None else response
+            status = getattr(told, "status", getattr(told, "status_code", vars(cause).get("code")))
         if isinstance(status, int):
             return status
     return None
@@ -67,10 +71,12 @@ def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
     message = _told(error, url, doing)
     if isinstance(error, ImportError):
         return SettingsError(message, hint=_install_hint(error))
-    if isinstance(error, FileNotFoundError):
-        return MissingError(message, hint="create the bucket, or correct the URL" if _no_bucket(error) else "")
+    if isinstance(error, FileNotFoundError) or http_status(error) == NOT_FOUND:
+        return MissingError(message, hint=_CREATE_IT if _no_bucket(error) else "")
     if _error_code(error) == _WRONG_TIME:
         return AccessError(message, hint="set the clock of this machine")
+    if isinstance(error, NotImplementedError) or http_status(error) in _UNABLE:
+        return AccessError(message, hint="this kind of store cannot do that; use another URL")
     if _is_refusal(error):
         return AccessError(message, hint="check the credentials and what they may do")
     return UnavailableError(message, hint="the store or the way to it is at fault; it is safe to try again")
@@ -101,7 +107,10 @@ def _install_hint(error: ImportError) -> str:
 
 
 def _no_bucket(error: Exception) -> bool:
-    return any(re.search(r"NoSuchBucket|bucket does not exist", str(cause)) for cause in _causes(error))
+    return any(
+        re.search(r"NoSuchBucket|bucket does not exist|ContainerNotFound|No such container", str(cause))
+        for cause in _causes(error)
+    )
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from megacache._catalog import Inventory, verify
+from megacache._catalog import Inventory, Selected, Transfer, Transferred, verify
 from megacache._catalog.verification import Verdict
 from megacache._runtime import Deadline
 from megacache._store import Store
@@ -92,6 +92,12 @@ def verdicts(store: Store) -> list[Verdict]:
         for holding in Inventory.of(store).holdings
         for verdict in verify(store, holding, lambda _: None).verdicts
     ]
+
+
+def copy_all(source: Store, target: Store) -> Transferred:
+    """Copy all that is visible, as `megacache cp` does."""
+    selected = [Selected(holding=one, bundles=tuple(one.visible)) for one in Inventory.of(source).holdings]
+    return Transfer(source, target, lambda _: None).run(selected)
 
 
 def cases(*steps: str, copied: bool = False) -> list[tuple[str, str, str]]:

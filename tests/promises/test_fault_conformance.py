@@ -24,12 +24,12 @@ from pathlib import Path
 
 import pytest
 
-from megacache._catalog import Inventory, Selected, Transfer, Transferred
+from megacache._catalog import Transferred
 from megacache._store import Store
 from megacache.errors import MegacacheError
 from tests.kit.builders import artifacts, bundle, compiled_file, noise, open_store, upload
 from tests.kit.faults import FAULTS, HURRIED, PATIENT, Fault
-from tests.kit.places import STEPS, Place, cases, check_told, timed, verdicts
+from tests.kit.places import STEPS, Place, cases, check_told, copy_all, timed, verdicts
 from tests.kit.torchless import Compiler
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -97,10 +97,9 @@ def test_publish(place: Place, told: str, step: str, compiler: Compiler) -> None
 
 
 def copy(source: Store, target: Store) -> Transferred | MegacacheError:
-    """Copy all that is visible, as `megacache cp` does."""
+    """Copy all that is visible, and give what went wrong."""
     try:
-        selected = [Selected(holding=one, bundles=tuple(one.visible)) for one in Inventory.of(source).holdings]
-        return Transfer(source, target, lambda _: None).run(selected)
+        return copy_all(source, target)
     except MegacacheError as error:
         return error
 
