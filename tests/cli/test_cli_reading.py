@@ -133,7 +133,9 @@ def test_ls_lists_others_beside_a_hostile_manifest(store: Store) -> None:
     assert faults[good.manifest.bundle] is faults[odd.manifest.bundle] is None
     assert "not msgpack" in faults["a" * 32]
     assert "under the name of" in faults["b" * 32]
-    assert run("ls", store.url, "--no-here").stdout.splitlines()[1].split()[2:4] == ["4", "2"]
+    told = run("ls", store.url, "--no-here")
+    assert told.stdout.splitlines()[1].split()[2:4] == ["4", "2"]
+    assert "2 bundles not counted, being of no use: `megacache ls --bundles` says why" in told.stderr
 
 
 def test_nothing_hostile_reaches_the_terminal(store: Store) -> None:
