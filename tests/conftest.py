@@ -91,7 +91,14 @@ def moto_s3(moto_server: moto.MotoServer) -> Server:
 @pytest.fixture(scope="session")
 def unconditional_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serve S3 by a server that ignores conditions, as several products do."""
-    with moto.serve(tmp_path_factory.mktemp("unconditional"), conditional=False) as server:
+    with moto.serve(tmp_path_factory.mktemp("unconditional"), conditions="ignored") as server:
+        yield server.server
+
+
+@pytest.fixture(scope="session")
+def refusing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve S3 by a server that refuses conditions, as OSS and older gateways do."""
+    with moto.serve(tmp_path_factory.mktemp("refusing"), conditions="501") as server:
         yield server.server
 
 

@@ -24,6 +24,7 @@ _ACCESS_ERRORS = frozenset(
 )
 _BROKEN_BODIES = frozenset({"ClientPayloadError", "IncompleteReadError", "ResponseStreamingError"})
 _REFUSED = frozenset({401, 403})
+_CONDITION_REFUSED = frozenset({400, 501})
 _UNABLE = frozenset({405, 501})
 _WRONG_TIME = "RequestTimeTooSkewed"
 _MAX_MESSAGE = 300
@@ -65,6 +66,11 @@ def http_status(error: BaseException) -> int | None:
 def broke_off(error: BaseException) -> bool:
     """Tell whether an answer that had begun ended too early."""
     return any(type(cause).__name__ in _BROKEN_BODIES for cause in _causes(error))
+
+
+def refuses_conditions(error: BaseException) -> bool:
+    """Tell whether a store may have refused to create an object because of the condition that it must not exist."""
+    return isinstance(error, NotImplementedError) or http_status(error) in _CONDITION_REFUSED
 
 
 def _translated(error: Exception, url: str, doing: str) -> MegacacheError:

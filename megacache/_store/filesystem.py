@@ -59,15 +59,15 @@ class Filesystem:
             return self._wait(self._stream, path, size, doing=self._doing("read"), deadline=deadline)  # type: ignore[no-any-return]
         return self._ask("cat_file", path, start=0, end=size, deadline=deadline)  # type: ignore[no-any-return]
 
-    def create(self, path: str, data: bytes, deadline: Deadline) -> None:
-        """Write a file whole; raise `FileExistsError` for one that is there, where that can be told."""
+    def create(self, path: str, data: bytes, deadline: Deadline, *, if_absent: bool) -> None:
+        """Write a file whole; if asked to, raise `FileExistsError` for one that is there, where that can be told."""
         if self._protocols & LOCAL:
             call(lambda: create_file(Path(path), data), deadline=deadline, doing=f"writing to {self._url}")
             return
         if self._protocols & ARCHIVES:
             msg = "an archive can only be read"
             raise NotImplementedError(msg)
-        how: dict[str, Any] = {"mode": "create"}
+        how: dict[str, Any] = {"mode": "create"} if if_absent else {}
         if self._protocols & (S3 | GCS):
             # Servers honour the condition on a single PUT only, and not on a multipart upload.
             how["chunksize"] = _SINGLE_PUT

@@ -2,11 +2,13 @@
 
 Sharing a cache asks three things of a store: list a folder, read an object, create an object that does not exist;
 removing bundles and start markers also deletes. If two writers create one object at once, on local disk, in memory, on
-S3, GCS and Azure one wins and the other is told. On whatever else fsspec reaches, and on S3 servers that ignore
-conditions, the last one wins, which is harmless, since both wrote something valid: a chunk is named by its content, a
-manifest by what its bundle holds.
+S3, GCS and Azure one wins and the other is told. On whatever else fsspec reaches, and on S3 servers that ignore or
+refuse conditions, the last one wins, which is harmless, since both wrote something valid: a chunk is named by its
+content, a manifest by what its bundle holds.
 """
 
+import logging
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,12 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from megacache._runtime import Deadline, call
-from megacache._store.faults import MISUSE, broke_off, faults, http_status
+from megacache._store.faults import MISUSE, broke_off, faults, http_status, refuses_conditions
 from megacache._store.filesystem import Filesystem
 from megacache._store.scope import scope_of
 from megacache._store.secrets import keep_secret
 from megacache._store.url import redacted
 from megacache.errors import UnavailableError
+
+_log = logging.getLogger("megacache")
+_learning = threading.Lock()
+_unconditional: set[str] = set()
+"""URLs of stores that have refused a conditional create in this process."""
 
 _CREATE_ATTEMPTS = 5
 _READ_ATTEMPTS = 3
@@ -103,11 +110,14 @@ class Store:
             return self._files.read(f"{self._root}/{key}", size, self.deadline)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Create an object whole or not at all; return False if it was there already, and leave that one alone."""
+        """Create an object whole or not at all; return False if it was there already, and leave that one alone.
+
+        A store that refuses a conditional create is written to without one, as one that ignores the condition is.
+        """
         with faults(self.url, f"creating {key}"):
             for attempt in range(_CREATE_ATTEMPTS):
                 try:
-                    self._files.create(f"{self._root}/{key}", data, self.deadline)
+                    self._create(f"{self._root}/{key}", data)
                 except FileExistsError:
                     return False
                 except OSError as error:
@@ -126,6 +136,22 @@ class Store:
         """Delete an object; one that is not there is no fault."""
         with faults(self.url, f"deleting {key}"), suppress(FileNotFoundError):
             self._files.delete(f"{self._root}/{key}", self.deadline)
+
+    def _create(self, path: str, data: bytes) -> None:
+        if self.url not in _unconditional:
+            try:
+                self._files.create(path, data, self.deadline, if_absent=True)
+            except Exception as error:
+                if not refuses_conditions(error):
+                    raise
+            else:
+                return
+        self._files.create(path, data, self.deadline, if_absent=False)
+        with _learning:
+            if self.url in _unconditional:
+                return
+            _unconditional.add(self.url)
+        _log.warning("no conditional create: url=%s; of writers that race for one object the last wins", self.url)
 
     def _pause(self, attempt: int) -> None:
         time.sleep(min(_PAUSE_SECONDS * 2**attempt, self.deadline.remaining()))

@@ -23,8 +23,14 @@ from tests.kit.processes import REPOSITORY
 from tests.kit.servers import Server, free_port
 from tests.kit.servers.moto import MotoServer
 
-KINDS = ("file", "memory", "dir", "moto", "unconditional", "radosgw", "gcs")
-SERVERS = {"moto": "moto_s3", "radosgw": "radosgw_server", "gcs": "gcs_server", "unconditional": "unconditional_server"}
+KINDS = ("file", "memory", "dir", "moto", "unconditional", "refusing", "radosgw", "gcs")
+SERVERS = {
+    "moto": "moto_s3",
+    "radosgw": "radosgw_server",
+    "gcs": "gcs_server",
+    "unconditional": "unconditional_server",
+    "refusing": "refusing_server",
+}
 WRITERS = 8
 
 

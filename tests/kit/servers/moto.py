@@ -10,8 +10,11 @@ from typing import Literal
 
 from tests.kit.servers import BUCKET, HOST, Server, accepts, free_port, running, send, wait_until
 
-Mode = Literal["403", "409", "503", "hang", "reset"]
+Mode = Literal["400", "403", "409", "503", "hang", "reset"]
 """How a request fails: by an S3 error, by no answer at all, or by a closed connection."""
+
+Conditions = Literal["honoured", "ignored", "400", "501"]
+"""What becomes of `If-None-Match`: the last two are the answers of servers that do not know it."""
 
 _REPOSITORY = Path(__file__).parents[3]
 _START_SECONDS = 30.0
@@ -52,29 +55,28 @@ class MotoServer:
 
 
 @contextmanager
-def serve(workdir: Path, *, conditional: bool = True) -> Iterator[MotoServer]:
-    """Run moto with one bucket, keeping its files in an empty folder; `conditional=False` overwrites."""
+def serve(workdir: Path, *, conditions: Conditions = "honoured") -> Iterator[MotoServer]:
+    """Run moto with one bucket, keeping its files in an empty folder."""
     port = free_port()
-    argv = [sys.executable, "-m", "tests.kit.servers.moto_app", str(port), str(workdir)]
-    flags = [] if conditional else ["--unconditional"]
-    with running([*argv, *flags], log=workdir / "moto.log", cwd=_REPOSITORY) as child:
+    argv = [sys.executable, "-m", "tests.kit.servers.moto_app", str(port), str(workdir), conditions]
+    with running(argv, log=workdir / "moto.log", cwd=_REPOSITORY) as child:
         wait_until(lambda: accepts(port), _START_SECONDS, "moto", child=child)
         send(port, "PUT", f"/{BUCKET}")
-        moto = MotoServer(_describe(port, conditional=conditional), workdir)
+        moto = MotoServer(_describe(port, conditions), workdir)
         moto.forget()
         yield moto
 
 
-def _describe(port: int, *, conditional: bool) -> Server:
+def _describe(port: int, conditions: Conditions) -> Server:
     """Describe the moto server that listens on a port."""
     return Server(
-        name="moto" if conditional else "moto-unconditional",
+        name=f"moto, conditions {conditions}",
         url=f"s3://{BUCKET}",
         storage_options={
             "key": "megacache",
             "secret": "megacache-loopback",
             "endpoint_url": f"http://{HOST}:{port}",
         },
-        creates_if_absent=conditional,
+        creates_if_absent=conditions == "honoured",
         checks_credentials=False,
     )

@@ -1,4 +1,4 @@
-"""Run moto behind a gate that logs requests, fails some of them or ignores `If-None-Match`.
+"""Run moto behind a gate that logs requests, fails some of them, and ignores or refuses `If-None-Match`.
 
 It serves S3, and KMS as far as signing with elliptic curves.
 """
@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HANG_SECONDS = 120.0
-CODES = {403: "AccessDenied", 409: "ConditionalRequestConflict", 503: "SlowDown"}
+CODES = {
+    400: "InvalidArgument",
+    403: "AccessDenied",
+    409: "ConditionalRequestConflict",
+    501: "NotImplemented",
+    503: "SlowDown",
+}
 ERROR = """<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>{code}</Code><Message>failed on demand</Message></Error>"""
 
@@ -36,12 +42,12 @@ ERROR = """<?xml version="1.0" encoding="UTF-8"?>
 class Gate:
     """Stand in front of a WSGI application."""
 
-    def __init__(self, app: "WSGIApplication", workdir: Path, *, conditional: bool) -> None:
+    def __init__(self, app: "WSGIApplication", workdir: Path, *, conditions: str) -> None:
         """Guard an application, with the log and the fault in a folder."""
         self._app = app
         self._log = (workdir / "requests.log").open("ab", buffering=0)
         self._fault = workdir / "fault.json"
-        self._conditional = conditional
+        self._conditions = conditions
         self._spent: Counter[int] = Counter()
         self._counting = threading.Lock()
         self._creating = threading.Lock()
@@ -53,10 +59,12 @@ class Gate:
         mode = self._mode(line)
         if mode is not None:
             return _fail(mode, environ)(environ, start_response)
-        if not self._conditional:
+        if self._conditions == "ignored":
             environ.pop("HTTP_IF_NONE_MATCH", None)
         if "HTTP_IF_NONE_MATCH" not in environ:
             return self._app(environ, start_response)
+        if self._conditions in {"400", "501"}:
+            return _fail(self._conditions, environ)(environ, start_response)
         # moto looks first and writes later; S3 lets one of several racing writers win.
         with self._creating:
             return self._app(environ, start_response)
@@ -107,12 +115,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("workdir", type=Path)
-    parser.add_argument("--unconditional", action="store_true", help="ignore If-None-Match")
+    parser.add_argument("conditions", help="what If-None-Match comes to: honoured, ignored, or a status")
     options = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     ECDSAPrivateKey.sign = _sign  # type: ignore[assignment, method-assign]
     app = DomainDispatcherApplication(create_backend_app)
-    gate = Gate(app, options.workdir, conditional=not options.unconditional)
+    gate = Gate(app, options.workdir, conditions=options.conditions)
     run_simple("127.0.0.1", options.port, gate, threaded=True, request_handler=MotoRequestHandler)
 
 
