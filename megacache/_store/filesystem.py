@@ -1,6 +1,7 @@
 """Ask a filesystem of fsspec, each kind in the way that tells the truth and costs least."""
 
 import posixpath
+import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -8,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 from megacache._runtime import DaemonExecutor, Deadline, call, create_file, list_files, unordered
 from megacache._store.clients import ARCHIVES, AZURE, GCS, LOCAL, S3, WEB, to_be_opened
 from megacache._store.faults import NOT_FOUND, http_status
+from megacache.errors import UnavailableError
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
 _OBJECTS = S3 | GCS | AZURE
+_GREENLETS = frozenset({"gevent", "eventlet"})
 _SINGLE_PUT = 1 << 40
 _LARGEST = 64 << 20
 """Bytes of the largest object that megacache writes, and more."""
@@ -32,6 +35,8 @@ class Filesystem:
         from fsspec.core import url_to_fs
 
         place, options = to_be_opened(url, options)
+        if any(link.partition("://")[0] in _OBJECTS | WEB for link in place.split("::")):
+            _refuse_greenlets(shown)
         fs, root = url_to_fs(place, **options)
         _prepare(fs)
         return cls(fs, shown), root
@@ -172,6 +177,16 @@ class Filesystem:
 
     def _doing(self, method: str) -> str:
         return f"asking {self._url} to {method}"
+
+
+def _refuse_greenlets(url: str) -> None:
+    """Raise `UnavailableError` where Python's sockets and threads are replaced: asyncio's loop needs the real ones."""
+    library = socket.socket.__module__.partition(".")[0]
+    if library in _GREENLETS:
+        raise UnavailableError(
+            f"{url}: {library} has replaced Python's sockets and threads, with which no client of this store works",
+            hint="copy the cache to a folder with `megacache pull` before the program starts, or leave it unpatched",
+        )
 
 
 def _protocols(fs: "AbstractFileSystem") -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The one door to fsspec: a URL prefix of write-once objects.
 
 Sharing a cache asks three things of a store: list a folder, read an object, create an object that does not exist;
-removing bundles and start markers also deletes. If two writers create one object at once, on local disk, in memory, on
+removing bundles also deletes. If two writers create one object at once, on local disk, in memory, on
 S3, GCS and Azure one wins and the other is told. On whatever else fsspec reaches, and on S3 servers that ignore or
 refuse conditions, the last one wins, which is harmless, since both wrote something valid: a chunk is named by its
 content, a manifest by what its bundle holds.
