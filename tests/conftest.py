@@ -14,7 +14,7 @@ import megacache
 from tests.kit import torchless
 from tests.kit.places import Place, places
 from tests.kit.processes import Processes, keep_probes, step
-from tests.kit.servers import Server, fake_gcs, moto, radosgw
+from tests.kit.servers import Server, azurite, fake_gcs, moto, radosgw
 from tests.kit.torchless import Compiler
 from tests.kit.without_torch import Place as WatchedPlace
 from tests.kit.without_torch import watched
@@ -116,6 +116,15 @@ def radosgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     if missing:
         pytest.skip(f"radosgw: {missing}")
     with radosgw.serve(tmp_path_factory.mktemp("radosgw")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve Azure by its own emulator, where it is installed."""
+    if missing := azurite.missing():
+        pytest.skip(f"azurite: {missing}")
+    with azurite.serve(tmp_path_factory.mktemp("azurite")) as server:
         yield server
 
 

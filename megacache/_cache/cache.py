@@ -53,8 +53,8 @@ class Cache:
         """Name a cache; nothing is opened before it is used.
 
         Args:
-            url: Any URL that fsspec knows, chained ones included. None: `MEGACACHE_URL`, else a folder under the
-                user's cache folder.
+            url: Any URL that fsspec knows, chained ones included; a cache of copies, such as `simplecache::`, is passed
+                by. None: `MEGACACHE_URL`, else a folder under the user's cache folder.
             storage_options: What fsspec's filesystem for that URL takes: credentials, endpoint, … Never logged.
             files: Carry compiled files as well, such as C++ kernels: PyTorch's own artifacts hold only their source.
             strict: Raise faults instead of returning them.

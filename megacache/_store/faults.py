@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from megacache._store.secrets import without_secrets
 from megacache.errors import AccessError, MegacacheError, MissingError, SettingsError, UnavailableError
 
-_EXTRAS = {"s3fs": "s3", "gcsfs": "gcs"}
+_EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
 _ACCESS_ERRORS = frozenset(
     {
         "CredentialRetrievalError",
@@ -27,6 +27,8 @@ _REFUSED = frozenset({401, 403})
 _CONDITION_REFUSED = frozenset({400, 501})
 _UNABLE = frozenset({405, 501})
 _WRONG_TIME = "RequestTimeTooSkewed"
+_NO_BUCKET = re.compile(r"NoSuchBucket|bucket does not exist|(?:^|/)b/[^/]+/o$|ContainerNotFound|No such container")
+"""How S3, GCS (by the path of what it was asked for) and Azure say it."""
 _MAX_MESSAGE = 300
 _CREATE_IT = "create the bucket or container, or correct the URL"
 NOT_FOUND = 404
@@ -113,10 +115,7 @@ def _install_hint(error: ImportError) -> str:
 
 
 def _no_bucket(error: Exception) -> bool:
-    return any(
-        re.search(r"NoSuchBucket|bucket does not exist|ContainerNotFound|No such container", str(cause))
-        for cause in _causes(error)
-    )
+    return any(_NO_BUCKET.search(str(cause)) for cause in _causes(error))
 
 
 def _is_refusal(error: Exception) -> bool:

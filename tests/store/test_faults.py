@@ -108,7 +108,9 @@ def test_own_errors_pass() -> None:
     assert translated(error) is error
 
 
-@pytest.mark.parametrize(("protocol", "module", "extra"), [("s3", "s3fs", "s3"), ("gs", "gcsfs", "gcs")])
+@pytest.mark.parametrize(
+    ("protocol", "module", "extra"), [("s3", "s3fs", "s3"), ("gs", "gcsfs", "gcs"), ("abfs", "adlfs", "azure")]
+)
 def test_missing_client_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, protocol: str, module: str, extra: str
 ) -> None:

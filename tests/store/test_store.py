@@ -20,14 +20,15 @@ from megacache._store.scope import scope_of
 from megacache.errors import AccessError, DeadlineError, MissingError, SettingsError, UnavailableError
 from tests.kit.builders import open_store
 from tests.kit.processes import REPOSITORY
-from tests.kit.servers import Server, free_port
+from tests.kit.servers import Server, azurite, free_port
 from tests.kit.servers.moto import MotoServer
 
-KINDS = ("file", "memory", "dir", "moto", "unconditional", "refusing", "radosgw", "gcs")
+KINDS = ("file", "memory", "dir", "moto", "unconditional", "refusing", "radosgw", "gcs", "azure")
 SERVERS = {
     "moto": "moto_s3",
     "radosgw": "radosgw_server",
     "gcs": "gcs_server",
+    "azure": "azure_server",
     "unconditional": "unconditional_server",
     "refusing": "refusing_server",
 }
@@ -161,26 +162,40 @@ def test_expired_deadline_stops_every_call(place: Place) -> None:
         store.create("a", b"1")
 
 
-@pytest.mark.parametrize("kind", ["moto", "radosgw", "gcs"])
+@pytest.mark.parametrize("kind", ["moto", "radosgw", "gcs", "azure"])
 def test_missing_bucket_is_a_fault(kind: str, request: pytest.FixtureRequest) -> None:
     """A bucket that does not exist is told apart from an empty folder, for listing and for creating."""
     server = _server(kind, request)
-    url = f"{server.url.partition('://')[0]}://no-such-bucket-here/cache"
+    url = f"{server.url.partition('://')[0]}://nothing-is-here/cache"
     store = Store.open(url, storage_options=server.storage_options, deadline=Deadline.after(30))
-    with pytest.raises(MissingError, match="bucket"):
+    with pytest.raises(MissingError, match="create the bucket or container"):
         store.list("a/bundles")
-    with pytest.raises(MissingError, match="bucket"):
+    with pytest.raises(MissingError, match="create the bucket or container"):
         store.create("a", b"1")
 
 
-def test_wrong_secret_is_an_access_error(radosgw_server: Server) -> None:
+@pytest.mark.parametrize("kind", ["radosgw", "azure"])
+def test_wrong_secret_is_an_access_error(kind: str, request: pytest.FixtureRequest) -> None:
     """A server that checks signatures refuses another secret, and the error says what to look at."""
-    options = {**radosgw_server.storage_options, "secret": "wrong"}
-    store = Store.open(f"{radosgw_server.url}/x", storage_options=options, deadline=Deadline.after(30))
+    server = _server(kind, request)
+    told = str(server.storage_options.get("connection_string", ""))
+    wrong = {"connection_string": told.replace("Key=Eby", "Key=Abc")} if told else {"secret": "wrong"}
+    options = {**server.storage_options, **wrong}
+    store = Store.open(f"{server.url}/x", storage_options=options, deadline=Deadline.after(30))
     with pytest.raises(AccessError, match="credentials"):
         store.list("a")
     with pytest.raises(AccessError, match="credentials"):
         store.create("a", b"1")
+
+
+def test_azure_that_does_not_answer_is_told_in_time() -> None:
+    """Where nobody listens, Azure's client gives up well before the deadline, as others do."""
+    pytest.importorskip("adlfs")
+    options = {"connection_string": azurite.connection_string(free_port())}
+    store = Store.open("abfs://container/x", storage_options=options, deadline=Deadline.after(45))
+    for ask in (store.list, lambda: store.create("one", b"1"), lambda: store.read("one", size=1)):
+        with pytest.raises(UnavailableError, match="Cannot connect"):
+            ask()
 
 
 def test_lost_race_on_s3_is_tried_again(faulty: MotoServer) -> None:
