@@ -122,7 +122,8 @@ def radosgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 @pytest.fixture(scope="session")
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serve Azure by its own emulator, where it is installed."""
-    if missing := azurite.missing():
+    missing = azurite.available()
+    if missing:
         pytest.skip(f"azurite: {missing}")
     with azurite.serve(tmp_path_factory.mktemp("azurite")) as server:
         yield server

@@ -1,6 +1,6 @@
 """A model compiled in one process starts warm in another, on every kind of store."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from tests.kit.processes import Answer, Processes, step
-from tests.kit.servers import Server, radosgw
+from tests.kit.servers import Server, azurite, radosgw, web
 from tests.kit.servers.moto import MotoServer
 
 MODELS = ("inference", "training", "dynamic", "broken")
 GRAPHS = {"inductor": 6, "aot_autograd": 5}
-STORES = ("file", "s3", "radosgw", "gcs")
+STORES = ("file", "web", "s3", "radosgw", "gcs", "azure")
+"""The folder is served on the web as well."""
+OPTIONAL = {"radosgw": radosgw.available, "azure": azurite.available}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,26 +36,29 @@ def targets(
     moto_server: MotoServer,
     gcs_server: Server,
     request: pytest.FixtureRequest,
-) -> dict[str, Target]:
+) -> Iterator[dict[str, Target]]:
     """Choose one prefix in each store that this machine can run."""
     servers = {"s3": moto_server.server, "gcs": gcs_server}
-    if radosgw.available() is None:
-        servers["radosgw"] = request.getfixturevalue("radosgw_server")
+    servers |= {name: request.getfixturevalue(f"{name}_server") for name, why in OPTIONAL.items() if why() is None}
     found = {
         name: Target(url=f"{server.url}/round-trip", storage_options=server.storage_options)
         for name, server in servers.items()
     }
     folder = tmp_path_factory.mktemp("store")
-    return {"file": Target(url=folder.as_uri(), storage_options={}), **found}
+    with web.serve(folder) as (url, _):
+        here = {"file": folder.as_uri(), "web": url}
+        yield {name: Target(url=place, storage_options={}) for name, place in here.items()} | found
 
 
 @pytest.fixture(scope="module")
 def cold(tmp_path_factory: pytest.TempPathFactory, probes: Path, targets: dict[str, Target]) -> dict[str, Answer]:
     """Compile all models in a process of their own and publish them to every store."""
     steps = [step("run", model=model) for model in MODELS]
-    steps += [step("publish", **target.arguments()) for target in targets.values()]
+    written = [name for name in targets if name != "web"]
+    steps += [step("publish", **targets[name].arguments()) for name in written]
     answers = Processes(tmp_path_factory.mktemp("cold"), probes, fresh=True).run(*steps)
-    return dict(zip([*MODELS, *targets], answers, strict=True))
+    found = dict(zip([*MODELS, *written], answers, strict=True))
+    return {**found, "web": found["file"]}
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -66,7 +71,7 @@ def warm(
 ) -> dict[str, Answer]:
     """Warm a fresh process from one store and run all models in it."""
     if request.param not in targets:
-        pytest.skip(f"radosgw: {radosgw.available()}")
+        pytest.skip(f"{request.param}: {OPTIONAL[request.param]()}")
     there = targets[request.param].arguments()
     steps = [step("warm", **there), *(step("run", model=model) for model in MODELS), step("publish", **there)]
     answers = Processes(tmp_path_factory.mktemp("warm"), probes, fresh=True).run(*steps)

@@ -23,7 +23,7 @@ from tests.kit.processes import REPOSITORY
 from tests.kit.servers import Server, azurite, free_port
 from tests.kit.servers.moto import MotoServer
 
-KINDS = ("file", "memory", "dir", "moto", "unconditional", "refusing", "radosgw", "gcs", "azure")
+KINDS = ("file", "memory", "dir", "copies", "moto", "unconditional", "refusing", "radosgw", "gcs", "azure")
 SERVERS = {
     "moto": "moto_s3",
     "radosgw": "radosgw_server",
@@ -65,7 +65,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if kind == "dir":
         (tmp_path / name).mkdir()
         return Place(url=f"dir::file://{tmp_path}/{name}", storage_options={}, exclusive=False)
-    server = _server(kind, request)
+    server = _server("moto" if kind == "copies" else kind, request)
+    if kind == "copies":
+        options = {"s3": server.storage_options, "simplecache": {"cache_storage": f"{tmp_path}/copies"}}
+        return Place(url=f"simplecache::{server.url}/{name}/cache", storage_options=options, exclusive=True)
     return Place(
         url=f"{server.url}/{name}/cache", storage_options=server.storage_options, exclusive=server.creates_if_absent
     )
@@ -160,6 +163,22 @@ def test_expired_deadline_stops_every_call(place: Place) -> None:
         store.read("a", size=1)
     with pytest.raises(DeadlineError):
         store.create("a", b"1")
+
+
+@pytest.mark.parametrize("cache", ["simplecache", "filecache", "blockcache", "cached", "simplecache::filecache"])
+def test_cache_of_copies_is_passed_by(cache: str, moto_s3: Server, name: str, tmp_path: Path) -> None:
+    """What is written before which fsspec would keep copies is at the place itself, and no copies are kept of it."""
+    storage = {"cache_storage": f"{tmp_path}/copies"}
+    options = {"s3": moto_s3.storage_options, **dict.fromkeys(cache.split("::"), storage)}
+    place, bare = f"{cache}::{moto_s3.url}/{name}", f"{moto_s3.url}/{name}"
+    store = Store.open(place, storage_options=options, deadline=Deadline.after(60))
+    assert store.create("one", b"1") is True
+    assert store.create("one", b"2") is False
+    behind = Store.open(bare, storage_options=moto_s3.storage_options, deadline=Deadline.after(60))
+    assert behind.read("one", size=1) == store.read("one", size=1) == b"1"
+    assert behind.list() == store.list() == (Entry(key="one", size=1),)
+    assert store.scope == behind.scope
+    assert not (tmp_path / "copies").exists()
 
 
 @pytest.mark.parametrize("kind", ["moto", "radosgw", "gcs", "azure"])

@@ -15,12 +15,12 @@ _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOt
 """Of every emulator."""
 
 
-def missing() -> str:
-    """Say what there is not, of all that it takes; empty if it can be served."""
+def available() -> str | None:
+    """Return why it cannot run here, or None if it can."""
     for program in ("node", _PROGRAM):
         if shutil.which(program) is None:
-            return f"{program} is not on the PATH"
-    return "" if find_spec("adlfs") else "adlfs is not installed"
+            return f"not on the PATH: {program} (npm: azurite)"
+    return None if find_spec("adlfs") else "not installed: adlfs"
 
 
 @contextmanager
