@@ -13,6 +13,8 @@ PATIENT, HURRIED = 30.0, 0.8
 ONCE: Mapping[str, int] = {"s3": 1, "gs": 1, "disk": 1}
 AGAIN: Mapping[str, int] = {"s3": 3, "gs": 6, "disk": 1}
 """What the clients try again by themselves: botocore asks three times in all, gcsfs six times."""
+TWICE: Mapping[str, int] = {"s3": 2}
+"""With a condition, and without."""
 AGAIN_TWICE: Mapping[str, int] = {"s3": 6, "gs": 12, "disk": 1}
 """aiohttp, below both, repeats a GET at once if its connection is dropped before an answer."""
 
@@ -102,6 +104,15 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "down once": Fault(wire=proxy.status(503), times=1, tries=AGAIN, copied=True),
     "broken once": Fault(wire=proxy.status(500), steps=frozenset({"chunk", "announce"}), times=1, tries=AGAIN),
+    "condition refused": Fault(wire=proxy.status(501), gcs=False, steps=WRITING, times=1, tries=TWICE),
+    "writing refused": Fault(
+        wire=proxy.status(501),
+        gcs=False,
+        steps=WRITING,
+        cause="HTTP 501 NotImplemented.*; this kind of store cannot do that",
+        tries=TWICE,
+        publish=READ_ONLY,
+    ),
     "full": Fault(wire=proxy.status(507), steps=WRITING, cause="InsufficientCapacity|507"),
     "truncated": Fault(
         wire=proxy.truncate,

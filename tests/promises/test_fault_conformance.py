@@ -12,6 +12,7 @@ that one object took a hundred requests), and a create that lost a race on S3. R
 | 429, 500, 503             | 3                          | 6, within half a minute    | 1    |
 | body truncated            | 3                          | 6                          | 1    |
 | 403, 404, 507, bad clock  | 1                          | 1                          | 1    |
+| 501 to a write            | 2, one without a condition | -                          | -    |
 | other bytes               | 1                          | 1                          | 1    |
 
 Of a fault that is over before the last of these nothing is seen. What no client can notice: someone between who answers

@@ -33,6 +33,7 @@ _S3_CODES = {
     409: "ConditionalRequestConflict",
     429: "TooManyRequests",
     500: "InternalError",
+    501: "NotImplemented",
     503: "SlowDown",
     507: "InsufficientCapacity",
 }
