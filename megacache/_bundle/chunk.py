@@ -87,6 +87,9 @@ def open_chunk(ref: ChunkRef, stored: bytes) -> bytes:
     actual = Digest.of(stored)
     if actual != ref.digest:
         raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=actual)
+    if len(stored) != ref.stored_size:
+        what = f"size of chunk {ref.digest.hex[:12]}"
+        raise IntegrityError(what, expected=ref.stored_size, actual=len(stored))
     if ref.codec != CODEC:
         msg = f"chunk {ref.digest.hex[:12]} has codec {ref.codec!r}, not {CODEC}"
         raise FormatError(msg, hint="upgrade megacache")

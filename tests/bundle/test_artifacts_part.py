@@ -69,11 +69,12 @@ def test_what_is_packed_is_unpacked(artifacts: list[Artifact]) -> None:
     ("lies", "error"),
     [
         ({"digest": Digest.of(b"other")}, IntegrityError),
+        ({"stored_size": 1_000}, IntegrityError),
         ({"raw_size": 1}, IntegrityError),
         ({"codec": "brotli"}, FormatError),
         ({"digest": Digest.of(b"other"), "codec": "brotli", "raw_size": 1}, IntegrityError),
     ],
-    ids=["digest", "raw size", "codec", "digest before all else"],
+    ids=["digest", "stored size", "raw size", "codec", "digest before all else"],
 )
 def test_chunk_that_is_not_as_declared_is_refused(lies: dict[str, object], error: type[MegacacheError]) -> None:
     """A chunk is refused where its bytes are not what the manifest says of them."""

@@ -68,6 +68,7 @@ MEMBERS: Mapping[str, Callable[[], Objects]] = {
     "chunk-missing": lambda: first_chunk(lambda _: None),
     "chunk-truncated": lambda: first_chunk(lambda data: data[:-1]),
     "chunk-flipped": lambda: first_chunk(flipped),
+    "stored-size-lie": lambda: artifacts_store(BLOB, stored_size=1_000),
     "chunk-bomb": lambda: artifacts_store(b"", stored=bomb(100, blocks=512), raw_size=100),
     "chunk-bomb-without-size": lambda: artifacts_store(BLOB, stored=frame_without_size(BLOB)),
     "raw-size-lie": lambda: artifacts_store(BLOB, raw_size=100),

@@ -40,6 +40,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "artifacts-without-chunks": (FORMAT, "3 artifacts of the manifest are in no chunk"),
     "chunk-truncated": (INTEGRITY, "is damaged: expected sha256:"),
     "chunk-flipped": (INTEGRITY, "is damaged: expected sha256:"),
+    "stored-size-lie": (INTEGRITY, "is damaged: expected 1000, got 275"),
     "chunk-bomb": (FORMAT, "not a zstd frame"),
     "chunk-bomb-without-size": (INTEGRITY, "size of the chunk is damaged"),
     "raw-size-lie": (INTEGRITY, "size of the chunk is damaged: expected 100, got 262"),
