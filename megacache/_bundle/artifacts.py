@@ -174,7 +174,7 @@ def artifact_payloads(artifacts: Iterable[Artifact]) -> Iterator[Payload]:
 
 def declared_artifacts(manifest: Manifest) -> frozenset[Name]:
     """Give the names of all artifacts that a manifest promises."""
-    return frozenset((ARTIFACTS_PART, artifact.kind, artifact.key, artifact.size) for artifact in manifest.artifacts)
+    return frozenset((ARTIFACTS_PART, artifact.kind, artifact.key, artifact.digest) for artifact in manifest.artifacts)
 
 
 def unpack_artifacts(manifest: Manifest, ref: ChunkRef, stored: bytes) -> tuple[bytes, frozenset[Name]]:
@@ -187,7 +187,7 @@ def unpack_artifacts(manifest: Manifest, ref: ChunkRef, stored: bytes) -> tuple[
 
 
 def _checked_names(blob: bytes, manifest: Manifest) -> Iterator[Name]:
-    promised, left = declared_artifacts(manifest), len(manifest.artifacts)
+    promised, left = frozenset(manifest.artifacts), len(manifest.artifacts)
     for artifact in parse_blob(blob):
         left -= 1
         if left < 0:
@@ -195,14 +195,14 @@ def _checked_names(blob: bytes, manifest: Manifest) -> Iterator[Name]:
         yield _checked_name(artifact, promised)
 
 
-def _checked_name(artifact: Artifact, promised: frozenset[Name]) -> Name:
+def _checked_name(artifact: Artifact, promised: frozenset[ArtifactRef]) -> Name:
     if not is_portable_artifact(artifact):
         raise UntrustedError(_described(artifact.kind, artifact.key), hint="find out who wrote it")
-    name = (ARTIFACTS_PART, artifact.kind, artifact.key, len(artifact.content))
-    if name not in promised:
-        msg = f"{artifact.kind} artifact {artifact.key[:80]!r} of {len(artifact.content)} bytes is not in the manifest"
+    ref = identify_artifact(artifact)
+    if ref not in promised:
+        msg = f"{ref.kind} artifact {ref.key[:80]!r} of {ref.size} bytes is not one of the manifest"
         raise FormatError(msg)
-    return name
+    return ARTIFACTS_PART, ref.kind, ref.key, ref.digest
 
 
 def _described(kind: str, key: str) -> str:

@@ -100,7 +100,7 @@ def suspicion(manifest: Manifest) -> UntrustedError | None:
 def unpack_chunk(manifest: Manifest, ref: ChunkRef, stored: bytes) -> Unpacked:
     """Verify a chunk from outside in, and give what is in it.
 
-    The digest of the stored bytes comes first, then the declared size, the form of the content, and the name and size
+    The digest of the stored bytes comes first, then the declared size, the form of the content, and the name and digest
     of everything in it. Raises `IntegrityError`, `FormatError` or `UntrustedError`.
     """
     if ref.part == FILES_PART:

@@ -20,8 +20,8 @@ _WINDOW_LOG = 27
 CHUNK_SIZE = 32 << 20
 """Bytes of raw content a chunk holds at most, unless a single item is larger."""
 
-Name = tuple[str, str, str, int]
-"""Part; kind or root; key or path; size: what can be compared without computing a digest."""
+Name = tuple[str, str, str, Digest]
+"""Part; kind or root; key or path; digest of the content."""
 _Item = TypeVar("_Item")
 
 

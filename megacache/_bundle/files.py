@@ -64,7 +64,7 @@ def file_payloads(files: Iterable[CompiledFile]) -> Iterator[Payload]:
 
 def declared_files(manifest: Manifest) -> frozenset[Name]:
     """Give the names of all compiled files that a manifest promises."""
-    return frozenset((FILES_PART, file.root, file.path, file.size) for file in manifest.files.index)
+    return frozenset((FILES_PART, file.root, file.path, file.digest) for file in manifest.files.index)
 
 
 def strange_files(manifest: Manifest) -> Iterator[str]:
@@ -84,7 +84,7 @@ def unpack_files(manifest: Manifest, ref: ChunkRef, stored: bytes) -> tuple[Comp
 
 def name_of_file(file: CompiledFile) -> Name:
     """Give what a file is compared by."""
-    return FILES_PART, file.root, file.path, len(file.content)
+    return FILES_PART, file.root, file.path, identify_file(file).digest
 
 
 def _build(files: Sequence[CompiledFile]) -> bytes:

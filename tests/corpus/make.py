@@ -37,7 +37,7 @@ from tests.corpus.stores import (
     tampered,
     with_payload,
 )
-from tests.kit.builders import artifact
+from tests.kit.builders import AOT_KEY, artifact
 
 FOLDER = Path(__file__).parent
 MEMBERS: Mapping[str, Callable[[], Objects]] = {
@@ -89,6 +89,9 @@ MEMBERS: Mapping[str, Callable[[], Objects]] = {
     "key-overlong": lambda: hostile_artifact("k" * 1_000, kind="pgo"),
     "key-hidden-in-chunk": lambda: artifacts_store(build_blob([artifact("../../../escaped")])),
     "artifact-not-in-manifest": lambda: artifacts_store(build_blob([artifact("other")])),
+    "artifact-of-another-digest": lambda: artifacts_store(
+        build_blob([artifact(content=b"CONTENT"), artifact(AOT_KEY, kind="aot_autograd")])
+    ),
     "path-absolute": lambda: hostile_file("/tmp/escaped.so"),
     "path-dotdot": lambda: hostile_file("../../escaped.so"),
     "path-nul": lambda: hostile_file("ab/escaped.so\0.so"),
