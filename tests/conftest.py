@@ -20,6 +20,7 @@ from tests.kit.without_torch import Place as WatchedPlace
 from tests.kit.without_torch import watched
 
 os.environ.update(fake_gcs.ENVIRONMENT)
+COMPILERS = ("g++", "gcc", "c++", "cc", "clang")
 
 
 def pytest_report_header() -> str:
@@ -66,6 +67,22 @@ def processes(tmp_path: Path, probes: Path) -> Processes:
 def fresh_processes(tmp_path: Path, probes: Path) -> Processes:
     """Start children that import PyTorch themselves, where that is the point."""
     return Processes(tmp_path / "processes", probes, fresh=True)
+
+
+@pytest.fixture(scope="session")
+def no_compiler(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+    """Give an environment in which no C++ compiler is to be found."""
+    folder = tmp_path_factory.mktemp("bin")
+    for path in _programs():
+        if not any(compiler in path.name for compiler in COMPILERS) and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path)
+    return {"PATH": str(folder), "CXX": None}
+
+
+def _programs() -> Iterator[Path]:
+    for folder in os.environ["PATH"].split(os.pathsep):
+        if Path(folder).is_dir():
+            yield from (path for path in Path(folder).iterdir() if os.access(path, os.X_OK))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Bring compiled files back to where PyTorch looks for them, and take out of its cache what must not be read again."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache import _compiler
@@ -10,7 +11,24 @@ from megacache._cache.crash_guard import Markers
 from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
 from megacache._compiler import roots as known_roots
+from megacache._runtime import counted
 from megacache.errors import CompilerError, UntrustedError
+
+FileName = tuple[str, str]
+"""Root and path of a compiled file."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Batch:
+    """The compiled files of one bundle, as far as they have come."""
+
+    in_place: dict[FileName, int] = field(default_factory=dict)
+    """Size of each that is there now, or was there before."""
+    written: list[Path] = field(default_factory=list)
+    """Where none of that content was before."""
+    lists: list[CompiledFile] = field(default_factory=list)
+    """Those that name others, which must be there first."""
+    failed: dict[FileName, tuple[Path, Exception]] = field(default_factory=dict)
 
 
 class Restoration:
@@ -18,10 +36,8 @@ class Restoration:
 
     def __init__(self) -> None:
         self._wanted = False
-        self._in_place: list[Path] = []
-        self._probes: set[str] = set()
-        self.size = 0
-        """Bytes of the files that are in place now."""
+        self._in_place: dict[FileName, int] = {}
+        self._batches: dict[str, _Batch] = {}
         self.warnings: list[str] = []
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
@@ -36,6 +52,11 @@ class Restoration:
     def count(self) -> int:
         """Tell how many files are in place now, those that were there before among them."""
         return len(self._in_place)
+
+    @property
+    def size(self) -> int:
+        """Tell how many bytes they have."""
+        return sum(self._in_place.values())
 
     def mismatches(self, manifest: Manifest) -> Sequence[Mismatch]:
         """Name the facts that make a bundle's compiled files useless here; none if it holds no such files."""
@@ -57,49 +78,71 @@ class Restoration:
             self.warnings.append(f"compiled files of bundle {manifest.bundle} were left out: {why}")
         return not differing
 
-    def accept(self, files: Iterable[CompiledFile], probes: Iterable[str]) -> None:
-        """Put files in place; warn of those for which that fails."""
-        self._probes.update(probes)
-        failed: list[tuple[Path, Exception]] = []
+    def accept(self, bundle: str, files: Iterable[CompiledFile]) -> None:
+        """Put files of a bundle in place, of which more may come; those that name others wait until all have."""
+        batch = self._batches.setdefault(bundle, _Batch())
         for file in files:
-            folders = self._roots.get(file.root, ())
-            faults = [fault for folder in folders if (fault := self._put(file, folder))]
-            failed += faults
-            if folders and not faults:
-                self._in_place.append(folders[0] / file.path)
-                self.size += len(file.content)
-        if failed:
-            where, why = failed[0]
-            self.warnings.append(f"{len(failed)} compiled files were not restored to {where}: {why}")
+            if _compiler.lists_others(file.path):
+                batch.lists.append(file)
+            else:
+                self._put(file, batch)
 
-    def _put(self, file: CompiledFile, folder: Path) -> tuple[Path, Exception] | None:
-        try:
-            _compiler.restore(file, folder)
-        except (OSError, UntrustedError) as error:
-            return folder, error
-        return None
+    def _put(self, file: CompiledFile, batch: _Batch) -> None:
+        name, folders = (file.root, file.path), self._roots.get(file.root, ())
+        for folder in folders:
+            try:
+                if _compiler.restore(file, folder):
+                    batch.written.append(folder / file.path)
+            except (OSError, UntrustedError, CompilerError) as error:
+                batch.failed.setdefault(name, (folder, error))
+        if folders and name not in batch.failed:
+            batch.in_place[name] = len(file.content)
 
-    def remove(self, files: Iterable[tuple[str, str]]) -> None:
-        """Remove files that came from a bundle, given by root and path."""
-        for root, path in files:
+    def settle(self, manifest: Manifest) -> Sequence[FileRef]:
+        """Let PyTorch find the files of a bundle, all of which has come; give those that are of use here.
+
+        Warn of those that could not be put in place.
+        """
+        batch = self._batches.pop(manifest.bundle, _Batch())
+        lost = {_folder(name) for name in batch.failed}
+        for file in batch.lists:
+            if _folder((file.root, file.path)) not in lost:
+                self._put(file, batch)
+        self._in_place.update(batch.in_place)
+        if batch.in_place:
+            with self._softly():
+                _compiler.adopt(self._roots[root][0] / path for root, path in batch.in_place)
+                _compiler.believe(manifest.files.probes)
+        if batch.failed:
+            where, why = next(iter(batch.failed.values()))
+            count = counted(len(batch.failed), "compiled file")
+            self.warnings.append(f"{count} of bundle {manifest.bundle} could not be restored to {where}: {why}")
+        refused = {name for name, (_, why) in batch.failed.items() if isinstance(why, CompilerError)}
+        useful = () if self.mismatches(manifest) else manifest.files.index
+        return [ref for ref in useful if (ref.root, ref.path) not in refused]
+
+    def abandon(self, bundle: str) -> None:
+        """Remove what has been written of a bundle that is not loaded after all."""
+        for path in self._batches.pop(bundle, _Batch()).written:
+            with suppress(OSError):
+                path.unlink()
+
+    def remove(self, files: Iterable[FileName], *, loaded: bool) -> None:
+        """Remove files that came from a bundle, but not those that a living process that has `loaded` it may need."""
+        for root, path in _removable(files, loaded=loaded):
             for folder in self._roots.get(root, ()):
                 with suppress(OSError, UntrustedError):
                     _compiler.remove(root, path, folder)
 
-    def remove_exactly(self, files: Iterable[FileRef]) -> None:
-        """Remove files of a bundle, but only where their content is the one that is named."""
-        for file in files:
-            for folder in self._roots.get(file.root, ()):
-                found = Located(root=file.root, path=file.path, folder=folder).read()
-                if found and Digest.of(found.content) == file.digest:
+    def remove_exactly(self, files: Iterable[FileRef], *, loaded: bool) -> None:
+        """Remove files as `remove` does, but only where their content is the one that is named."""
+        digests = {(file.root, file.path): file.digest for file in files}
+        for root, path in _removable(digests, loaded=loaded):
+            for folder in self._roots.get(root, ()):
+                found = Located(root=root, path=path, folder=folder).read()
+                if found and Digest.of(found.content) == digests[root, path]:
                     with suppress(OSError, UntrustedError):
-                        _compiler.remove(file.root, file.path, folder)
-
-    def finish(self) -> None:
-        """Let PyTorch find what is in place; nothing happens without any."""
-        if self._in_place:
-            with self._softly():
-                _compiler.adopt(self._in_place, self._probes)
+                        _compiler.remove(root, path, folder)
 
     @contextmanager
     def _softly(self) -> Iterator[None]:
@@ -110,21 +153,41 @@ class Restoration:
             self.warnings.append(f"compiled files are not used: {error}")
 
 
+def _folder(name: FileName) -> FileName:
+    root, path = name
+    return root, path.rpartition("/")[0]
+
+
+def _removable(files: Iterable[FileName], *, loaded: bool) -> Sequence[FileName]:
+    """Leave out what a living process may still open, and begin with the files that name others.
+
+    The libraries of kernels are in the memory of the processes that have loaded their bundle.
+    """
+    left = [one for one in files if not loaded or _compiler.is_kernel(one[1])]
+    return sorted(left, key=lambda one: not _compiler.lists_others(one[1]))
+
+
 def clear_suspects(markers: Markers, restoration: Restoration) -> None:
-    """Clear what a process had loaded from bundles when it died."""
-    for suspect in markers.to_clear():
+    """Clear what a process had loaded from bundles when it died.
+
+    Graphs go at once, for PyTorch compiles those anew that it does not find. Files stay for those who live.
+    """
+    loaded = markers.loaded_by_the_living()
+    for suspect in markers.to_clear(loaded):
         _compiler.forget(suspect.artifacts)
-        restoration.remove(suspect.files)
+        restoration.remove(suspect.files, loaded=suspect.bundle in loaded)
 
 
 def clear_quarantined(listing: Listing, catalog: Catalog, markers: Markers, restoration: Restoration) -> None:
     """Clear, once, what an earlier start may have loaded from bundles that were withdrawn since.
 
-    What has been compiled here in their place since then stays.
+    What has been compiled here in their place since then stays, and files do, as in `clear_suspects`.
     """
     left = {bundle: size for bundle, size in listing.quarantined.items() if not markers.is_rid_of(bundle)}
+    loaded: Collection[str] = markers.loaded_by_the_living() if left else ()
     for done in catalog.read(affordable_manifests(left)):
         if done.value is not None:
             _compiler.forget_exactly(done.value.artifacts)
-            restoration.remove_exactly(done.value.files.index)
-            markers.note_riddance(done.item)
+            restoration.remove_exactly(done.value.files.index, loaded=done.item in loaded)
+            if done.item not in loaded:
+                markers.note_riddance(done.item)

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from megacache import _compiler
-from megacache._bundle import Environment, FileRef, Manifest, Unpacked, parents_first, suspicion
+from megacache._bundle import Environment, Manifest, Unpacked, parents_first, suspicion
 from megacache._cache.call import Call
 from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
 from megacache._cache.crash_guard import CrashGuard
@@ -54,6 +55,8 @@ class _Tally:
     """Each with what is said of it."""
     left_out: list[str] = field(default_factory=list)
     artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
+    written: dict[str, set[Path]] = field(default_factory=dict)
+    """Files of artifacts that were not there before, by bundle."""
     bytes_wanted: int = 0
     bytes_stored: int = 0
     bytes_raw: int = 0
@@ -97,13 +100,9 @@ class Warming:
             self._restoration.begin(wanted=self._files)
             self._suspects = self._crash_guard.look_back().suspects
             clear_suspects(self._crash_guard.markers, self._restoration)
-            try:
+            self._round()
+            if self._tally.incomplete:
                 self._round()
-                if self._tally.incomplete:
-                    self._round()
-            finally:
-                with self._clock.stage("files"):
-                    self._restoration.finish()
         except MegacacheError as error:
             self._tally.faults.append((error, str(error)))
             self._tally.left_out.append(f"not everything was loaded: {error}")
@@ -170,6 +169,7 @@ class Warming:
             return
         if bundle in self._tally.failed:
             return
+        self._crash_guard.sign_in(bundle)
         try:
             for unpacked in delivery.contents:
                 self._use(delivery.manifest, unpacked)
@@ -178,20 +178,21 @@ class Warming:
             return
         if delivery.last:
             self._tally.loaded.append(bundle)
-            self._session.load(bundle, delivery.manifest.artifacts, self._useful_files(delivery.manifest))
-
-    def _useful_files(self, manifest: Manifest) -> Sequence[FileRef]:
-        return () if self._restoration.mismatches(manifest) else manifest.files.index
+            with self._clock.stage("files"), self._crash_guard.armed():
+                useful = self._restoration.settle(delivery.manifest)
+            self._session.load(bundle, delivery.manifest.artifacts, useful)
 
     def _use(self, manifest: Manifest, unpacked: Unpacked) -> None:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
         if unpacked.blob:
             with self._clock.stage("load"), self._crash_guard.armed():
-                tally.artifacts = tally.artifacts.plus(_compiler.load(unpacked.blob, self._store.deadline))
+                loaded = _compiler.load(unpacked.blob, self._store.deadline)
+            tally.artifacts = tally.artifacts.plus(loaded)
+            tally.written.setdefault(manifest.bundle, set()).update(loaded.written)
         else:
-            with self._clock.stage("files"):
-                self._restoration.accept(unpacked.files, manifest.files.probes)
+            with self._clock.stage("files"), self._crash_guard.armed():
+                self._restoration.accept(manifest.bundle, unpacked.files)
         tally.bytes_stored += unpacked.ref.stored_size
         tally.bytes_raw += unpacked.ref.raw_size
         self._progress(Progress(stage="download", done=tally.bytes_stored, total=tally.bytes_wanted))
@@ -203,6 +204,8 @@ class Warming:
         elif fault is not None and not isinstance(fault, UnsupportedFormatError):
             self._tally.faults.append((fault, message if isinstance(fault, BundleError) else str(fault)))
         self._tally.failed.add(bundle)
+        _compiler.take_back(self._tally.written.pop(bundle, ()))
+        self._restoration.abandon(bundle)
         self._session.give_up(bundle, fault)
 
     def _leave_out(self, bundle: str, why: str) -> str:

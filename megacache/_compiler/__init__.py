@@ -5,15 +5,16 @@ package.
 """
 
 from megacache._compiler import roots
-from megacache._compiler.adoption import adopt, passed_probes
-from megacache._compiler.artifacts import Loaded, forget, forget_exactly, load, record, unrecorded
+from megacache._compiler.adoption import adopt, is_kernel
+from megacache._compiler.artifacts import Loaded, forget, forget_exactly, load, record, take_back, unrecorded
 from megacache._compiler.collector import defer_while_compiling, full_collections_deferred
 from megacache._compiler.compilations import on_compilations
 from megacache._compiler.counters import Activity, Lookups, activity
 from megacache._compiler.events import watch
 from megacache._compiler.facts import current_environment, toolchain
-from megacache._compiler.files import Located, file_roots, remove, restore, used_files
+from megacache._compiler.files import Located, file_roots, lists_others, remove, restore, used_files
 from megacache._compiler.graph_keys import graph_key, graphs_below
+from megacache._compiler.probes import believe, passed_probes
 from megacache._compiler.state import (
     cache_folder,
     current_device,
@@ -31,6 +32,7 @@ __all__ = [
     "Lookups",
     "activity",
     "adopt",
+    "believe",
     "cache_folder",
     "current_device",
     "current_environment",
@@ -41,6 +43,8 @@ __all__ = [
     "full_collections_deferred",
     "graph_key",
     "graphs_below",
+    "is_kernel",
+    "lists_others",
     "load",
     "loading_warnings",
     "on_compilations",
@@ -51,6 +55,7 @@ __all__ = [
     "restore",
     "roots",
     "switched_off",
+    "take_back",
     "toolchain",
     "unrecorded",
     "use_device",

@@ -1,9 +1,9 @@
 """What this process has recorded, and what it is given to load."""
 
+import json
 import re
-import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,27 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 """A key that is the name of a folder; `..` is none, nor is the empty one, which would be the folder of all."""
 
 
+_STATE = b"guards_expr"
+_READ: Mapping[str, Callable[[bytes], bool]] = {
+    "inductor": lambda content: _STATE in content,
+    "aot_autograd": lambda content: _STATE in content,
+    "autotune": lambda content: isinstance(json.loads(content), dict),
+    "pgo": lambda content: b"defaultdict" in content,
+}
+"""Whether an artifact has what torch takes for granted, by kind: without it, a later compilation fails.
+
+A graph has guards, a profile is a `defaultdict`, the result of an autotuning is an object of JSON.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """What torch says it loaded, of one blob or of several."""
 
     info: Any = None
     """`torch.compiler.CacheInfo`, or None before anything was loaded."""
+    written: frozenset[Path] = frozenset()
+    """The files that were not there before."""
 
     def counts(self) -> dict[str, int]:
         """Count artifacts by kind."""
@@ -90,19 +105,53 @@ def _check_nothing_recorded() -> None:
 
 
 def load(raw: bytes, deadline: Deadline) -> Loaded:
-    """Hand one blob to torch, in this thread; raise `CompilerError` if torch does not take all of it."""
+    """Hand one blob to torch, in this thread.
+
+    Raises `CompilerError` if torch does not take all of it, or could not use it; then nothing of it is left behind.
+    """
     lead_autotuners()
     with door("loading cache artifacts"):
         import torch
         import torch._dynamo
 
-        blob = raw if torch._dynamo.config.automatic_dynamic_local_pgo else _without(parse_blob(raw), "pgo")
-        with compile_lock(deadline):
-            info = torch.compiler.load_cache_artifacts(blob)
+        artifacts = tuple(parse_blob(raw))
+        _check_usable(artifacts)
+        blob = raw if torch._dynamo.config.automatic_dynamic_local_pgo else _without(artifacts, "pgo")
+        before = _files(artifacts)
+        try:
+            with compile_lock(deadline):
+                info = torch.compiler.load_cache_artifacts(blob)
+        except BaseException:
+            take_back(_files(artifacts) - before)
+            raise
+        written = _files(artifacts) - before
     if info is None:
         msg = "PyTorch refused a blob"
         raise CompilerError(msg, hint=_LOG)
-    return Loaded(info=info)
+    return Loaded(info=info, written=written)
+
+
+def take_back(written: Iterable[Path]) -> None:
+    """Remove what a blob has left in torch's cache folder."""
+    for path in written:
+        with suppress(OSError, ValueError), _reached(path) as reached:
+            reached.unlink()
+
+
+def _check_usable(artifacts: Iterable[Artifact]) -> None:
+    for artifact in artifacts:
+        try:
+            usable = _READ[artifact.kind](bytes(artifact.content))
+        except ValueError:
+            usable = False
+        if not usable:
+            msg = f"PyTorch could not use {artifact.kind} artifact {artifact.key[:80]!r}"
+            raise CompilerError(msg, hint="`megacache quarantine` takes its bundle from everyone")
+
+
+def _files(artifacts: Iterable[Artifact]) -> frozenset[Path]:
+    """Find the files that hold what torch may unpickle under the keys of some artifacts."""
+    return frozenset(path for one in artifacts for path in _entries(one.kind, one.key) if path.is_file())
 
 
 def forget(artifacts: Iterable[tuple[str, str]]) -> None:
@@ -113,11 +162,10 @@ def forget(artifacts: Iterable[tuple[str, str]]) -> None:
     with door("removing cached graphs"):
         for kind, key in artifacts:
             if kind == "pgo":
-                with suppress(OSError, ValueError), _reached(_profile(key)) as path:  # what has no name is not there
-                    path.unlink()
-            elif (folder := _folder(kind, key)) is not None:
-                with suppress(OSError, ValueError), _reached(folder) as path:
-                    shutil.rmtree(path, ignore_errors=True)
+                with suppress(ValueError):  # what has no name on this disk is not there
+                    take_back([_profile(key)])
+            else:  # their folder stays: torch may be about to list it
+                take_back(_entries(kind, key))
 
 
 def forget_exactly(artifacts: Iterable[ArtifactRef]) -> None:

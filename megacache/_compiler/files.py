@@ -13,15 +13,17 @@ from typing import Any
 
 from megacache._bundle import Artifact, CompiledFile, is_portable_file
 from megacache._compiler import roots as known_roots
-from megacache._compiler.adoption import probe_libraries
+from megacache._compiler.adoption import check_kernel, is_kernel, unasked
 from megacache._compiler.door import door
 from megacache._compiler.kernels import kernel_files
+from megacache._compiler.probes import probe_libraries
 from megacache._runtime import inner_folder, temporary_beside
 from megacache._settings import triton_home
-from megacache.errors import UntrustedError
+from megacache.errors import CompilerError, UntrustedError
 
 _MAPS = Path("/proc/self/maps")
 _MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
+_REMOVED = " (deleted)"
 _GROUP = "__grp__"
 _ROOT = b"[root]"
 """Stands for the folder of the root in the content of a file."""
@@ -55,27 +57,44 @@ class Located:
 
 
 def mapped_files() -> Iterator[Path]:
-    """Give the files that are mapped into this process, its libraries among them; none where `/proc` is not."""
+    """Give the files that are mapped into this process, its libraries among them; none where `/proc` is not.
+
+    Those that were removed since are given as well.
+    """
     try:
         maps = _MAPS.read_text(errors="surrogateescape")
     except OSError:
         return
-    yield from map(Path, dict.fromkeys(_MAPPED.findall(maps)))
+    yield from dict.fromkeys(Path(name.removesuffix(_REMOVED)) for name in _MAPPED.findall(maps))
 
 
 def restore(file: CompiledFile, folder: Path) -> bool:
-    """Put a file under its root, whole at once; return False if one of that name was there, which is kept.
+    """Put a file under its root, whole at once; return False if it was there.
 
-    Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well, and
-    `OSError`.
+    Another file of its name is replaced, for PyTorch names what it compiles after its source, and would fail with one
+    that is damaged. What a program keeps under a root of its own may be newer, and stays. The library of a kernel gets
+    its name once it has been loaded: no process ever finds one there that it cannot load.
+
+    Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well,
+    `CompilerError` for a library that PyTorch could not use, and `OSError`.
     """
     with _place(file.root, file.path, folder, create=True) as target:
-        if os.path.lexists(target):
+        content = _moved(file, file.content, _ROOT, _bytes(folder))
+        if _holds(target, content) or (os.path.lexists(target) and _is_the_programs(file)):
+            _check_present(target)
             return False
         with temporary_beside(target) as temporary:
-            temporary.write_bytes(_moved(file, file.content, _ROOT, _bytes(folder)))
+            temporary.write_bytes(content)
             temporary.chmod(_plain(file.mode))
-            return _settle(temporary, target)
+            if is_kernel(file.path):
+                check_kernel(temporary)
+            temporary.replace(target)
+            return True
+
+
+def lists_others(path: str) -> bool:
+    """Tell whether a compiled file names others, which Triton then expects to be there."""
+    return Path(path).name.startswith(_GROUP)
 
 
 def remove(root: str, path: str, folder: Path) -> None:
@@ -106,20 +125,35 @@ def _place(root: str, path: str, folder: Path, *, create: bool = False) -> Itera
         yield inner / name
 
 
-def _settle(temporary: Path, target: Path) -> bool:
+def _holds(target: Path, content: bytes) -> bool:
+    """Tell whether there is a file with some content, which no link leads to."""
     try:
-        os.link(temporary, target)
-    except FileExistsError:
+        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            return os.fstat(descriptor).st_size == len(content) and file.read() == content
+    except OSError:
         return False
-    except OSError:  # a mount without hard links
-        temporary.replace(target)
-    return True
+
+
+def _is_the_programs(file: CompiledFile) -> bool:
+    """Tell whether a program may change a file as it goes on."""
+    return known_roots.find(file.root) is not None and not is_kernel(file.path)
+
+
+def _check_present(target: Path) -> None:
+    """Remove the library of a kernel, and raise `CompilerError`, if PyTorch could not use it."""
+    if is_kernel(target.name):
+        try:
+            check_kernel(target)
+        except CompilerError:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _moved(file: "CompiledFile | Located", content: bytes, before: bytes, after: bytes) -> bytes:
     """Change the folder in files that name it: Triton's list of the files of a kernel, and what a root tells of."""
-    name, root = Path(file.path).name, known_roots.find(file.root)
-    tells = name.startswith(_GROUP) or (root is not None and name in root.telling)
+    root = known_roots.find(file.root)
+    tells = lists_others(file.path) or (root is not None and Path(file.path).name in root.telling)
     return content.replace(before, after) if tells else content
 
 
@@ -152,15 +186,18 @@ def file_roots() -> Mapping[str, tuple[Path, ...]]:
 def used_files(recorded: Iterable[Artifact]) -> tuple[Located, ...]:
     """Find the compiled files that this process uses, of all that lie in folders it may share with others.
 
-    A library counts once it is mapped, which only a graph of this process can have caused; the trials of the ISA
-    picker, which ran in processes of their own, once it has picked; a Triton kernel, unless it is in an artifact that
-    was recorded. A registered root tells by itself what is used.
+    A library counts once it is mapped, which only a graph of this process can have caused, or a warm start, of which
+    it counts once a graph has asked for it; the trials of the ISA picker, which ran in processes of their own, once it
+    has picked; a Triton kernel, unless it is in an artifact that was recorded. A registered root tells by itself what
+    is used. Some may be gone: their content cannot be read.
     """
     roots = file_roots()
     with door("looking for compiled files"):
-        paths = [*mapped_files(), *probe_libraries(), *kernel_files(recorded, roots["triton"])]
+        mapped = set(mapped_files()) - unasked()
+        paths = [*mapped, *probe_libraries(), *kernel_files(recorded, roots["triton"])]
         paths += [path for root in known_roots.registered() for path in root.used()]
-        found = {(one.root, one.path): one for path in paths if (one := _locate(path, roots))}
+        located = filter(None, (_locate(path, roots) for path in paths))
+        found = {(one.root, one.path): one for one in located if is_portable_file(one.path, one.root)}
         return tuple(found[name] for name in sorted(found))
 
 

@@ -1,5 +1,7 @@
 """Artifacts become chunks, and come out of them only if nothing is wrong."""
 
+import pickle
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,9 +121,10 @@ def test_longest_key_of_a_profile_is_one_that_pytorch_can_write(
     """It writes `.tmp` and `.lock` files beside the profile; one character more, and it refuses the whole blob."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     longest = next(n for n in range(300, 0, -1) if is_portable_artifact(artifact("x" * n, kind="pgo")))
-    _compiler.load(build_blob([artifact("x" * longest, kind="pgo")]), Deadline.after(60))
-    with pytest.raises(CompilerError):
-        _compiler.load(build_blob([artifact("x" * (longest + 1), kind="pgo")]), Deadline.after(60))
+    profile = pickle.dumps(defaultdict(dict))
+    _compiler.load(build_blob([artifact("x" * longest, profile, kind="pgo")]), Deadline.after(60))
+    with pytest.raises(CompilerError, match="too long"):
+        _compiler.load(build_blob([artifact("x" * (longest + 1), profile, kind="pgo")]), Deadline.after(60))
 
 
 CLIMBING = ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a/b", "a\\b", "a\0", "a\n", "a.so", "кључ", "x" * 129]

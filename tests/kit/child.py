@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -275,6 +276,25 @@ def kill() -> Answer:
     raise AssertionError
 
 
+def remove(pattern: str) -> Answer:
+    """Remove from torch's cache folder what matches, as a cleaner of temporary files may."""
+    found = list(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).glob(pattern))
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return {"removed": len(found)}
+
+
+def run_apart(model: str) -> Answer:
+    """Compile and run a model in a cache folder that torch makes for it, and removes."""
+    from torch._inductor.utils import fresh_cache
+
+    with fresh_cache():
+        return run(model)
+
+
 def artifacts_on_disk() -> Answer:
     """Count the files in torch's cache folder that came out of artifacts."""
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
@@ -365,6 +385,8 @@ STEPS: dict[str, Callable[..., Answer]] = {
         configure,
         meet,
         kill,
+        remove,
+        run_apart,
         artifacts_on_disk,
         watch_processes,
         started_processes,

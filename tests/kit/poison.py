@@ -12,13 +12,13 @@ PICKLED = frozenset({"inductor", "aot_autograd", "pgo"})
 
 
 class Abort:
-    """Unpickles into the death of the process."""
+    """Unpickles into the death of the process; until then it looks like what PyTorch keeps under a kind."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
-    def __reduce__(self) -> tuple[object, tuple[int]]:
-        return signal.raise_signal, (self._number,)
+    def __reduce__(self) -> tuple[object, tuple[int], dict[str, None]]:
+        return signal.raise_signal, (self._number,), dict.fromkeys(("guards_expr", "defaultdict"))
 
 
 def poisoned(store: Path, number: int, kinds: frozenset[str] = PICKLED) -> str:

@@ -35,8 +35,9 @@ class Place:
     @property
     def written(self) -> list[Path]:
         """Give what is there and was not there before."""
-        planted = {self.root, self.root / "linked", self.folder / "outside", self.folder / "starts"}
-        return [path for path in self.folder.rglob("*") if path not in planted]
+        planted = {self.root, self.root / "linked", self.folder / "outside"}
+        own = self.folder / "starts"
+        return [path for path in self.folder.rglob("*") if path not in planted and not path.is_relative_to(own)]
 
 
 @contextmanager

@@ -31,6 +31,8 @@ class CrashGuard:
         self.markers = Markers(folder)
         """Those of other processes, too."""
         self._loads: Mapping[str, Suspect] = {}
+        self._roll: OwnMarker | None = None
+        self._signed_in: set[str] = set()
         self._before = Deaths()
         self._begin()
 
@@ -55,6 +57,14 @@ class CrashGuard:
         with self._lock:
             self._loads = {**self._loads, **added}
 
+    def sign_in(self, bundle: str) -> None:
+        """Tell other processes that this one, as long as it lives, may need the files of a bundle."""
+        with self._lock, suppress(OSError):  # where nothing may be written, nobody is told
+            if bundle not in self._signed_in:
+                self._signed_in.add(bundle)
+                self._roll = self.markers.sign_in() if self._roll is None else self._roll
+                os.write(self._roll.descriptor, f"{bundle}\n".encode())
+
     def arm(self) -> None:
         """Put a marker up, unless one names all that was loaded: from now on a death counts."""
         with self._lock:
@@ -76,6 +86,12 @@ class CrashGuard:
             up, self._up, self._marked = self._up, [], frozenset()
         for own in up:
             own.take_down()
+
+    def sign_out(self) -> None:
+        """Remove the roll at the end of this process; that of a parent is not a child's to remove."""
+        if self._roll is not None and self._roll.pid == os.getpid():
+            self._roll.take_down()
+            self._roll = None
 
     @contextmanager
     def armed(self) -> Iterator[None]:
@@ -133,6 +149,7 @@ def install() -> None:
 def disarm_all() -> None:
     """Take the markers of this process down: it ends of its own will."""
     _each(CrashGuard.disarm)
+    _each(CrashGuard.sign_out)
 
 
 def _each(do: Callable[[CrashGuard], None]) -> None:

@@ -4,6 +4,9 @@ A marker is locked by its process, so that the system itself tells whether a pro
 what the process had loaded, and what an earlier one had loaded that had died before it began. What stands in both
 places is suspected: two processes in a row have ended with it. Ranks that are stopped together are one death, not
 eight.
+
+Beside the markers lie rolls: each names the bundles that a process has loaded, and is locked as long as that lives, or
+any that was forked from it.
 """
 
 import fcntl
@@ -13,7 +16,7 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +32,8 @@ _MAX_SIZE = 64 << 20
 _SUFFIX = ".json"
 _CLEARED = f".cleared{_SUFFIX}"
 _FORM = re.compile(r"[0-9a-f]{32}(?:\.cleared)?\.json")
+_ROLL_SUFFIX = ".loaded"
+_ROLL = re.compile(rf"[0-9a-f]{{32}}\{_ROLL_SUFFIX}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +86,27 @@ class Markers:
             suspects={one.bundle: one for marker in markers for one in marker.suspects},
         )
 
+    def loaded_by_the_living(self) -> frozenset[str]:
+        """Give the ids of the bundles that processes have loaded, or are loading, that live, this one among them."""
+        with self._listed(_ROLL) as rolls:
+            return frozenset(bundle for path in rolls for bundle in _roll_of_the_living(path))
+
+    def sign_in(self) -> "OwnMarker":
+        """Make an empty roll of what this process loads; raise `OSError`."""
+        name = f"{uuid.uuid4().hex}{_ROLL_SUFFIX}"
+        with self._inside(create=True) as folder:
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return OwnMarker(path=self.folder / name, descriptor=descriptor)
+
     def clear_old(self) -> None:
-        """Remove markers that are too old to count."""
+        """Remove markers that are too old to count, and the rolls of processes that are gone."""
+        with self._listed(_ROLL) as rolls:
+            for path in rolls:
+                with suppress(OSError), _opened(path) as descriptor:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    if _is_own(os.fstat(descriptor)):
+                        path.unlink()
         with self._listed() as listed:
             for path in listed:
                 with suppress(OSError), _opened(path) as descriptor:
@@ -91,16 +115,18 @@ class Markers:
                     if _is_own(found) and not _is_recent(found):
                         path.unlink()
 
-    def to_clear(self) -> Iterator[Suspect]:
+    def to_clear(self, loaded: Collection[str] = ()) -> Iterator[Suspect]:
         """Give the suspects whose artifacts and files still lie in PyTorch's folders.
 
-        A marker is noted as cleared when the next one is asked for. Two processes may do the same work before that,
-        which does no harm; none goes on while it is only begun.
+        A marker is noted as cleared when the next one is asked for, unless a living process has loaded any of them.
+        Two processes may do the same work before that, which does no harm; none goes on while it is only begun.
         """
         with self._listed() as listed:
             for marker in _abandoned(listed):
                 if marker.suspects and not marker.path.name.endswith(_CLEARED):
                     yield from marker.suspects
+                    if any(suspect.bundle in loaded for suspect in marker.suspects):
+                        continue
                     with suppress(OSError):  # another process was faster, or nothing may be written here
                         marker.path.rename(marker.path.with_suffix(_CLEARED))
 
@@ -140,13 +166,13 @@ class Markers:
         return own
 
     @contextmanager
-    def _listed(self) -> Iterator[Sequence[Path]]:
-        """List what may be markers; none where the folder cannot be read, or is not this user's."""
+    def _listed(self, form: re.Pattern[str] = _FORM) -> Iterator[Sequence[Path]]:
+        """List what may be markers, or rolls; none where the folder cannot be read, or is not this user's."""
         with ExitStack() as stack:
             listed: Sequence[Path] = ()
             with suppress(OSError):
                 folder = stack.enter_context(self._inside())
-                listed = sorted(path for path in folder.iterdir() if _FORM.fullmatch(path.name))
+                listed = sorted(path for path in folder.iterdir() if form.fullmatch(path.name))
             yield listed
 
     def _inside(self, *, create: bool = False) -> AbstractContextManager[Path]:
@@ -156,11 +182,13 @@ class Markers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnMarker:
-    """A marker of this process, which holds its lock."""
+    """A marker, or a roll, of this process, which holds its lock."""
 
     path: Path
     descriptor: int
     """Holds the lock."""
+    pid: int = field(default_factory=os.getpid)
+    """Of the process that made it."""
 
     def take_down(self) -> None:
         """Remove it."""
@@ -191,6 +219,19 @@ def _note(bundle: str) -> str:
 
 def _abandoned(listed: Iterable[Path]) -> Iterator[_Marker]:
     return filter(None, map(_found, listed))
+
+
+def _roll_of_the_living(path: Path) -> Sequence[str]:
+    """Read what a process has loaded; nothing if it is gone."""
+    try:
+        with _opened(path) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return os.read(descriptor, _MAX_SIZE).decode(errors="replace").split()
+    except OSError:
+        pass
+    return ()
 
 
 def _found(listed: Path) -> _Marker | None:

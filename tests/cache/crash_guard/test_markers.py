@@ -5,13 +5,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from megacache._cache.crash_guard import Markers
+from megacache._cache.crash_guard import CrashGuard, Markers
 from megacache._cache.crash_guard import markers as markers_module
 from megacache._cache.crash_guard.markers import SUSPICION_SECONDS, Suspect
 from tests.kit.builders import artifact, bundle
@@ -106,6 +106,50 @@ def test_start_that_listed_before_another_has_cleared_is_warned(folder: Path, mo
 
     monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", late)
     assert suspects(folder) == {ONE.bundle: ONE}
+
+
+def test_suspects_of_the_living_are_cleared_again(folder: Path) -> None:
+    """What a living process has loaded may not be gone after the first time: the next start is told of it again."""
+    accuse(folder)
+    for _ in range(2):
+        assert list(Markers(folder).to_clear({ONE.bundle})) == [ONE]
+    assert [list(Markers(folder).to_clear()), list(Markers(folder).to_clear())] == [[ONE], []]
+
+
+def test_roll_counts_as_long_as_it_is_locked(folder: Path) -> None:
+    """What is written on a roll is loaded by somebody who lives; the next start removes that of who does not."""
+    assert Markers(folder).loaded_by_the_living() == frozenset()
+    guard = CrashGuard(folder)
+    for name in ("one", "other", "one"):
+        guard.sign_in(name)
+    (roll,) = folder.iterdir()
+    assert roll.read_text() == "one\nother\n"
+    other = Markers(folder).sign_in()
+    os.write(other.descriptor, b"third\n")
+    assert Markers(folder).loaded_by_the_living() == {"one", "other", "third"}
+    other.leave()
+    assert Markers(folder).loaded_by_the_living() == {"one", "other"}
+    Markers(folder).clear_old()
+    assert list(folder.iterdir()) == [roll]
+    guard.sign_out()
+    assert list(folder.iterdir()) == []
+
+
+def test_roll_is_that_of_a_forked_child_too(folder: Path) -> None:
+    """A child needs what its parent has loaded, even after that has been killed, and does not remove the roll."""
+    guard = CrashGuard(folder)
+    guard.sign_in("one")
+    assert _in_child(guard.sign_out) == 0
+    assert Markers(folder).loaded_by_the_living() == {"one"}
+    guard.sign_out()
+
+
+def _in_child(do: Callable[[], None]) -> int:
+    child = os.fork()
+    if not child:
+        do()
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
 
 
 def test_suspect_is_cleared_before_it_is_said_to_be(folder: Path) -> None:
