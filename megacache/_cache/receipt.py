@@ -87,7 +87,8 @@ def _word(receipt: Receipt) -> str:
     known = [lookups for lookups in (receipt.inductor, receipt.aot_autograd) if lookups is not None]
     if not known:
         return "unknown"
-    return "warm" if all(lookups.hit == lookups.total for lookups in known) else "partly warm"
+    compiled = receipt.cpp_kernels or receipt.triton_kernels
+    return "warm" if all(lookups.hit == lookups.total for lookups in known) and not compiled else "partly warm"
 
 
 def _asked(receipt: Receipt) -> bool:

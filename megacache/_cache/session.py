@@ -203,11 +203,23 @@ def _unused(loaded: Collection[ArtifactRef], activity: _compiler.Activity) -> Ma
     """Count what PyTorch has not recorded, as it does on a hit.
 
     Sizes stand for contents, whose digests would take a second for a gigabyte: two variants of one key that have the
-    same size count as used if one of them is. Graphs that hit and left no record at all were compiled where the
-    recorder does not see them: then nothing is known.
+    same size count as used if one of them is. A key that only hit is used, even if what PyTorch found under it first
+    was compiled here. Graphs that hit and left no record at all were compiled where the recorder does not see them:
+    then nothing is known.
     """
     hits = [lookups.hit for lookups in (activity.inductor, activity.aot_autograd) if lookups is not None]
     if activity.recorded is None or (any(hits) and not activity.recorded):
         return None
     graphs = [ref for ref in loaded if ref.kind in GRAPH_KINDS]
-    return dict(Counter(ref.kind for ref in graphs if (ref.kind, ref.key, ref.size) not in activity.recorded))
+    exact = {ref for ref in graphs if (ref.kind, ref.key, ref.size) in activity.recorded}
+    others = {(kind, key) for kind, key, _ in activity.recorded} - {(ref.kind, ref.key) for ref in exact}
+    hit = others & {(ref.kind, ref.key) for ref in graphs if _never_missed(ref, activity)}
+    return dict(Counter(ref.kind for ref in graphs if ref not in exact and (ref.kind, ref.key) not in hit))
+
+
+def _never_missed(ref: ArtifactRef, activity: _compiler.Activity) -> bool:
+    """Tell whether lookups hit, and none of a graph missed; a miss that was not heard is taken for one of it."""
+    lookups = activity.inductor if ref.kind == "inductor" else activity.aot_autograd
+    if lookups is None or not lookups.hit or (ref.kind, ref.key) in activity.missed:
+        return False
+    return not lookups.missed or any(kind == ref.kind for kind, _ in activity.missed)

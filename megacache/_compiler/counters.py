@@ -70,6 +70,8 @@ class Activity:
     """True if torch told of more lookups than it has counted."""
     recorded: frozenset[Name] | None
     """What torch has recorded, on hits and on misses."""
+    missed: frozenset[tuple[str, str]] = frozenset()
+    """Kind and key of the lookups that missed, as far as they were heard."""
 
 
 def activity() -> Activity:
@@ -85,6 +87,7 @@ def activity() -> Activity:
         seconds_saved=sum(lookup.seconds_saved for lookup in events.lookups()) if watched else None,
         counters_cleared=bool(_told(lambda: any(map(_is_cleared, _COUNTERS)), False)),
         recorded=_told(_recorded, frozenset[Name]()),
+        missed=frozenset((lookup.kind, lookup.key) for lookup in events.lookups() if lookup.state == "miss"),
     )
 
 

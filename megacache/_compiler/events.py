@@ -39,6 +39,8 @@ class Lookup:
     """Why the cache was bypassed; empty if it was not."""
     seconds_saved: float
     """What the graph had taken to compile where it was compiled."""
+    key: str = ""
+    """What was looked for; empty if torch does not tell."""
     compilation: str = ""
     """The number that torch gave the compilation; empty if it tells none."""
     attempt: int = 0
@@ -143,6 +145,7 @@ def _note_event(event_name: str, _time_ns: int, metadata: Mapping[str, Any] | No
             guard_missed=state == "miss" and metadata.get("cache_status_detailed") == "guard_miss",
             reason=_reason(metadata) if state == "bypass" else "",
             seconds_saved=metadata.get("time_saved_ns", 0) / 1e9 + metadata.get("time_saved_ms", 0) / 1e3,
+            key=str(metadata.get("key") or ""),
             compilation=compilation,
             attempt=attempt,
         )

@@ -250,28 +250,41 @@ def test_torch_without_its_counters_is_no_fault(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("recorded", "hit", "unused"),
+    ("recorded", "hit", "missed", "unused"),
     [
-        ({("inductor", "a", 1)}, 1, {"inductor": 1}),
-        ({("inductor", "a", 1), ("inductor", "b", 2)}, 2, {}),
-        ({("inductor", "a", 7)}, 0, {"inductor": 2}),
-        (set(), 0, {"inductor": 2}),
-        (set(), 1, None),
-        (None, 1, None),
+        ({("inductor", "a", 1)}, 1, "", {"inductor": 1}),
+        ({("inductor", "a", 1), ("inductor", "b", 2)}, 2, "", {}),
+        ({("inductor", "a", 7), ("inductor", "b", 7)}, 2, "", {}),
+        ({("inductor", "a", 7), ("inductor", "b", 7)}, 1, "b", {"inductor": 1}),
+        ({("inductor", "a", 7), ("inductor", "b", 7)}, 1, "unheard", {"inductor": 2}),
+        ({("inductor", "a", 7)}, 0, "a", {"inductor": 2}),
+        (set(), 0, "", {"inductor": 2}),
+        (set(), 1, "", None),
+        (None, 1, "", None),
     ],
-    ids=["half", "all", "another size", "nothing", "unseen hit", "unknown"],
+    ids=[
+        "half",
+        "all",
+        "all, of this host's own",
+        "half, of this host's own",
+        "nobody knows which",
+        "compiled here",
+        "nothing",
+        "unseen hit",
+        "unknown",
+    ],
 )
 def test_unused_is_what_torch_did_not_record(
-    recorded: set[tuple[str, str, int]] | None, hit: int, unused: dict[str, int] | None
+    recorded: set[tuple[str, str, int]] | None, hit: int, missed: str, unused: dict[str, int] | None
 ) -> None:
-    """Graphs without a record are unused, profiles are not; a hit that left no record at all hides the rest."""
+    """Graphs that left no record and did not hit are unused; a hit that left no record at all hides the rest."""
     contents = {"a": b"1", "b": b"22"}
     loaded = [
         identify_artifact(Artifact(kind="inductor", key=key, content=content)) for key, content in contents.items()
     ]
     loaded.append(identify_artifact(Artifact(kind="pgo", key="job", content=b"state")))
     activity = Activity(
-        inductor=megacache.Lookups(hit=hit),
+        inductor=megacache.Lookups(hit=hit, missed=int(bool(missed))),
         aot_autograd=None,
         cpp_kernels=None,
         cpp_runs=None,
@@ -280,5 +293,6 @@ def test_unused_is_what_torch_did_not_record(
         seconds_saved=None,
         counters_cleared=False,
         recorded=None if recorded is None else frozenset(recorded),
+        missed=frozenset({("inductor", missed)} if missed in contents else ()),
     )
     assert _unused(loaded, activity) == unused

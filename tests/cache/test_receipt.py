@@ -31,6 +31,8 @@ WASTED = Receipt(**WARMED, unused={"inductor": 3, "aot_autograd": 2}, inductor=N
         (Receipt(**WARMED, inductor=ALL, aot_autograd=ALL), "warm"),
         (Receipt(**WARMED, inductor=ALL), "warm"),
         (Receipt(**WARMED, inductor=ALL, aot_autograd=NONE), "partly warm"),
+        (Receipt(**WARMED, inductor=ALL, cpp_kernels=1), "partly warm"),
+        (Receipt(**WARMED, inductor=ALL, triton_kernels=1), "partly warm"),
         (Receipt(**WARMED, inductor=SOME, aot_autograd=SOME), "partly warm"),
         (Receipt(**WARMED, inductor=ALL, aot_autograd=Lookups(hit=2, bypassed=1)), "partly warm"),
         (Receipt(**WARMED, inductor=None, aot_autograd=ALL), "warm"),
