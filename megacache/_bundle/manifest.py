@@ -1,6 +1,6 @@
 """The manifest of a bundle: its values, and their msgpack form inside an envelope."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from megacache._bundle.digest import Digest
@@ -10,7 +10,7 @@ from megacache._bundle.environment import Environment
 from megacache._runtime import MAX_SHORT_TEXT, is_short_text
 from megacache.errors import FormatError, SettingsError
 
-FORMAT = (1, 1)
+FORMAT = (1, 2)
 """Major and minor version. A reader refuses another major, and passes over fields of a later minor."""
 MAX_MANIFEST_SIZE = 64 << 20
 """Bytes; a larger object at a manifest's name is not read."""
@@ -63,6 +63,8 @@ class FilesPart:
     probes: tuple[str, ...] = ()
     """Trials of the C++ compiler that went well, as Inductor's ISA picker makes them."""
     index: tuple[FileRef, ...] = ()
+    missing: tuple[tuple[str, str], ...] = ()
+    """Root and path of what the graphs need as well, and what was gone when the bundle was published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,7 @@ def _document(manifest: Manifest) -> Mapping[str, object]:
             "guard": dict(manifest.files.guard),
             "probes": list(manifest.files.probes),
             "index": [[f.root, f.path, str(f.digest), f.size, f.mode] for f in manifest.files.index],
+            "missing": [list(names) for names in manifest.files.missing],
         },
         "chunks": [[c.part, str(c.digest), c.stored_size, c.raw_size, c.codec] for c in manifest.chunks],
         "labels": dict(manifest.labels),
@@ -169,7 +172,14 @@ def _parse_files(node: Node | None) -> FilesPart:
         guard=node.field("guard").texts(most=_MAX_FACTS),
         probes=tuple(probe.text() for probe in node.field("probes").items(most=_MAX_PROBES)),
         index=tuple(_parse_file(item.leading(5)) for item in node.field("index").items()),
+        missing=tuple(_parse_missing(node.optional("missing"))),
     )
+
+
+def _parse_missing(node: Node | None) -> Iterator[tuple[str, str]]:
+    for item in () if node is None else node.items():  # as in minor version 1
+        root, path = item.leading(2)
+        yield root.text(), path.text()
 
 
 def _parse_file(items: Sequence[Node]) -> FileRef:

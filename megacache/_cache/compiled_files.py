@@ -11,11 +11,17 @@ from megacache._cache.crash_guard import Markers
 from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
 from megacache._compiler import roots as known_roots
-from megacache._runtime import counted
+from megacache._runtime import counted, shown
 from megacache.errors import CompilerError, UntrustedError
 
 FileName = tuple[str, str]
 """Root and path of a compiled file."""
+
+
+def gone(missing: Sequence[FileName]) -> str:
+    """Say that compiled files are not there."""
+    names = f"{counted(len(missing), 'compiled file')} that its graphs need"
+    return f"{names} had been removed before it was published, such as {shown(missing[0][1])}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +44,7 @@ class Restoration:
         self._wanted = False
         self._in_place: dict[FileName, int] = {}
         self._batches: dict[str, _Batch] = {}
+        self._missing: dict[FileName, str] = {}
         self.warnings: list[str] = []
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
@@ -71,6 +78,8 @@ class Restoration:
 
         Those of a program that does not run in this process are none of its business.
         """
+        if self._wanted:
+            self._missing.update(dict.fromkeys(manifest.files.missing, manifest.bundle))
         if not self._wanted or not any(file.root in self._roots for file in manifest.files.index):
             return False
         if differing := self.mismatches(manifest):
@@ -143,6 +152,18 @@ class Restoration:
                 if found and Digest.of(found.content) == digests[root, path]:
                     with suppress(OSError, UntrustedError):
                         _compiler.remove(root, path, folder)
+
+    def finish(self) -> None:
+        """Warn of what graphs need that no bundle had and that is not here either."""
+        absent: dict[str, list[FileName]] = {}
+        for name, bundle in self._missing.items():
+            if name not in self._in_place and not self._is_here(name):
+                absent.setdefault(bundle, []).append(name)
+        for bundle, names in absent.items():
+            self.warnings.append(f"bundle {bundle} is not whole: {gone(names)}: PyTorch compiles that here")
+
+    def _is_here(self, name: FileName) -> bool:
+        return any((folder / name[1]).is_file() for folder in self._roots.get(name[0], ()))
 
     @contextmanager
     def _softly(self) -> Iterator[None]:

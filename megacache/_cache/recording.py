@@ -19,6 +19,7 @@ from megacache._bundle import (
     mismatches,
     parse_blob,
 )
+from megacache._cache.compiled_files import gone
 from megacache._cache.session import Session
 from megacache._compiler import roots as known_roots
 from megacache._runtime import Deadline
@@ -68,6 +69,8 @@ class Recorded:
     """Facts that guard all compiled files; empty without any."""
     known: bool
     """True if some of the compiled files that it uses are in the store already, and not among those found."""
+    missing: tuple[tuple[str, str], ...] = ()
+    """Root and path of the compiled files that it uses, that are gone, and that are not known to be in the store."""
     probes: tuple[str, ...]
     """Trials of the ISA picker that went well."""
     environment: Environment
@@ -82,11 +85,11 @@ class Recorded:
     def files_part(self, files: Mapping[FileRef, CompiledFile]) -> FilesPart:
         """Say what the manifest says of some files."""
         if not files:
-            return FilesPart()
+            return FilesPart(missing=self.missing)
         index = tuple(sorted(files, key=lambda ref: (ref.root, ref.path)))
         roots = {ref.root for ref in index}
         guard = applicable(known_roots.guard(self.guard, roots), roots, self.environment.device_type)
-        return FilesPart(guard=guard, probes=self.probes, index=index)
+        return FilesPart(guard=guard, probes=self.probes, index=index, missing=self.missing)
 
     def covered_by(self, part: FilesPart) -> Container[tuple[str, str]]:
         """Give roots and paths of the files of another bundle that serve here as well as this process's own."""
@@ -130,19 +133,22 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     warnings = list(_warnings(recorded, session, apart=files and _kept_apart()))
     compiled: Mapping[FileRef, CompiledFile] = {}
     guard: Mapping[str, str] = {}
-    known = False
+    known, missing = False, tuple[tuple[str, str], ...]()
     if files:
         try:
-            compiled, known = _compiled(recorded, session)
+            compiled, missing, known = _compiled(recorded, session)
             guard = _compiler.toolchain() if compiled else {}
         except CompilerError as error:  # artifacts are of use on their own
             compiled = {}
             warnings.append(f"compiled files were left out: {error}")
+    if missing:
+        warnings.append(f"{gone(missing)}: whoever loads its graphs has to compile that again")
     artifacts = {identify_artifact(one): one for one in _latest(recorded) if is_portable_artifact(one)}
     return Recorded(
         found=Found(artifacts=artifacts, files=compiled),
         guard=guard,
         known=known,
+        missing=missing,
         probes=_compiler.passed_probes() if compiled else (),
         environment=_compiler.current_environment(),
         warnings=tuple(warnings),
@@ -174,9 +180,16 @@ def _latest(recorded: Sequence[Artifact]) -> Iterator[Artifact]:
     yield from last.values()
 
 
-def _compiled(recorded: Sequence[Artifact], session: Session) -> tuple[Mapping[FileRef, CompiledFile], bool]:
-    """Read the compiled files that are not known to be in the store; tell whether there are others that are."""
+def _compiled(
+    recorded: Sequence[Artifact], session: Session
+) -> tuple[Mapping[FileRef, CompiledFile], tuple[tuple[str, str], ...], bool]:
+    """Read the compiled files that are not known to be in the store; name those that are gone.
+
+    Tell, too, whether there are others that are known to be in the store.
+    """
     used = _compiler.used_files(recorded)
     located = [one for one in used if (one.root, one.path) not in session.files]
-    files = [file for one in located if (file := one.read()) is not None]
-    return {identify_file(file): file for file in files}, len(located) < len(used)
+    read = [(one, one.read()) for one in located]
+    files = {identify_file(file): file for _, file in read if file is not None}
+    missing = tuple((one.root, one.path) for one, file in read if file is None)
+    return files, missing, len(located) < len(used)

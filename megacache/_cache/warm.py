@@ -100,9 +100,12 @@ class Warming:
             self._restoration.begin(wanted=self._files)
             self._suspects = self._crash_guard.look_back().suspects
             clear_suspects(self._crash_guard.markers, self._restoration)
-            self._round()
-            if self._tally.incomplete:
+            try:
                 self._round()
+                if self._tally.incomplete:
+                    self._round()
+            finally:
+                self._restoration.finish()
         except MegacacheError as error:
             self._tally.faults.append((error, str(error)))
             self._tally.left_out.append(f"not everything was loaded: {error}")

@@ -63,7 +63,7 @@ def test_document_is_as_described() -> None:
     """The fields are those of this format version, and an envelope has no signature of its own."""
     fields = "artifacts bundle chunks created environment files format labels parents producer recorded"
     assert " ".join(sorted(DOCUMENT)) == fields
-    assert DOCUMENT["format"] == list(FORMAT) == [1, 1]
+    assert DOCUMENT["format"] == list(FORMAT) == [1, 2]
     envelope = msgpack.unpackb(seal(MANIFEST))
     assert (envelope.keys(), envelope["signatures"]) == ({"payloadType", "payload", "signatures"}, [])
 
@@ -137,6 +137,8 @@ CHUNK = ["artifacts", f"sha256:{'0' * 64}", 1, 1, "zstd"]
         ({"files": {**FILES, "index": [FILE[:4]]}}, "manifest.files.index[0]"),
         ({"files": {**FILES, "index": [FILE, [*FILE[:4], 0o1755]]}}, "manifest.files.index[1][4]"),
         ({"files": {**FILES, "index": [[*FILE[:3], -1, 0o755]]}}, "manifest.files.index[0][3]"),
+        ({"files": {**FILES, "missing": [["inductor"]]}}, "manifest.files.missing[0]"),
+        ({"files": {**FILES, "missing": [["inductor", 1]]}}, "manifest.files.missing[0][1]"),
         ({"chunks": [CHUNK[:4]]}, "manifest.chunks[0]"),
         ({"chunks": [[*CHUNK[:1], "sha256:short", *CHUNK[2:]]]}, "manifest.chunks[0][1]"),
         ({"chunks": [CHUNK, [*CHUNK[:2], MAX_CHUNK_SIZE + 1, *CHUNK[3:]]]}, "manifest.chunks[1][2]"),
@@ -157,16 +159,23 @@ def test_rows_are_read_in_their_order() -> None:
     found = read(artifacts=[["kind", "key", f"sha256:{'1' * 64}", 3]], chunks=[["p", f"sha256:{'2' * 64}", 4, 5, "c"]])
     assert found.artifacts == (ArtifactRef(kind="kind", key="key", digest=Digest("1" * 64), size=3),)
     files = read(
-        files={"guard": {"a": "b"}, "probes": ["p"], "index": [["r", "f", f"sha256:{'3' * 64}", 6, 0o644]]}
+        files={
+            "guard": {"a": "b"},
+            "probes": ["p"],
+            "index": [["r", "f", f"sha256:{'3' * 64}", 6, 0o644]],
+            "missing": [["r", "g"]],
+        }
     ).files
+    assert files.missing == (("r", "g"),)
     assert (files.guard, files.probes) == ({"a": "b"}, ("p",))
     assert files.index == (FileRef(root="r", path="f", digest=Digest("3" * 64), size=6, mode=0o644),)
     assert found.chunks == (ChunkRef(part="p", digest=Digest("2" * 64), stored_size=4, raw_size=5, codec="c"),)
 
 
 def test_manifest_without_files_is_read() -> None:
-    """The first minor version has no part for compiled files: its bundles hold none."""
+    """The first minor version has no part for compiled files, and the second does not tell what is missing."""
     assert read(format=[1, 0]).files == FilesPart()
+    assert read(format=[1, 1], files=FILES).files == FilesPart()
 
 
 def test_other_payload_is_refused() -> None:

@@ -188,3 +188,25 @@ def test_clean_up_takes_nothing_from_under_a_living_process(
     (gate / "clean" / "done").touch()
     *_, ran = first.answers()
     assert ran["digest"] == cold[1]["digest"]
+
+
+def test_publication_that_lacks_files_says_so_on_both_sides(
+    cold: tuple[Path, Answer], processes: Processes, tmp_path: Path
+) -> None:
+    """Who publishes and who loads are told which libraries were gone; who compiles them then makes the cache whole."""
+    url = str(tmp_path / "store")
+    _, removed, published = processes.run(RUN, step("remove", pattern=KERNELS), step("publish", url=url))
+    assert (published["status"], removed["removed"]) == ("published", 1)
+    (warning,) = published["warnings"]
+    assert "1 compiled file that its graphs need had been removed before it was published" in warning
+    warmed, ran, receipt, healed = processes.run(step("warm", url=url), RUN, step("receipt"), step("publish", url=url))
+    (warning,) = warmed["warnings"]
+    assert f"bundle {published['bundle']} is not whole: 1 compiled file" in warning
+    assert (ran["fx_hit"], ran["digest"]) == (1, cold[1]["digest"])
+    assert receipt["cpp_kernels"] == 1
+    assert receipt["verdict"].startswith("partly warm: ")
+    assert receipt["unused"] == {}
+    assert (healed["status"], healed["files"], healed["warnings"]) == ("published", 1, [])
+    again, _, whole = processes.run(step("warm", url=url), RUN, step("receipt"))
+    assert (again["warnings"], whole["cpp_kernels"]) == ([], 0)
+    assert whole["verdict"].startswith("warm: ")
