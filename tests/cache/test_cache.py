@@ -227,7 +227,7 @@ def test_handler_of_a_signal_publishes_what_it_interrupts(tmp_path: Path) -> Non
 def test_what_nobody_foresaw_is_a_result(
     fault: Exception, verb: str, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The program goes on; with `strict` it gets one of megacache's exceptions, which tells the original as its cause."""
+    """The program goes on; with `strict` it gets an exception of megacache that tells the original as its cause."""
 
     def fail(*_: object) -> None:
         raise fault
