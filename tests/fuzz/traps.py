@@ -11,7 +11,7 @@ from pathlib import Path
 
 from megacache._bundle import CompiledFile
 from megacache._compiler import restore
-from megacache.errors import UntrustedError
+from megacache.errors import CompilerError, UntrustedError
 
 
 class Traps:
@@ -23,17 +23,22 @@ class Traps:
         self.root, self.outside = self.folder / "root", self.folder / "outside"
         (self.root / "kept").mkdir(parents=True)
         self.outside.mkdir()
-        (self.root / "kept" / "x.so").write_bytes(b"kept")
         (self.root / "linked").symlink_to(self.outside)
         (self.root / "loop").symlink_to("loop")
-        (self.root / "dangling.so").symlink_to(self.outside / "new.so")
         (self.root / "file").write_bytes(b"file")
         os.mkfifo(self.root / "pipe")
         self.planted = self._seen()
+        self._plant()
+
+    def _plant(self) -> None:
+        """Put back what a compiled file may replace: another one of its name, and a link to what is not there."""
+        (self.root / "kept" / "x.so").write_bytes(b"kept")
+        (self.root / "dangling.so").unlink(missing_ok=True)
+        (self.root / "dangling.so").symlink_to(self.outside / "new.so")
 
     def restore(self, file: CompiledFile) -> None:
         """Restore a file as a warm start does, which goes on with the next if this one is refused."""
-        with suppress(OSError, UntrustedError):
+        with suppress(OSError, UntrustedError, CompilerError):
             if restore(file, self.root):
                 found = (self.root / file.path).lstat()
                 assert stat.S_ISREG(found.st_mode)
@@ -51,13 +56,12 @@ class Traps:
         assert seen.items() >= self.planted.items()
         for name in {path.partition("/")[0] for path in seen.keys() - self.planted.keys()}:
             self._clear(name)
-        assert (self.root / "kept" / "x.so").read_bytes() == b"kept"
+        self._plant()
 
     def _clear(self, name: str) -> None:
         if name == "kept":
             for path in (self.root / "kept").iterdir():
-                if path.name != "x.so":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         elif (self.root / name).is_dir():
             shutil.rmtree(self.root / name)
         else:

@@ -104,13 +104,13 @@ def check_restored_in_part(compiler: Compiler, url: str, cause: str) -> None:
     result = compiler.warm(url, {}, PATIENT)
     assert result.status == "loaded"
     (warning,) = result.warnings
-    assert re.search(f"compiled files were not restored to {compiler.folder}: .*({cause})", warning)
+    assert re.search(f"could not be restored to {compiler.folder}: .*({cause})", warning)
     assert check_whole(compiler.folder) == result.files < len(LIBRARIES)
 
 
 def check_whole(folder: Path) -> int:
     """Check that every file in a cache folder is whole, and count them."""
-    found = {name for name in names(folder) if name != "filler"}
+    found = {name for name in names(folder) if name != "filler" and not name.endswith(".loaded")}
     whole = {Path(one.path).name for one in LIBRARIES if (folder / one.path).is_file()}
     assert found == whole
     assert all((folder / one.path).read_bytes() == one.content for one in LIBRARIES if (folder / one.path).is_file())

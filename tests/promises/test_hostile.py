@@ -147,7 +147,7 @@ def path_of(kind: str, key: str) -> str:
 @settings(UNHURRIED, max_examples=300)
 @given(paths, st.integers(0, 0o7777), st.binary(max_size=20))
 def test_no_file_leaves_its_root(path: str, mode: int, content: bytes) -> None:
-    """Whatever its path and mode are, a file lies under its root as a plain file, or nowhere; nothing is replaced."""
+    """Whatever its path and mode are, a file lies under its root as a plain file, or nowhere."""
     with TRAPS:
         TRAPS.restore(compiled_file(path, content, mode=mode))
 
