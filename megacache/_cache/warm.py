@@ -24,7 +24,7 @@ from megacache._catalog import (
     nearest_other,
     weight,
 )
-from megacache._runtime import Progress
+from megacache._runtime import Progress, counted
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import (
@@ -253,8 +253,9 @@ class Warming:
             return nothing
         if nearest is None:
             return nothing
-        differing = "; ".join(map(str, self._environment.mismatches(nearest)))
-        return f"{nothing}; the nearest of {others} other environments differs: {differing}"
+        differing = self._environment.mismatches(nearest)
+        of = f"The nearest of {counted(others, 'other environment')} differs in {counted(len(differing), 'fact')}"
+        return f"{nothing}. {of}: {'; '.join(map(str, differing))}"
 
 
 def status_of(fault: MegacacheError) -> WarmStatus:

@@ -36,9 +36,9 @@ def rm_command(
 ) -> None:
     """Remove bundles, environments or a whole cache for good.
 
-    It asks first. BUNDLE is an id, or the beginning of it. Chunks that bundles which stay need are kept. Let
-    no one publish to the same environment meanwhile: a publication may rely on a chunk that is being removed, and its
-    bundle is then left out.
+    It asks first. BUNDLE is an id, or the beginning of it. Chunks that other bundles need are kept. Let nobody publish
+    to the same environment meanwhile: a publication may rely on a chunk that is being removed, and its bundle is then
+    left out.
 
     \b
     Example:
