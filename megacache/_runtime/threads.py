@@ -4,10 +4,12 @@
 the process alive; these threads are daemons, and a call that ran out of time leaves them behind.
 """
 
+import _thread
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +21,7 @@ Value = TypeVar("Value")
 
 WORKERS = 16
 """Requests under way at once."""
+_BEGIN_SECONDS = 5.0
 WINDOW = 256 << 20
 """Bytes in flight at most, unless another number is asked for."""
 
@@ -113,18 +116,21 @@ def unordered(
     abandoned = threading.Event()
 
     def work() -> None:
-        while not abandoned.is_set():
-            with feed:
-                try:
+        try:
+            while not abandoned.is_set():
+                with feed:
                     item = next(todo)
-                except StopIteration:
+                    admit(item)
+                if abandoned.is_set():
                     return
-                admit(item)
-            if abandoned.is_set():
-                return
-            results.put(_attempt(function, item))
+                results.put(_attempt(function, item))
+        except StopIteration:
+            return
+        except BaseException as bug:  # noqa: BLE001 - raised in the thread that waits
+            results.put(bug)
 
-    _start(work, min(WORKERS, len(items)))
+    if items:
+        _start(work, min(WORKERS, len(items)))
     try:
         for _ in items:
             yield _next(results, deadline, doing)
@@ -159,14 +165,26 @@ def within_window(
 
 
 def _start(work: Callable[[], None], count: int) -> None:
-    for started in range(count):
-        try:
-            threading.Thread(target=work, name="megacache", daemon=True).start()
-        except RuntimeError as error:
-            if not started:
-                msg = "no thread can be started"
-                raise UnavailableError(msg, hint="raise the limit on processes") from error
-            return
+    """Start daemon threads, as many as there can be; raise `UnavailableError` if not one of them begins.
+
+    `threading.Thread.start` waits for ever for a thread that had no memory to begin with.
+    """
+    begun = queue.SimpleQueue[None]()
+
+    def begin() -> None:
+        begun.put(None)
+        work()
+
+    started = 0
+    with suppress(RuntimeError):  # the system gives no more
+        for _ in range(count):
+            _thread.start_new_thread(begin, ())
+            started += 1
+    try:
+        begun.get(timeout=_BEGIN_SECONDS if started else 0)
+    except queue.Empty as error:
+        msg = "no thread can be started"
+        raise UnavailableError(msg, hint="raise the limits on processes and memory") from error
 
 
 def _attempt(function: Callable[[Item], Value], item: Item) -> Done[Item, Value] | BaseException:

@@ -2,10 +2,12 @@
 
 import random
 import string
-import threading
+import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -162,10 +164,15 @@ def upload(store: Store, *bundles: Bundle) -> None:
 
 def finish_workers() -> None:
     """Wait until no worker is left, of all that megacache has started in this process."""
-    for thread in threading.enumerate():
-        if thread.name == "megacache":
-            thread.join(60)
-            assert not thread.is_alive()
+    ends = time.monotonic() + 60
+    while any(map(_works, sys._current_frames().values())):
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def _works(frame: FrameType | None) -> bool:
+    """Tell whether a thread is one of megacache's workers."""
+    return frame is not None and (frame.f_code.co_qualname == "_start.<locals>.begin" or _works(frame.f_back))
 
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
