@@ -134,10 +134,10 @@ def test_endless_timeout_works_or_is_refused(seconds: float) -> None:
 def test_threads_that_cannot_start_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system gives no more threads, as in a full container or at exit, that is one of megacache's errors."""
 
-    def refuse(_: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
     with pytest.raises(MegacacheError):
         list(unordered(str, range(3), deadline=soon(), doing="counting"))
 
