@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from megacache import Cache, MegacacheError
-from tests.kit.builders import artifact
+from tests.kit.builders import artifact, finish_workers
 from tests.kit.processes import JOB, Processes, run_code, step
 from tests.kit.servers.moto import MotoServer
 from tests.kit.torchless import Compiler
@@ -249,6 +249,8 @@ def test_key_that_cannot_be_read_does_not_outlast_the_deadline(verb: str, compil
     compiler.compile(artifact())
     cache = Cache(tmp_path / "store", trusted_keys=[key], sign_with=key)
     result = getattr(cache, verb)(timeout=1)
+    os.close(os.open(key, os.O_WRONLY | os.O_NONBLOCK))  # ends what still waits for the pipe
+    finish_workers()
     assert result.status == "unavailable"
     assert "not done within 1 s while" in result.reason
     assert "key" in result.reason
