@@ -16,8 +16,7 @@ from tests.kit.places import Place, places
 from tests.kit.processes import Processes, keep_probes, step
 from tests.kit.servers import Server, azurite, fake_gcs, moto, radosgw
 from tests.kit.torchless import Compiler
-from tests.kit.without_torch import Place as WatchedPlace
-from tests.kit.without_torch import watched
+from tests.kit.without_torch import WatchedFolder, watched
 
 os.environ.update(fake_gcs.ENVIRONMENT)
 COMPILERS = ("g++", "gcc", "c++", "cc", "clang")
@@ -178,7 +177,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.fixture
-def watched_place(tmp_path: Path) -> Iterator[WatchedPlace]:
+def watched_place(tmp_path: Path) -> Iterator[WatchedFolder]:
     """Let warm starts in this process bring nothing to PyTorch."""
     with watched(tmp_path / "place") as found:
         yield found

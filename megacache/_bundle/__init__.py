@@ -36,7 +36,7 @@ from megacache._bundle.envelope import (
     signed_type,
     tag_of,
 )
-from megacache._bundle.environment import NO_COMPILER, Environment, Mismatch, applicable, fact_text, mismatches
+from megacache._bundle.environment import NO_COMPILER, Environment, Mismatch, applicable, fact_text, file_mismatches
 from megacache._bundle.files import CompiledFile, file_payloads, identify_file, is_portable_file
 from megacache._bundle.graph_keys import Component, GraphKey, pack_keys, parse_keys
 from megacache._bundle.layout import (
@@ -102,6 +102,7 @@ __all__ = [
     "describe",
     "environment_prefix",
     "fact_text",
+    "file_mismatches",
     "file_payloads",
     "identify_artifact",
     "identify_file",
@@ -109,7 +110,6 @@ __all__ = [
     "is_portable_artifact",
     "is_portable_file",
     "manifest_name",
-    "mismatches",
     "open_chunk",
     "open_envelope",
     "pack",

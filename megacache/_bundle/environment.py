@@ -110,7 +110,7 @@ def applicable(guard: Mapping[str, str], roots: Collection[str], device_type: st
     return {name: value for name, value in guard.items() if name in _OF_GPU_FILES or name not in GUARD}
 
 
-def mismatches(
+def file_mismatches(
     here: Mapping[str, str], there: Mapping[str, str], *, roots: Collection[str], device_type: str
 ) -> tuple[Mismatch, ...]:
     """Name the facts for which files of some roots, compiled `there`, are of no use, or harmful, `here`."""

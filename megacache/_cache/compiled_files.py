@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache import _compiler
-from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, mismatches
+from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, file_mismatches
 from megacache._cache.crash_guard import Markers
 from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
@@ -65,13 +65,13 @@ class Restoration:
         """Tell how many bytes they have."""
         return sum(self._in_place.values())
 
-    def mismatches(self, manifest: Manifest) -> Sequence[Mismatch]:
+    def file_mismatches(self, manifest: Manifest) -> Sequence[Mismatch]:
         """Name the facts that make a bundle's compiled files useless here; none if it holds no such files."""
         if not manifest.files.index:
             return ()
         roots = {file.root for file in manifest.files.index}
         here = known_roots.guard(self._here, roots)
-        return mismatches(here, manifest.files.guard, roots=roots, device_type=manifest.environment.device_type)
+        return file_mismatches(here, manifest.files.guard, roots=roots, device_type=manifest.environment.device_type)
 
     def wants(self, manifest: Manifest) -> bool:
         """Tell whether a bundle's compiled files are to be fetched; warn if they cannot be used.
@@ -82,7 +82,7 @@ class Restoration:
             self._missing.update(dict.fromkeys(manifest.files.missing, manifest.bundle))
         if not self._wanted or not any(file.root in self._roots for file in manifest.files.index):
             return False
-        if differing := self.mismatches(manifest):
+        if differing := self.file_mismatches(manifest):
             why = "; ".join(map(str, differing))
             self.warnings.append(f"compiled files of bundle {manifest.bundle} were left out: {why}")
         return not differing
@@ -127,7 +127,7 @@ class Restoration:
             count = counted(len(batch.failed), "compiled file")
             self.warnings.append(f"{count} of bundle {manifest.bundle} could not be restored to {where}: {why}")
         refused = {name for name, (_, why) in batch.failed.items() if isinstance(why, CompilerError)}
-        useful = () if self.mismatches(manifest) else manifest.files.index
+        useful = () if self.file_mismatches(manifest) else manifest.files.index
         return [ref for ref in useful if (ref.root, ref.path) not in refused]
 
     def abandon(self, bundle: str) -> None:

@@ -13,10 +13,10 @@ from megacache._bundle import (
     FileRef,
     FilesPart,
     applicable,
+    file_mismatches,
     identify_artifact,
     identify_file,
     is_portable_artifact,
-    mismatches,
     parse_blob,
 )
 from megacache._cache.compiled_files import gone
@@ -95,7 +95,7 @@ class Recorded:
         """Give roots and paths of the files of another bundle that serve here as well as this process's own."""
         roots = {ref.root for ref in part.index}
         here = known_roots.guard(self.guard, roots)
-        if mismatches(here, part.guard, roots=roots, device_type=self.environment.device_type):
+        if file_mismatches(here, part.guard, roots=roots, device_type=self.environment.device_type):
             return ()
         return {(ref.root, ref.path) for ref in part.index}
 

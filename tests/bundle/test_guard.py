@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 
-from megacache._bundle import NO_COMPILER, applicable, mismatches
+from megacache._bundle import NO_COMPILER, applicable, file_mismatches
 from megacache._bundle.environment import GUARD
 
-on_cpu = partial(mismatches, roots={"inductor"}, device_type="cpu")
-on_gpu = partial(mismatches, roots={"triton"}, device_type="cuda")
+on_cpu = partial(file_mismatches, roots={"inductor"}, device_type="cpu")
+on_gpu = partial(file_mismatches, roots={"triton"}, device_type="cuda")
 HERE: Mapping[str, str] = {name: f"some {name}" for name in GUARD}
 
 
@@ -49,4 +49,4 @@ def test_kernels_of_a_gpu_run_beside_any_cpu() -> None:
 def test_other_files_need_every_fact(roots: set[str], device_type: str) -> None:
     """C++ libraries, and whatever Triton makes for a CPU, stay bound to processor and compiler."""
     assert applicable(HERE, roots, device_type) == HERE
-    assert mismatches(HERE, {**HERE, "cpu_flags": "x"}, roots=roots, device_type=device_type)
+    assert file_mismatches(HERE, {**HERE, "cpu_flags": "x"}, roots=roots, device_type=device_type)

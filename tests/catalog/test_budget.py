@@ -7,7 +7,7 @@ import pytest
 from megacache._catalog import Order, affordable, affordable_manifests, weight
 from tests.corpus.stores import HERE
 from tests.kit.builders import Bundle, artifacts, bundle, compiled_file, noise, open_store, upload
-from tests.kit.without_torch import Place, warm
+from tests.kit.without_torch import WatchedFolder, warm
 
 
 def made(number: int, *, count: int = 2) -> Bundle:
@@ -52,7 +52,7 @@ def test_small_manifests_are_read_first(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(affordable_manifests(sizes)) == ["b", "d"]
 
 
-def test_bundle_beyond_the_budget_is_left_out_whole(watched_place: Place) -> None:
+def test_bundle_beyond_the_budget_is_left_out_whole(watched_place: WatchedFolder) -> None:
     """A warm start loads the newest bundles that fit into `max_bytes`, names the others, and counts them as sound."""
     store, bundles = open_store(), [made(number) for number in range(3)]
     upload(store, *bundles)
@@ -63,7 +63,7 @@ def test_bundle_beyond_the_budget_is_left_out_whole(watched_place: Place) -> Non
     assert warning.startswith(f"bundle {bundles[0].manifest.bundle} was left out: its {SIZE:,} bytes are more than")
 
 
-def test_warm_start_without_a_budget_is_a_miss(watched_place: Place) -> None:
+def test_warm_start_without_a_budget_is_a_miss(watched_place: WatchedFolder) -> None:
     """Where nothing fits, nothing is downloaded, and the reason says so."""
     store = open_store()
     upload(store, made(0))
@@ -72,7 +72,7 @@ def test_warm_start_without_a_budget_is_a_miss(watched_place: Place) -> None:
     assert "more than is left of max_bytes" in result.reason
 
 
-def test_too_many_manifests_are_told(watched_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_manifests_are_told(watched_place: WatchedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left unread is counted in one warning, and the rest is loaded."""
     store = open_store()
     upload(store, *(made(number) for number in range(3)))
@@ -82,7 +82,7 @@ def test_too_many_manifests_are_told(watched_place: Place, monkeypatch: pytest.M
     assert result.warnings[0].startswith("1 of 3 bundles were left out: at most 10,000 manifests")
 
 
-def test_round_after_a_vanished_chunk_has_what_is_left(watched_place: Place) -> None:
+def test_round_after_a_vanished_chunk_has_what_is_left(watched_place: WatchedFolder) -> None:
     """The second listing of a warm start does not begin with a new budget."""
     store, lacking, new = open_store(), made(2), made(1)
     upload(store, replace(lacking, chunks=()), new)

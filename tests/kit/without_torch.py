@@ -21,7 +21,7 @@ from tests.kit.builders import call_on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class WatchedFolder:
     """Where warm starts would bring something, and what they have brought."""
 
     folder: Path
@@ -41,9 +41,9 @@ class Place:
 
 
 @contextmanager
-def watched(folder: Path) -> Iterator[Place]:
+def watched(folder: Path) -> Iterator[WatchedFolder]:
     """Let compiled files go below a folder, and artifacts into a list."""
-    place = Place(folder=folder)
+    place = WatchedFolder(folder=folder)
     place.root.mkdir(parents=True)
     (folder / "outside").mkdir()
     (place.root / "linked").symlink_to(folder / "outside")
@@ -62,7 +62,7 @@ def watched(folder: Path) -> Iterator[Place]:
 
 
 def warm(
-    store: Store, place: Place, *, policy: TrustPolicy | None = None, max_bytes: int = WARM_MAX_BYTES
+    store: Store, place: WatchedFolder, *, policy: TrustPolicy | None = None, max_bytes: int = WARM_MAX_BYTES
 ) -> WarmResult:
     """Make a warm start for the environment of the corpus."""
     guard = CrashGuard(place.folder / "starts")

@@ -14,7 +14,7 @@ from megacache._trust import TrustPolicy
 from tests.corpus.make import FOLDER, MEMBERS, read
 from tests.corpus.stores import CACHES, signer
 from tests.kit.builders import open_store
-from tests.kit.without_torch import Place, warm
+from tests.kit.without_torch import WatchedFolder, warm
 
 FORMAT, INTEGRITY, UNTRUSTED = "FormatError", "IntegrityError", "UntrustedError"
 NOT_PYTORCH, NOT_COMPILER = "is not one that PyTorch writes", "is not one that a compiler writes"
@@ -124,7 +124,7 @@ def unpacked(name: str) -> str:
     return url
 
 
-def warmed(name: str, watched_place: Place, key: Path) -> WarmResult:
+def warmed(name: str, watched_place: WatchedFolder, key: Path) -> WarmResult:
     """Make a warm start from a member."""
     policy = TrustPolicy.read([key]) if name in SIGNED else None
     return warm(open_store(unpacked(name)), watched_place, policy=policy)
@@ -147,7 +147,7 @@ def test_corpus_is_what_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_bundle_is_refused(name: str, watched_place: Place, key: Path) -> None:
+def test_bad_bundle_is_refused(name: str, watched_place: WatchedFolder, key: Path) -> None:
     """A warm start names the fault, loads nothing and writes nothing."""
     fault, says = REFUSED[name]
     result = warmed(name, watched_place, key)
@@ -160,7 +160,7 @@ def test_bad_bundle_is_refused(name: str, watched_place: Place, key: Path) -> No
 
 
 @pytest.mark.parametrize("name", MISSED)
-def test_bundle_of_others_is_missed(name: str, watched_place: Place, key: Path) -> None:
+def test_bundle_of_others_is_missed(name: str, watched_place: WatchedFolder, key: Path) -> None:
     """What is of another time or place, or gone, is no fault, and nothing of it is used."""
     result = warmed(name, watched_place, key)
     assert (result.status, result.error) == ("miss", None)
@@ -169,7 +169,7 @@ def test_bundle_of_others_is_missed(name: str, watched_place: Place, key: Path) 
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
-def test_file_without_a_place_is_left_out(name: str, watched_place: Place, key: Path) -> None:
+def test_file_without_a_place_is_left_out(name: str, watched_place: WatchedFolder, key: Path) -> None:
     """Sound artifacts are loaded, and a file that would lie elsewhere is not written."""
     result = warmed(name, watched_place, key)
     assert (result.status, result.files) == ("loaded", 0)

@@ -37,7 +37,7 @@ from tests.fuzz.readers import MANIFEST, MARKER, READERS, SUSPECT, TRAPS, accuse
 from tests.kit.builders import UNHURRIED, any_text, compiled_file, open_store, upload
 from tests.kit.builders import bundle as made
 from tests.kit.processes import run_code
-from tests.kit.without_torch import Place, warm
+from tests.kit.without_torch import WatchedFolder, warm
 
 FEW = settings(UNHURRIED, max_examples=60)
 SMOKE = 2_000
@@ -176,7 +176,7 @@ def test_nothing_outside_is_removed(path: str) -> None:
         victim.unlink()  # raises if it is gone
 
 
-def test_link_to_itself_is_no_way(watched_place: Place) -> None:
+def test_link_to_itself_is_no_way(watched_place: WatchedFolder) -> None:
     """A folder that is a link to itself costs its files and nothing else."""
     (watched_place.root / "ab").symlink_to("ab")
     store = open_store()

@@ -12,7 +12,7 @@ from megacache._cache.warm import Warming
 from megacache._catalog import Catalog, Inventory, verify
 from megacache._store import Store
 from tests.kit.builders import call_on, open_store
-from tests.kit.without_torch import Place
+from tests.kit.without_torch import WatchedFolder
 
 STORE = Path(__file__).parent / "stores" / "format-1-1.zip"
 
@@ -33,7 +33,7 @@ def test_it_is_sound(store: Store) -> None:
     assert (inventory.strangers, verdict.faults) == ((), ())
 
 
-def test_warm_start_loads_it(store: Store, watched_place: Place) -> None:
+def test_warm_start_loads_it(store: Store, watched_place: WatchedFolder) -> None:
     """In the environment that it names, its artifacts and compiled files are loaded."""
     (holding,) = Inventory.of(store).holdings
     (done,) = Catalog(store, holding.prefix).read(holding.visible)

@@ -36,7 +36,7 @@ WRITERS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Location:
     """Where a store is."""
 
     url: str
@@ -55,33 +55,33 @@ def _server(kind: str, request: pytest.FixtureRequest) -> Server:
 
 
 @pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     """Choose an empty prefix in one kind of store."""
     kind, name = request.param, uuid.uuid4().hex
     if kind == "file":
-        return Place(url=f"{tmp_path}/{name}", storage_options={}, exclusive=True)
+        return Location(url=f"{tmp_path}/{name}", storage_options={}, exclusive=True)
     if kind == "memory":
-        return Place(url=f"memory://{name}/cache", storage_options={}, exclusive=True)
+        return Location(url=f"memory://{name}/cache", storage_options={}, exclusive=True)
     if kind == "dir":
         (tmp_path / name).mkdir()
-        return Place(url=f"dir::file://{tmp_path}/{name}", storage_options={}, exclusive=False)
+        return Location(url=f"dir::file://{tmp_path}/{name}", storage_options={}, exclusive=False)
     server = _server("moto" if kind == "copies" else kind, request)
     if kind == "copies":
         options = {"s3": server.storage_options, "simplecache": {"cache_storage": f"{tmp_path}/copies"}}
-        return Place(url=f"simplecache::{server.url}/{name}/cache", storage_options=options, exclusive=True)
-    return Place(
+        return Location(url=f"simplecache::{server.url}/{name}/cache", storage_options=options, exclusive=True)
+    return Location(
         url=f"{server.url}/{name}/cache", storage_options=server.storage_options, exclusive=server.creates_if_absent
     )
 
 
-def test_what_is_created_is_read_and_listed(place: Place) -> None:
+def test_what_is_created_is_read_and_listed(place: Location) -> None:
     """An object is found by another client under its name, whole and with its size."""
     assert place.open().create("a/bundles/one", b"x" * 1000) is True
     assert place.open().read("a/bundles/one", size=1000) == b"x" * 1000
     assert place.open().list("a/bundles") == (Entry(key="one", size=1000),)
 
 
-def test_listing_goes_down_and_stays_within_its_folder(place: Place) -> None:
+def test_listing_goes_down_and_stays_within_its_folder(place: Location) -> None:
     """A listing holds all that lies below a folder, and nothing of a folder whose name merely begins alike."""
     store = place.open()
     for key in ("a/b/one", "a/b/c/two", "a/bb/three", "z"):
@@ -90,26 +90,26 @@ def test_listing_goes_down_and_stays_within_its_folder(place: Place) -> None:
     assert sorted(entry.key for entry in store.list()) == ["a/b/c/two", "a/b/one", "a/bb/three", "z"]
 
 
-def test_missing_folder_is_empty(place: Place) -> None:
+def test_missing_folder_is_empty(place: Location) -> None:
     """A folder that nobody has written to holds nothing, which is no fault."""
     assert place.open().list("a/bundles") == ()
     assert place.open().list() == ()
 
 
-def test_missing_object_is_told(place: Place) -> None:
+def test_missing_object_is_told(place: Location) -> None:
     """Reading an object that is not there raises `MissingError`."""
     place.open().create("other", b"1")
     with pytest.raises(MissingError):
         place.open().read("nothing", size=1)
 
 
-def test_read_is_bounded_by_the_size_asked_for(place: Place) -> None:
+def test_read_is_bounded_by_the_size_asked_for(place: Location) -> None:
     """However large an object has become, no more than what was declared is read."""
     place.open().create("large", b"0123456789" * 100)
     assert place.open().read("large", size=10) == b"0123456789"
 
 
-def test_second_create_is_refused(place: Place) -> None:
+def test_second_create_is_refused(place: Location) -> None:
     """An object that exists is left alone, wherever the store can tell."""
     assert place.open().create("once", b"first") is True
     second = place.open().create("once", b"other")
@@ -120,7 +120,7 @@ def test_second_create_is_refused(place: Place) -> None:
         assert place.open().read("once", size=5) == b"other"
 
 
-def test_deleted_object_is_gone(place: Place) -> None:
+def test_deleted_object_is_gone(place: Location) -> None:
     """What is deleted is neither listed nor read any more, its neighbour is, and deleting it again is no fault."""
     for key in ("a/one", "a/two"):
         place.open().create(key, b"1")
@@ -131,7 +131,7 @@ def test_deleted_object_is_gone(place: Place) -> None:
 
 
 @pytest.mark.parametrize("turn", range(2))
-def test_race_leaves_one_whole_object(place: Place, turn: int) -> None:
+def test_race_leaves_one_whole_object(place: Location, turn: int) -> None:
     """Of writers that race, exactly one is told that it created the object, wherever the guarantee is exclusive."""
     contents = [bytes([65 + n]) * 20_000 for n in range(WRITERS)]
     stores = [place.open() for _ in range(WRITERS)]
@@ -154,7 +154,7 @@ def test_race_leaves_one_whole_object(place: Place, turn: int) -> None:
         assert [contents[n] for n in created] == [found]
 
 
-def test_expired_deadline_stops_every_call(place: Place) -> None:
+def test_expired_deadline_stops_every_call(place: Location) -> None:
     """A store whose time is over asks nothing more."""
     store = place.open().within(Deadline(at=0.0, seconds=1.0))
     with pytest.raises(DeadlineError):
@@ -345,7 +345,7 @@ def test_place_of_no_protocol_is_told() -> None:
     assert not {"pw", "TOKEN"} & set(re.findall(r"\w+", str(caught.value)))
 
 
-def test_scope_of_what_is_open_is_that_of_its_url(place: Place) -> None:
+def test_scope_of_what_is_open_is_that_of_its_url(place: Location) -> None:
     """A store that is open, under another deadline or bound for elsewhere, says for which place it signs."""
     store = place.open()
     assert store.scope == store.within(Deadline.after(1)).scope == scope_of(place.url)

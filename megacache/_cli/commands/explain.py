@@ -5,7 +5,7 @@ from typing import TextIO
 
 import click
 
-from megacache._bundle import Manifest, Mismatch, fact_text, mismatches
+from megacache._bundle import Manifest, Mismatch, fact_text, file_mismatches
 from megacache._catalog import Catalog, Holding, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
@@ -72,7 +72,7 @@ def _left_out(found: Here, manifest: Manifest) -> Sequence[Mismatch]:
     if not manifest.files.index:
         return ()
     roots = {file.root for file in manifest.files.index}
-    return mismatches(found.guard, manifest.files.guard, roots=roots, device_type=found.environment.device_type)
+    return file_mismatches(found.guard, manifest.files.guard, roots=roots, device_type=found.environment.device_type)
 
 
 def _plain(differing: Sequence[Mismatch]) -> list[View]:
