@@ -2,8 +2,8 @@
 
 import click
 
-from megacache._bundle import fact_text, open_envelope, unseal
-from megacache._catalog import Catalog, Holding
+from megacache._bundle import fact_text
+from megacache._catalog import Catalog
 from megacache._cli.options import json_option, with_selection, with_store
 from megacache._cli.output import age_text, emit, print_table, size_text
 from megacache._cli.selection import Selection, bundle_of, only_bundle, stock_of
@@ -29,20 +29,16 @@ def inspect_command(*, store: Store, bundle: str | None, selection: Selection, a
     """  # noqa: D301 - as click wants it
     holdings = selection.of(stock_of(store), store)
     holding, found = only_bundle(holdings, store.url) if bundle is None else bundle_of(holdings, bundle, store.url)
-    sealed = Catalog(store, holding.prefix).read_sealed(found, holding.manifests[found])
-    view = full_view(unseal(sealed), _signers(sealed, holding, found))
+    manifest, inside = Catalog(store, holding.prefix).read_with_signatures(found, holding.manifests[found])
+    # What was added later is known by its tag.
+    later = [{"tag": tag} for signed, tag in holding.signatures if signed == found]
+    view = full_view(manifest, [*({"keyid": one.keyid, "scope": one.scope} for one in inside), *later])
     view["marks"] = sorted(holding.marks.get(found, ()))
     if as_json:
         emit({"url": store.url, **place_view(holding.prefix), **view}, command="inspect")
         return
     print_table(("BUNDLE", found), _summary(view, holding.prefix.path))
     _print_index(view)
-
-
-def _signers(sealed: bytes, holding: Holding, bundle: str) -> list[View]:
-    """Name the keys that are said to have signed; nothing is verified. What was added later is known by its tag."""
-    inside: list[View] = [{"keyid": one.keyid, "scope": one.scope} for one in open_envelope(sealed).signatures]
-    return inside + [{"tag": tag} for signed, tag in holding.signatures if signed == bundle]
 
 
 def _signer_text(signer: View) -> str:
