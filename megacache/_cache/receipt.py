@@ -80,14 +80,14 @@ def _word(receipt: Receipt) -> str:
         return "not warmed"
     if not _asked(receipt):
         return "too early to tell"
-    if not receipt.loaded:
-        return "cold"
+    compiled = receipt.cpp_kernels or receipt.triton_kernels
+    if not receipt.loaded:  # as with vLLM, whose graphs are in its own files
+        return "cold" if compiled or not receipt.files else "partly warm"
     if _wasted(receipt):
         return "saved nothing"
     known = [lookups for lookups in (receipt.inductor, receipt.aot_autograd) if lookups is not None]
     if not known:
         return "unknown"
-    compiled = receipt.cpp_kernels or receipt.triton_kernels
     return "warm" if all(lookups.hit == lookups.total for lookups in known) and not compiled else "partly warm"
 
 
@@ -114,6 +114,8 @@ def _facts(receipt: Receipt) -> Iterator[str]:
             f"{saved} saved by PyTorch's account, for {receipt.seconds_warming:.1f} s of warming "
             f"and {receipt.bytes_stored:,} bytes"
         )
+    if receipt.files and not receipt.loaded:
+        yield f"{counted(receipt.files, 'compiled file')} put in place"
     if receipt.loaded:
         unused = "an unknown number" if receipt.unused is None else sum(receipt.unused.values())
         yield f"{unused} of {sum(receipt.loaded.values())} loaded artifacts unused"

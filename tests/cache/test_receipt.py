@@ -27,6 +27,8 @@ WASTED = Receipt(**WARMED, unused={"inductor": 3, "aot_autograd": 2}, inductor=N
         (Receipt(inductor=ALL), "not warmed"),
         (Receipt(**WARMED), "too early to tell"),
         (Receipt(warm_starts=1, inductor=NONE), "cold"),
+        (Receipt(warm_starts=1, inductor=NONE, files=17, cpp_kernels=0), "partly warm"),
+        (Receipt(warm_starts=1, inductor=NONE, files=17, cpp_kernels=1), "cold"),
         (WASTED, "saved nothing"),
         (Receipt(**WARMED, inductor=ALL, aot_autograd=ALL), "warm"),
         (Receipt(**WARMED, inductor=ALL), "warm"),
