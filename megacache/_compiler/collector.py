@@ -38,13 +38,23 @@ class _Collector:
 
     def resume(self) -> None:
         with self._lock:
+            if self._open == 0:  # it began before this process was forked
+                return
             self._open -= 1
             # What the program has set meanwhile is what it wants.
             if self._open == 0 and gc.get_threshold() == self._meanwhile:
                 gc.set_threshold(*self._before)
 
+    def forget_spans(self) -> None:
+        """Give the thresholds back in a child that was forked within a span, whose end it never sees."""
+        self._lock = threading.Lock()
+        if self._open:
+            self._open = 1
+            self.resume()
+
 
 _collector = _Collector()
+os.register_at_fork(after_in_child=_collector.forget_spans)
 
 
 @contextmanager

@@ -75,6 +75,24 @@ def test_thresholds_that_a_program_sets_meanwhile_stay(tmp_path: Path, monkeypat
     assert thresholds(tmp_path, monkeypatch, ends="changes")["compiled"] == [500, 5, 5]
 
 
+def test_forked_child_has_the_thresholds_of_the_program() -> None:
+    """A child that is forked while the parent compiles never sees the end of that."""
+    code = """
+import gc, os
+from megacache._compiler.collector import full_collections_deferred
+with full_collections_deferred():
+    child = os.fork()
+    if child == 0:
+        print(*gc.get_threshold(), flush=True)
+    else:
+        os.waitpid(child, 0)
+assert gc.get_threshold() == (700, 10, 10)
+"""
+    command = [sys.executable, "-c", f"import gc; gc.set_threshold(700, 10, 10)\n{code}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "700 10 10\n"
+
+
 def torch_defers() -> bool:
     """Tell whether this torch defers collections itself."""
     import torch._dynamo.config
