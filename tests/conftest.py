@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -128,20 +129,19 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def radosgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serve S3 by Ceph's own gateway, where it is installed."""
-    missing = radosgw.available()
-    if missing:
-        pytest.skip(f"radosgw: {missing}")
-    with radosgw.serve(tmp_path_factory.mktemp("radosgw")) as server:
-        yield server
+    yield from _where_installed(radosgw, tmp_path_factory.mktemp("radosgw"))
 
 
 @pytest.fixture(scope="session")
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serve Azure by its own emulator, where it is installed."""
-    missing = azurite.available()
-    if missing:
-        pytest.skip(f"azurite: {missing}")
-    with azurite.serve(tmp_path_factory.mktemp("azurite")) as server:
+    yield from _where_installed(azurite, tmp_path_factory.mktemp("azurite"))
+
+
+def _where_installed(product: Any, folder: Path) -> Iterator[Server]:
+    if missing := product.available():
+        pytest.skip(f"{product.__name__.rpartition('.')[2]}: {missing}")
+    with product.serve(folder) as server:
         yield server
 
 

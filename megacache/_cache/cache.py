@@ -21,7 +21,7 @@ from megacache._cache.warm import Warming, status_of
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, in_background, quiet
 from megacache._settings import Settings
-from megacache._store import redacted, sealed, without_secrets
+from megacache._store import redacted, showable, without_secrets
 from megacache._trust import Keys, KeySource
 from megacache.errors import MegacacheError, SettingsError
 
@@ -100,7 +100,7 @@ class Cache:
             lambda: self._warm(self._call(timeout, clock), max_bytes),
             lambda error: WarmResult(url=self._shown(), status=status_of(error), reason=str(error), error=error),
         )
-        result = replace(result, seconds=clock.seconds(), error=_shown(result.error))
+        result = replace(result, seconds=clock.seconds(), error=showable(result.error))
         note_cost(result)
         report("warm", result)
         return result.raise_for_status() if self._strict else result
@@ -184,7 +184,7 @@ class Cache:
                 url=self._shown(), status=ExplainStatus.UNAVAILABLE, reason=str(error), error=error
             ),
         )
-        result = replace(result, seconds=clock.seconds()["total"], error=_shown(result.error))
+        result = replace(result, seconds=clock.seconds()["total"], error=showable(result.error))
         report_explanation(result)
         return result.raise_for_status() if self._strict else result
 
@@ -243,7 +243,7 @@ class Cache:
                 url=self._shown(), status=PublishStatus.UNAVAILABLE, reason=str(error), error=error
             ),
         )
-        result = replace(result, receipt=receipt, seconds=clock.seconds(), error=_shown(result.error))
+        result = replace(result, receipt=receipt, seconds=clock.seconds(), error=showable(result.error))
         report("publish", result)
         if receipt is not None and result.status is not PublishStatus.DISABLED:
             report_worth(result.url, receipt)
@@ -272,11 +272,6 @@ class Cache:
             return redacted(Settings.read().url_or_default(self._url))
         except SettingsError:
             return redacted(str(self._url or ""))
-
-
-def _shown(error: MegacacheError | None) -> MegacacheError | None:
-    """Make an error fit to be shown with all that it came from: a traceback shows that, too."""
-    return None if error is None else sealed(error)
 
 
 def _unforeseen(error: Exception) -> MegacacheError:

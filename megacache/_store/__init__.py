@@ -3,7 +3,7 @@
 fsspec is imported by the call that opens a store, and by nobody outside this package.
 """
 
-from megacache._store.secrets import keep_secret, sealed, without_secrets
+from megacache._store.secrets import keep_secret, showable, without_secrets
 from megacache._store.spelling import check_url, lasting_url
 from megacache._store.store import Entry, Store
 from megacache._store.url import below, local_folder, redacted, trimmed
@@ -17,7 +17,7 @@ __all__ = [
     "lasting_url",
     "local_folder",
     "redacted",
-    "sealed",
+    "showable",
     "trimmed",
     "without_secrets",
 ]

@@ -65,8 +65,8 @@ def without_secrets(text: str) -> str:
     return _NAMED.sub(rf"\g<1>{_HIDDEN}", redacted(text))
 
 
-def sealed(error: MegacacheError) -> MegacacheError:
-    """Give the same error; what it came from is told by stand-ins, which show no secret."""
+def showable(error: MegacacheError | None) -> MegacacheError | None:
+    """Give the same error; a traceback tells what it came from by stand-ins, which show no secret."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from megacache._store import keep_secret, redacted, sealed, secrets, without_secrets
+from megacache._store import keep_secret, redacted, secrets, showable, without_secrets
 from megacache.errors import MegacacheError, UnavailableError
 from tests.kit.builders import UNHURRIED
 
@@ -119,7 +119,7 @@ def test_causes_are_hidden(secret: str, links: list[tuple[str, bool]], ring: boo
         last = error
     if ring:
         last.__context__ = first
-    assert sealed(first) is first
+    assert showable(first) is first
     seen: list[BaseException] = []
     found: BaseException | None = first
     while found is not None and found not in seen:
