@@ -279,7 +279,7 @@ def _unforeseen(error: Exception) -> MegacacheError:
         fault = MegacacheError("this process has no memory left", hint="give it more, or publish less at a time")
     else:
         text = without_secrets(f"{type(error).__name__}: {error}")
-        fault = MegacacheError(f"a step failed as none should: {text}", hint="report it")
+        fault = MegacacheError(f"unexpected error: {text}", hint="please report it")
     fault.__cause__ = error
     return fault
 

@@ -1,7 +1,8 @@
-"""Let Python's garbage collector walk the whole heap after torch has compiled, not again and again meanwhile.
+"""Defer Python's full garbage collections until torch has compiled.
 
-An import of torch's compiler, and each trace, make some hundred thousand objects and drop few. Young objects are
-collected as ever. torch 2.15 and later do the same while they compile, and read the same variable.
+Importing torch's compiler, and each trace, create hundreds of thousands of objects and drop few of them, and every
+full collection walks the whole heap. Young objects are collected as usual. torch 2.15 and later do the same while they
+compile, and read the same variable.
 """
 
 import functools

@@ -119,8 +119,8 @@ def _hidden_graphs() -> str:
     if not counters["aot_autograd"]["ok"]:
         return ""
     return (
-        "graphs were compiled by aot_compile or standalone_compile, whose entries no other process finds in PyTorch's "
-        "caches: of them, only compiled files are published"
+        "other processes cannot find graphs compiled by aot_compile or standalone_compile in PyTorch's caches: "
+        "only their compiled files are published"
     )
 
 

@@ -135,7 +135,7 @@ def test_ls_lists_others_beside_a_hostile_manifest(store: Store) -> None:
     assert "under the name of" in faults["b" * 32]
     told = run("ls", store.url, "--no-here")
     assert told.stdout.splitlines()[1].split()[2:4] == ["4", "2"]
-    assert "2 bundles not counted, being of no use: `megacache ls --bundles` says why" in told.stderr
+    assert "2 bundles not counted: `megacache ls --bundles` says why" in told.stderr
 
 
 def test_nothing_hostile_reaches_the_terminal(store: Store) -> None:

@@ -95,7 +95,10 @@ def _print_environments(views: list[View]) -> None:
     headers = ("DEVICE", "ENVIRONMENT", "BUNDLES", "ARTIFACTS", "FILES", "SIZE", "NEWEST", "")
     print_table(headers, rows, numbers=headers[2:6])
     if unusable := sum(one["fault"] is not None for view in views for one in view["bundles"]):
-        say("{} not counted, being of no use: `megacache ls --bundles` says why", counted(unusable, "bundle"))
+        say(
+            "{} not counted: `megacache ls --bundles` says why",
+            counted(unusable, "bundle"),
+        )
 
 
 def _newest(bundles: list[View]) -> str:
