@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import megacache
+from megacache._runtime import forget
 from tests.kit import torchless
 from tests.kit.places import Place, places
 from tests.kit.processes import Processes, keep_probes, step
@@ -44,6 +45,12 @@ def gpus() -> Iterator[Mapping[str, str | None]]:
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         yield {"CUDA_VISIBLE_DEVICES": before}
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    """Let each test begin as a process does: nothing is left of the calls that others made."""
+    forget()
 
 
 @pytest.fixture(scope="session")

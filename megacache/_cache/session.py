@@ -13,7 +13,7 @@ from megacache import _compiler
 from megacache._bundle import REPLACED_KINDS, ArtifactRef, FileRef
 from megacache._cache.receipt import GRAPH_KINDS, Receipt
 from megacache._cache.results import WarmResult
-from megacache._runtime import Deadline
+from megacache._runtime import Deadline, kept
 from megacache.errors import AccessError, MegacacheError, UnavailableError
 
 
@@ -119,7 +119,7 @@ class Session:
 
 
 _ENDPOINTS = frozenset({"account_name", "endpoint", "endpoint_url", "host", "port"})
-_sessions: dict[tuple[str, ...], Session] = {}
+_sessions: dict[tuple[str, ...], Session] = kept({})
 
 
 def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
@@ -162,7 +162,7 @@ class _Cost:
 
 
 # Appending needs no lock, which a fork could leave locked; a forked child keeps this as it keeps PyTorch's counters.
-_costs: list[_Cost] = []
+_costs: list[_Cost] = kept([])
 
 
 def note_cost(result: WarmResult) -> None:

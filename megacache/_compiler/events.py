@@ -14,6 +14,7 @@ from typing import Any
 
 from megacache._compiler.door import door
 from megacache._compiler.kernels import watch_kernels
+from megacache._runtime import kept
 from megacache.errors import CompilerError
 
 UNKNOWN = "unknown"
@@ -57,8 +58,8 @@ class Build:
 
 
 # Appending to a list needs no lock, which a fork could leave locked for good: kernels are built in several threads.
-_lookups: list[Lookup] = []
-_builds: list[Build] = []
+_lookups: list[Lookup] = kept([])
+_builds: list[Build] = kept([])
 _watched: list[str] = []
 
 

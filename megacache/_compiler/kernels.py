@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache._bundle import Artifact
+from megacache._runtime import kept
 
 _BUNDLED = re.compile(rb"\x8c\x34([A-Z2-7]{52})")
 """A kernel's folder, as a string of its own: PyTorch's bundle of a kernel begins with it."""
@@ -23,7 +24,7 @@ _NAMED = re.compile(rb"\x8c\x40([0-9a-f]{64})")
 _TUNED = re.compile(rb'"triton_cache_hash": ?"([A-Z2-7]{52})"')
 """The folder of the kernel that won an autotuning, in its `autotune` artifact."""
 
-_compiled: set[str] = set()
+_compiled: set[str] = kept(set())
 _watched: list[str] = []
 
 

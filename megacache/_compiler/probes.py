@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from megacache._compiler.door import door
+from megacache._runtime import kept
 
-_believed: set[str] = set()
+_believed: set[str] = kept(set())
 
 
 def passed_probes() -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from megacache._runtime import kept
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
@@ -20,7 +22,7 @@ class Root:
     """Finds the files below the folder that this process has compiled or loaded."""
 
 
-_registered: dict[str, Root] = {}
+_registered: dict[str, Root] = kept({})
 
 
 def register(root: Root) -> None:

@@ -1,7 +1,8 @@
-"""How work runs, whatever the work is: deadlines, threads, the end of the process, files on disk, words."""
+"""How work runs, whatever the work is: deadlines, threads, the life of the process, files on disk, texts."""
 
 from megacache._runtime.deadline import Deadline
 from megacache._runtime.disk import create_file, inner_folder, list_files, temporary_beside, write_whole
+from megacache._runtime.process import forget, kept
 from megacache._runtime.progress import Progress, ProgressCallback, quiet
 from megacache._runtime.shutdown import at_shutdown, in_background
 from megacache._runtime.stopwatch import Stopwatch
@@ -23,9 +24,11 @@ __all__ = [
     "call",
     "counted",
     "create_file",
+    "forget",
     "in_background",
     "inner_folder",
     "is_short_text",
+    "kept",
     "list_files",
     "printable",
     "quiet",

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from megacache._runtime.process import kept
+
 _NAME = re.compile(r"\.(?:.+\.)?[0-9a-f]{32}\.tmp")
 _ABANDONED_SECONDS = 24 * 3600.0
 
-_swept: set[tuple[int, int]] = set()
+_swept: set[tuple[int, int]] = kept(set())
+"""Device and number of each folder in which this process has looked for files that were left behind."""
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
+from megacache._runtime import kept
 from megacache._store.url import QUERY, USER, redacted
 from megacache.errors import MegacacheError
 
@@ -40,7 +41,8 @@ _NAMED = re.compile(
 )
 """What stands after a name that tells that it is secret."""
 
-_known: dict[str, None] = {}
+_known: dict[str, None] = kept({})
+"""Secrets, in the order in which they were told."""
 
 
 class ForeignError(Exception):

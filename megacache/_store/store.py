@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from megacache._runtime import Deadline, call
+from megacache._runtime import Deadline, call, kept
 from megacache._store.faults import MISUSE, broke_off, faults, http_status, refuses_conditions
 from megacache._store.filesystem import Filesystem
 from megacache._store.scope import scope_of
@@ -25,7 +25,7 @@ from megacache.errors import UnavailableError
 
 _log = logging.getLogger("megacache")
 _learning = threading.Lock()
-_unconditional: set[str] = set()
+_unconditional: set[str] = kept(set())
 """URLs of stores that have refused a conditional create in this process."""
 
 _CREATE_ATTEMPTS = 5

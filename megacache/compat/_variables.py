@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from megacache._runtime import kept
 from megacache._settings import Settings
 from megacache.errors import SettingsError
 
@@ -32,7 +33,7 @@ REPLACED: Mapping[str, str] = {
 }
 """Variables that mean nothing here, and what to do instead."""
 
-_warned: set[str] = set()
+_warned: set[str] = kept(set())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

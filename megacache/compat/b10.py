@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from megacache import Cache, MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
+from megacache._runtime import kept
 from megacache._store import local_folder
 from megacache.compat._stock import Stock, free_space, is_filled, size_of, take_stock
 from megacache.compat._variables import MB, Variables, clearable, torch_folder
@@ -37,7 +38,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger("megacache")
-_loaded: set[str] = set()
+_loaded: set[str] = kept(set())
+"""URLs of the stores that this process has loaded from."""
 
 CacheError = MegacacheError
 CacheValidationError = SettingsError

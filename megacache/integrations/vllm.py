@@ -14,6 +14,7 @@ from typing import Any
 
 from megacache import _compiler
 from megacache._compiler import roots as known_roots
+from megacache._runtime import kept
 from megacache._settings import Settings
 from megacache._store import without_secrets
 from megacache.errors import SettingsError
@@ -36,8 +37,8 @@ _HANDLES = "vllm_compile_cache.py"
 _FOR_PEOPLE = frozenset({"computation_graph.py", "cache_key_factors.json", "transformed_code.py"})
 """Files that vLLM writes and never reads; the second holds variables of the environment."""
 
-_folders: dict[Path, None] = {}
-_configs: list[Any] = []
+_folders: dict[Path, None] = kept({})
+_configs: list[Any] = kept([])
 
 
 def register() -> None:

@@ -78,7 +78,6 @@ def test_limit_is_of_one_publication() -> None:
 
 def test_limit_is_of_all_bundles_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of another program go into a bundle of their own; if both do not fit, neither is written."""
-    monkeypatch.setattr("megacache._compiler.roots._registered", {})
     monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
     roots.register(Root(name="engine", folder=tmp_path, facts={}, telling=frozenset(), used=lambda: ()))
     files = [CompiledFile(root="engine", path="model", mode=0o644, content=noise(10_000, 7))]

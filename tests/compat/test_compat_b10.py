@@ -49,11 +49,9 @@ VARIABLES = {
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Take all variables out of the environment, and forget what was warned of and loaded."""
+    """Take all variables out of the environment."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_variables, "_warned", set())
-    monkeypatch.setattr(b10, "_loaded", set())
     return monkeypatch
 
 

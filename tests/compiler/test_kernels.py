@@ -18,7 +18,6 @@ DIGEST = "cd" * 32
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the folder of one kernel in Triton's cache, and count from nothing."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("megacache._compiler.kernels._compiled", set())
     monkeypatch.setattr("megacache._compiler.kernels._watched", [""])
     (tmp_path / folder_name(DIGEST)).mkdir()
     return tmp_path / folder_name(DIGEST)

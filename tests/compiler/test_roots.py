@@ -14,7 +14,6 @@ from megacache.errors import UntrustedError
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     """Register a root for one test."""
-    monkeypatch.setattr("megacache._compiler.roots._registered", {})
     monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
     root = Root(
         name="engine",

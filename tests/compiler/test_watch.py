@@ -28,9 +28,9 @@ def lookup(state: str, compilation: str, attempt: int = 0, **known: Any) -> Look
     ],
     ids=["anew", "anew twice", "recompiled", "graph break", "after a reset", "untold", "another cache"],
 )
-def test_later_attempt_supersedes(monkeypatch: pytest.MonkeyPatch, lookups: list[Lookup], again: int) -> None:
+def test_later_attempt_supersedes(lookups: list[Lookup], again: int) -> None:
     """Only a later attempt at the same compilation takes the place of a lookup."""
-    monkeypatch.setattr("megacache._compiler.events._lookups", lookups)
+    events._lookups.extend(lookups)
     assert len(events.superseded()) == again
 
 
@@ -38,7 +38,6 @@ def test_superseded_lookup_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -
     """Neither what torch counted nor its reasons hold it."""
     table = {"aot_autograd": Counter(autograd_cache_bypass=1, autograd_cache_hit=1)}
     monkeypatch.setattr("torch._dynamo.utils.counters", table)
-    seen = [lookup("bypass", "0/0", reason="a reason"), lookup("hit", "0/0", 1)]
-    monkeypatch.setattr("megacache._compiler.events._lookups", seen)
+    events._lookups.extend([lookup("bypass", "0/0", reason="a reason"), lookup("hit", "0/0", 1)])
     found = counters._lookups("aot_autograd")
     assert (found.hit, found.missed, found.bypassed, found.reasons) == (1, 0, 0, {})

@@ -9,8 +9,8 @@ import pytest
 
 from megacache import Cache, PublishResult, WarmResult, _compiler
 from megacache._bundle import Artifact, CompiledFile, identify_artifact, identify_file
-from megacache._cache import session
 from megacache._cache.recording import Found, Recorded
+from megacache._runtime import forget
 from tests.kit.builders import environment
 
 
@@ -29,13 +29,13 @@ class Compiler:
 
     def warm(self, url: str, options: Mapping[str, Any], seconds: float) -> WarmResult:
         """Warm as a process would that has never heard of this cache."""
-        session._sessions.clear()
+        forget()
         self.loaded.clear()
         return Cache(url, storage_options=options).warm(timeout=seconds)
 
     def publish(self, url: str, options: Mapping[str, Any], seconds: float) -> PublishResult:
         """Publish as a process would that has never heard of this cache."""
-        session._sessions.clear()
+        forget()
         return Cache(url, storage_options=options).publish(timeout=seconds)
 
     def load(self, blob: bytes, _: object) -> _compiler.Loaded:

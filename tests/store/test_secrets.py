@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from megacache._runtime import forget
 from megacache._store import keep_secret, redacted, secrets, showable, without_secrets
 from megacache.errors import MegacacheError, UnavailableError
 from tests.kit.builders import UNHURRIED
@@ -25,12 +26,6 @@ protocols = st.sampled_from(["s3://", "gs://", "https://", "ftp://", "redis://",
 names = st.sampled_from(["key", "secret", "token", "client_kwargs", "headers", "config_kwargs", "x", "retries"])
 places = st.lists(st.one_of(names, st.just(None)), min_size=1, max_size=5)
 """Names of maps, and lists, on the way to a value."""
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let other tests know nothing of these secrets."""
-    monkeypatch.setattr(secrets, "_known", {})
 
 
 def spellings(secret: str) -> Iterator[str]:
@@ -60,7 +55,7 @@ def check_hidden(secret: str) -> None:
 @given(protocols, in_urls, st.sampled_from(["KEY:{}@", ":{}@", "{}:password@", "{}@"]))
 def test_user_and_password_are_hidden(protocol: str, secret: str, form: str) -> None:
     """Raw or quoted, a password of a URL is in no text, nor in the URL as it is shown; nor is a user that is quoted."""
-    secrets._known.clear()
+    forget()
     raw = ":{}@" in form and not PORT.match(secret)
     given_as = secret if raw else quote(secret, safe="")
     assume(protocol or ":" in form)
@@ -74,7 +69,7 @@ def test_user_and_password_are_hidden(protocol: str, secret: str, form: str) -> 
 @given(in_urls)
 def test_query_is_hidden(secret: str) -> None:
     """So is what a query holds, and each of its values."""
-    secrets._known.clear()
+    forget()
     value = quote(secret, safe="")
     keep_secret(f"https://host/x?sv=2030&sig={value}::s3://bucket")
     check_hidden(value)
@@ -85,7 +80,7 @@ def test_query_is_hidden(secret: str) -> None:
 @given(places, hidden)
 def test_options_are_hidden(place: list[str | None], secret: str) -> None:
     """So is every text in options, however deep it lies, in a map or a list."""
-    secrets._known.clear()
+    forget()
     options: Any = secret
     for name in reversed(place):
         options = [options] if name is None else {name: options}
@@ -97,7 +92,7 @@ def test_options_are_hidden(place: list[str | None], secret: str) -> None:
 @given(in_urls, st.sampled_from(["http://", ""]), st.sampled_from(["endpoint_url", "host", "proxies", "key"]))
 def test_credentials_in_an_endpoint_are_hidden(secret: str, protocol: str, name: str) -> None:
     """An option that tells a place is shown, but for a user, a password and a query in it."""
-    secrets._known.clear()
+    forget()
     value = quote(secret, safe="")
     keep_secret("s3://bucket", {"client_kwargs": {name: f"{protocol}user:{value}@localhost:9000?sig={value}"}})
     check_hidden(value)
@@ -108,7 +103,7 @@ def test_credentials_in_an_endpoint_are_hidden(secret: str, protocol: str, name:
 @given(hidden, st.lists(st.tuples(st.sampled_from(["cause", "context"]), st.booleans()), max_size=5), st.booleans())
 def test_causes_are_hidden(secret: str, links: list[tuple[str, bool]], ring: bool) -> None:
     """No exception that one of ours came from shows a secret: in a traceback, its words, its attributes or notes."""
-    secrets._known.clear()
+    forget()
     keep_secret("s3://bucket", {"secret": secret})
     first: MegacacheError = UnavailableError("it failed", hint="try again")
     last: BaseException = first

@@ -15,7 +15,7 @@ from pathlib import Path
 from megacache import _compiler
 from megacache._bundle import Manifest
 from megacache._cache.crash_guard.markers import Deaths, Markers, OwnMarker, Suspect
-from megacache._runtime import at_shutdown
+from megacache._runtime import at_shutdown, kept
 from megacache.errors import CompilerError
 
 SURVIVAL_SECONDS = 10.0
@@ -157,4 +157,5 @@ def _each(do: Callable[[CrashGuard], None]) -> None:
         do(guard)
 
 
+kept(_guards, release=disarm_all)
 os.register_at_fork(after_in_child=functools.partial(_each, CrashGuard.after_fork))

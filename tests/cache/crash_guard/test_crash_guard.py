@@ -19,10 +19,9 @@ from tests.kit.processes import JOB, REPOSITORY, Processes, step
 
 HOLDER = """
 import os, sys
-from pathlib import Path
-from megacache._cache.crash_guard import CrashGuard, guard as guard_module
+from megacache._cache.crash_guard import guard_beside
 from tests.kit.builders import artifact, bundle
-guard = guard_module._guards.setdefault(Path(sys.argv[1]), CrashGuard(Path(sys.argv[1])))
+guard = guard_beside(sys.argv[1])
 guard.look_back()
 guard.add([bundle([artifact("a")]).manifest])
 guard.arm()
@@ -35,7 +34,7 @@ ONE, OTHER = (bundle([artifact(key)]).manifest for key in "ab")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Name a folder for markers."""
-    return tmp_path / "starts"
+    return tmp_path / "megacache" / "starts"
 
 
 def suspects(folder: Path) -> Mapping[str, Suspect]:
@@ -46,7 +45,7 @@ def suspects(folder: Path) -> Mapping[str, Suspect]:
 def hold(folder: Path, then: str) -> "subprocess.Popen[str]":
     """Start a process that puts a marker up, and goes on as it is told."""
     popen = subprocess.Popen(
-        [sys.executable, "-c", HOLDER.format(then=then), str(folder)],
+        [sys.executable, "-c", HOLDER.format(then=then), str(folder.parents[1])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
