@@ -7,7 +7,7 @@ from pathlib import Path
 
 from megacache import _compiler
 from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, file_mismatches
-from megacache._cache.crash_guard import Markers
+from megacache._cache.crash_guard import CrashGuard
 from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
 from megacache._compiler import roots as known_roots
@@ -188,27 +188,27 @@ def _removable(files: Iterable[FileName], *, loaded: bool) -> Sequence[FileName]
     return sorted(left, key=lambda one: not _compiler.lists_others(one[1]))
 
 
-def clear_suspects(markers: Markers, restoration: Restoration) -> None:
+def clear_suspects(guard: CrashGuard, restoration: Restoration) -> None:
     """Clear what a process had loaded from bundles when it died.
 
     Graphs go at once, for PyTorch compiles those anew that it does not find. Files stay for those who live.
     """
-    loaded = markers.loaded_by_the_living()
-    for suspect in markers.to_clear(loaded):
+    loaded = guard.rolls.loaded_by_the_living()
+    for suspect in guard.markers.to_clear(loaded):
         _compiler.forget(suspect.artifacts)
         restoration.remove(suspect.files, loaded=suspect.bundle in loaded)
 
 
-def clear_quarantined(listing: Listing, catalog: Catalog, markers: Markers, restoration: Restoration) -> None:
+def clear_quarantined(listing: Listing, catalog: Catalog, guard: CrashGuard, restoration: Restoration) -> None:
     """Clear, once, what an earlier start may have loaded from bundles that were withdrawn since.
 
     What has been compiled here in their place since then stays, and files do, as in `clear_suspects`.
     """
-    left = {bundle: size for bundle, size in listing.quarantined.items() if not markers.is_rid_of(bundle)}
-    loaded: Collection[str] = markers.loaded_by_the_living() if left else ()
+    left = {bundle: size for bundle, size in listing.quarantined.items() if not guard.notes.is_cleared(bundle)}
+    loaded: Collection[str] = guard.rolls.loaded_by_the_living() if left else ()
     for done in catalog.read(affordable_manifests(left)):
         if done.value is not None:
             _compiler.forget_exactly(done.value.artifacts)
             restoration.remove_exactly(done.value.files.index, loaded=done.item in loaded)
             if done.item not in loaded:
-                markers.note_riddance(done.item)
+                guard.notes.note(done.item)

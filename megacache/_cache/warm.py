@@ -99,7 +99,7 @@ class Warming:
         try:
             self._restoration.begin(wanted=self._files)
             self._suspects = self._crash_guard.look_back().suspects
-            clear_suspects(self._crash_guard.markers, self._restoration)
+            clear_suspects(self._crash_guard, self._restoration)
             try:
                 self._round()
                 if self._tally.incomplete:
@@ -115,7 +115,7 @@ class Warming:
         with self._clock.stage("list"):
             listing = self._catalog.list()
             self._catalog = self._catalog.knowing(listing)
-            clear_quarantined(listing, self._catalog, self._crash_guard.markers, self._restoration)
+            clear_quarantined(listing, self._catalog, self._crash_guard, self._restoration)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
             wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]

@@ -149,10 +149,10 @@ def test_quarantined_bundles_are_read_once_and_within_bounds(
 def test_bundle_that_is_loaded_again_is_cleared_again(tmp_path: Path) -> None:
     """The note that a bundle left the local cache ends when its quarantine is lifted and it is loaded."""
     guard, one = CrashGuard(tmp_path / "starts"), bundle([artifact("a")]).manifest
-    guard.markers.note_riddance(one.bundle)
-    assert CrashGuard(tmp_path / "starts").markers.is_rid_of(one.bundle)
+    guard.notes.note(one.bundle)
+    assert CrashGuard(tmp_path / "starts").notes.is_cleared(one.bundle)
     guard.add([one])
-    assert not CrashGuard(tmp_path / "starts").markers.is_rid_of(one.bundle)
+    assert not CrashGuard(tmp_path / "starts").notes.is_cleared(one.bundle)
 
 
 def test_unknown_bundle_is_told(store: Store, tmp_path: Path) -> None:

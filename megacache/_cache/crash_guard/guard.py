@@ -14,7 +14,10 @@ from pathlib import Path
 
 from megacache import _compiler
 from megacache._bundle import Manifest
-from megacache._cache.crash_guard.markers import Deaths, Markers, OwnMarker, Suspect
+from megacache._cache.crash_guard.locked_files import OwnFile
+from megacache._cache.crash_guard.markers import Deaths, Markers, Suspect
+from megacache._cache.crash_guard.notes import Notes
+from megacache._cache.crash_guard.rolls import Rolls
 from megacache._runtime import at_shutdown, kept
 from megacache.errors import CompilerError
 
@@ -30,8 +33,11 @@ class CrashGuard:
     def __init__(self, folder: Path) -> None:
         self.markers = Markers(folder)
         """Those of other processes, too."""
+        self.rolls = Rolls(folder)
+        """Those of other processes, too."""
+        self.notes = Notes(folder)
         self._loads: Mapping[str, Suspect] = {}
-        self._roll: OwnMarker | None = None
+        self._roll: OwnFile | None = None
         self._signed_in: set[str] = set()
         self._before = Deaths()
         self._begin()
@@ -40,11 +46,12 @@ class CrashGuard:
         self._lock = threading.RLock()  # a signal's handler may need it in the thread that holds it
         self._timer: threading.Timer | None = None
         self._impossible = False
-        self._up: list[OwnMarker] = []
+        self._up: list[OwnFile] = []
         self._marked: frozenset[str] = frozenset()
 
     def look_back(self) -> Deaths:
         """Read what earlier processes had loaded when they died; the markers of this one will remember it."""
+        self.rolls.clear_old()
         self.markers.clear_old()
         self._before = self.markers.deaths()
         return self._before
@@ -53,7 +60,7 @@ class CrashGuard:
         """Note what is being loaded."""
         added = {manifest.bundle: Suspect.of(manifest) for manifest in manifests}
         for bundle in added:
-            self.markers.forget_riddance(bundle)
+            self.notes.forget(bundle)
         with self._lock:
             self._loads = {**self._loads, **added}
 
@@ -62,7 +69,7 @@ class CrashGuard:
         with self._lock, suppress(OSError):  # where nothing may be written, nobody is told
             if bundle not in self._signed_in:
                 self._signed_in.add(bundle)
-                self._roll = self.markers.sign_in() if self._roll is None else self._roll
+                self._roll = self.rolls.begin() if self._roll is None else self._roll
                 os.write(self._roll.descriptor, f"{bundle}\n".encode())
 
     def arm(self) -> None:

@@ -5,15 +5,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from megacache._cache.crash_guard import CrashGuard, Markers
-from megacache._cache.crash_guard import markers as markers_module
+from megacache._cache.crash_guard import Markers, locked_files
 from megacache._cache.crash_guard.markers import SUSPICION_SECONDS, Suspect
+from megacache._cache.crash_guard.notes import Notes
 from tests.kit.builders import artifact, bundle
 from tests.kit.processes import run_code
 
@@ -97,14 +97,14 @@ def test_suspects_are_cleared_once(folder: Path) -> None:
 def test_start_that_listed_before_another_has_cleared_is_warned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A marker that another process takes on between the listing and the reading accuses all the same."""
     accuse(folder)
-    opened = markers_module._opened
+    opened = locked_files.opened
 
     def late(path: Path) -> AbstractContextManager[int]:
-        monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", opened)
+        monkeypatch.setattr("megacache._cache.crash_guard.markers.opened", opened)
         assert list(Markers(folder).to_clear()) == [ONE]
         return opened(path)
 
-    monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", late)
+    monkeypatch.setattr("megacache._cache.crash_guard.markers.opened", late)
     assert suspects(folder) == {ONE.bundle: ONE}
 
 
@@ -114,42 +114,6 @@ def test_suspects_of_the_living_are_cleared_again(folder: Path) -> None:
     for _ in range(2):
         assert list(Markers(folder).to_clear({ONE.bundle})) == [ONE]
     assert [list(Markers(folder).to_clear()), list(Markers(folder).to_clear())] == [[ONE], []]
-
-
-def test_roll_counts_as_long_as_it_is_locked(folder: Path) -> None:
-    """What is written on a roll is loaded by somebody who lives; the next start removes that of who does not."""
-    assert Markers(folder).loaded_by_the_living() == frozenset()
-    guard = CrashGuard(folder)
-    for name in ("one", "other", "one"):
-        guard.sign_in(name)
-    (roll,) = folder.iterdir()
-    assert roll.read_text() == "one\nother\n"
-    other = Markers(folder).sign_in()
-    os.write(other.descriptor, b"third\n")
-    assert Markers(folder).loaded_by_the_living() == {"one", "other", "third"}
-    other.leave()
-    assert Markers(folder).loaded_by_the_living() == {"one", "other"}
-    Markers(folder).clear_old()
-    assert list(folder.iterdir()) == [roll]
-    guard.sign_out()
-    assert list(folder.iterdir()) == []
-
-
-def test_roll_is_that_of_a_forked_child_too(folder: Path) -> None:
-    """A child needs what its parent has loaded, even after that has been killed, and does not remove the roll."""
-    guard = CrashGuard(folder)
-    guard.sign_in("one")
-    assert _in_child(guard.sign_out) == 0
-    assert Markers(folder).loaded_by_the_living() == {"one"}
-    guard.sign_out()
-
-
-def _in_child(do: Callable[[], None]) -> int:
-    child = os.fork()
-    if not child:
-        do()
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
 
 
 def test_suspect_is_cleared_before_it_is_said_to_be(folder: Path) -> None:
@@ -183,10 +147,10 @@ def test_folder_that_is_a_link_holds_no_markers(folder: Path, tmp_path: Path) ->
     os.utime(old, (0, 0))
     before = sorted(elsewhere.iterdir())
     folder.symlink_to(elsewhere)
-    markers = Markers(folder)
+    markers, notes = Markers(folder), Notes(folder)
     markers.clear_old()
-    markers.note_riddance("x")
-    assert (markers.deaths().bundles, list(markers.to_clear()), markers.is_rid_of("x")) == (frozenset(), [], False)
+    notes.note("x")
+    assert (markers.deaths().bundles, list(markers.to_clear()), notes.is_cleared("x")) == (frozenset(), [], False)
     with pytest.raises(OSError):  # noqa: PT011 - whatever the system says
         markers.put_up([ONE], ())
     assert sorted(elsewhere.iterdir()) == before
@@ -199,14 +163,14 @@ def test_folder_that_becomes_a_link_leads_nowhere(
     old = leave_marker(folder)
     os.utime(old, (0, 0))
     shutil.copytree(folder, tmp_path / "elsewhere")
-    opened = markers_module._opened
+    opened = locked_files.opened
 
     def swap_first(path: Path) -> AbstractContextManager[int]:
         folder.rename(tmp_path / "moved")
         folder.symlink_to(tmp_path / "elsewhere")
         return opened(path)
 
-    monkeypatch.setattr("megacache._cache.crash_guard.markers._opened", swap_first)
+    monkeypatch.setattr("megacache._cache.crash_guard.markers.opened", swap_first)
     Markers(folder).clear_old()
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == [old.name]
     assert list((tmp_path / "moved").iterdir()) == []
@@ -221,14 +185,6 @@ def test_marker_of_another_user_accuses_nobody(folder: Path) -> None:
     os.utime(path, (0, 0))
     Markers(folder).clear_old()
     assert path.exists()
-
-
-def test_note_follows_no_link(folder: Path, tmp_path: Path) -> None:
-    """A link in the place of a note makes no file where it leads."""
-    folder.mkdir()
-    (folder / "x.gone").symlink_to(tmp_path / "made")
-    Markers(folder).note_riddance("x")
-    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("hours", [-1, 1, 24 * 365], ids=["an hour ago", "in an hour", "in a year"])
