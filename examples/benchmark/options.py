@@ -25,14 +25,14 @@ reached is named (default: no bound)"""
 
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; `devices` and `folder` are worked out."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    command = parser()
+    options = command.parse_args(argv)
     gpu = bool(machine.gpu())
     device = options.device or ("cuda" if gpu and _measured_on_gpu(options) else "cpu")
     if device != "cpu" and not gpu:
-        parser.error("torch sees no GPU (torch.cuda.is_available() is false): use --device cpu")
+        command.error("torch sees no GPU (torch.cuda.is_available() is false): use --device cpu")
     if device == "cuda" and not _measured_on_gpu(options):
-        parser.error(f"section {options.only} does not depend on the device: use --device cpu")
+        command.error(f"section {options.only} does not depend on the device: use --device cpu")
     options.devices = ("cuda", "cpu") if device == "all" else (device,)
     options.folder = options.results or (RESULTS / "quick" if options.quick else RESULTS)
     return options
@@ -48,18 +48,19 @@ def _measured_on_gpu(options: argparse.Namespace) -> bool:
     return bool(sections(options, "cuda"))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m examples.benchmark", description=_TOLD)
-    parser.add_argument("--device", choices=("cpu", "cuda", "all"), help=_DEVICE)
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help=_BUDGET)
-    parser.add_argument("--rounds", type=int, default=3, help="samples of each variant (default: 3)")
-    parser.add_argument("--only", choices=SECTIONS, help="A first output, B time, C memory, D requests")
-    parser.add_argument("--quick", action="store_true", help="one round of small cases, to see that it works")
-    _choice(parser, "--models", GPU_MODELS)
-    _choice(parser, "--variants", tuple(VARIANTS))
-    parser.add_argument("--results", type=Path, help=f"where to write (default: {RESULTS}, quick/ below it if quick)")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    command = argparse.ArgumentParser(prog="python -m examples.benchmark", description=_TOLD)
+    command.add_argument("--device", choices=("cpu", "cuda", "all"), help=_DEVICE)
+    command.add_argument("--budget", type=float, metavar="SECONDS", help=_BUDGET)
+    command.add_argument("--rounds", type=int, default=3, help="samples of each variant (default: 3)")
+    command.add_argument("--only", choices=SECTIONS, help="A first output, B time, C memory, D requests")
+    command.add_argument("--quick", action="store_true", help="one round of small cases, to see that it works")
+    _choice(command, "--models", GPU_MODELS)
+    _choice(command, "--variants", tuple(VARIANTS))
+    command.add_argument("--results", type=Path, help=f"where to write (default: {RESULTS}, quick/ below it if quick)")
+    return command
 
 
-def _choice(parser: argparse.ArgumentParser, flag: str, names: Sequence[str]) -> None:
-    parser.add_argument(flag, nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)}")
+def _choice(command: argparse.ArgumentParser, flag: str, names: Sequence[str]) -> None:
+    command.add_argument(flag, nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)}")

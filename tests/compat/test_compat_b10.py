@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -320,3 +321,15 @@ def test_import_is_cheap() -> None:
     code = "import json, sys, megacache.compat.b10; print(json.dumps(sorted(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert not {name.partition(".")[0] for name in json.loads(loaded.stdout)} & FOREIGN
+
+
+def test_guide_tells_of_every_variable() -> None:
+    """The table for those who come from b10-transfer has each variable that is read, and those without a meaning."""
+    text = (REPOSITORY / "examples" / "guides" / "migrating.md").read_text()
+    rows = [
+        set(re.findall(r"`([A-Z][A-Z0-9_]+)`", line.split("|")[1])) for line in text.splitlines() if line[:3] == "| `"
+    ]
+    read = set(re.findall(r"[\"']([A-Z][A-Z0-9]*_[A-Z0-9_]+)[\"']", inspect.getsource(_variables)))
+    assert set.union(*rows) == read
+    assert rows[-1] == REPLACED.keys()
+    assert read == VARIABLES - {"MEGACACHE_URL"} | {"TORCHINDUCTOR_CACHE_DIR"}

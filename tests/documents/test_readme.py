@@ -4,31 +4,23 @@ import ast
 import inspect
 import itertools
 import re
-import shlex
 import textwrap
 import tomllib
 from pathlib import Path
 
-import click
 import pytest
 import s3fs
 
 import megacache
 from megacache import ExplainStatus, PublishStatus, WarmStatus
-from megacache._cli.app import app
+from tests.kit.documents import DOCUMENTS
 from tests.kit.processes import REPOSITORY, Processes, step
 from tests.kit.servers.moto import MotoServer
 
 README = (REPOSITORY / "README.md").read_text()
 GUIDES = sorted(path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "examples" / "guides").glob("*.md"))
 TEXT = "\n".join([README, *((REPOSITORY / guide).read_text() for guide in GUIDES)])
-GITHUB = ("CONTRIBUTING", "DESIGN", "SECURITY")
-DOCUMENTS = ["README.md", "examples/README.md", "examples/benchmark/README.md", *GUIDES]
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-CONTEXT = click.Context(app, info_name="megacache", **app.context_settings)
-COMMAND_LINES = re.findall(
-    r"^megacache (.*)$", "".join(re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)), re.MULTILINE
-)
 MOST_LINES = 150
 PRELUDE = """
 import logging, os, sys, torch, megacache
@@ -59,16 +51,6 @@ def contributing() -> str:
     return (REPOSITORY / ".github" / "CONTRIBUTING.md").read_text()
 
 
-def sessions() -> set[str]:
-    """Name the sessions of nox."""
-    functions = ast.parse((REPOSITORY / "noxfile.py").read_text()).body
-    return {
-        one.name
-        for one in functions
-        if isinstance(one, ast.FunctionDef) and "nox.session" in map(ast.unparse, one.decorator_list)
-    }
-
-
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_every_python_block_runs(block: str, bucket: dict[str, str], processes: Processes) -> None:
     """Each block of Python runs as it stands, after a model, an input and an endpoint are given."""
@@ -77,18 +59,6 @@ def test_every_python_block_runs(block: str, bucket: dict[str, str], processes: 
     child.answers()
     assert "failed" not in child.stderr
     assert "AOTAutograd entry" not in child.stderr
-
-
-def test_every_session_named_exists() -> None:
-    """Each `nox -s` that the README names is a session; the one that runs the tests is among them."""
-    named = set(re.findall(r"nox -s (\w+)", README))
-    assert named <= sessions()
-    assert "tests" in named
-
-
-def test_contributors_are_told_of_every_session(contributing: str) -> None:
-    """The document for contributors names each session of nox, and none that is not there."""
-    assert set(re.findall(r"nox -s (\w+)", contributing)) == sessions()
 
 
 def modules() -> set[str]:
@@ -117,10 +87,9 @@ def test_readme_stops() -> None:
     assert len(README.splitlines()) <= MOST_LINES
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, *(f".github/{name}.md" for name in GITHUB)])
-def test_every_link_leads_somewhere(name: str) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
     """Each link of a document within the repository is to a file that is there, and to a heading that it has."""
-    document = REPOSITORY / name
     links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text())
     for path, heading in links:
         target = document.parent / path if path else document
@@ -137,10 +106,8 @@ def test_every_guide_is_listed() -> None:
 
 def test_every_file_named_exists() -> None:
     """The tests that documents call as their witnesses are there."""
-    texts = [(REPOSITORY / ".github" / f"{name}.md").read_text() for name in ("DESIGN", "SECURITY")]
-    assert [
-        path for path in re.findall(r"`(tests/[a-z_/]+\.py)`", "".join(texts)) if not (REPOSITORY / path).exists()
-    ] == []
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    assert [path for path in re.findall(r"`(tests/[a-z_/]+\.py)`", text) if not (REPOSITORY / path).exists()] == []
 
 
 @pytest.mark.parametrize("status", [WarmStatus, PublishStatus, ExplainStatus])
@@ -150,15 +117,3 @@ def test_every_status_says_what_it_means(status: type[WarmStatus | PublishStatus
     assert isinstance(body, ast.ClassDef)
     for one, after in itertools.pairwise(body.body):
         assert not isinstance(one, ast.Assign) or isinstance(after, ast.Expr), ast.unparse(one)
-
-
-@pytest.mark.parametrize("line", COMMAND_LINES)
-def test_every_command_line_is_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command line of the README has the arguments and options that its command takes."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("flux.bin", "staging.pem.pub", "here.json"):
-        (tmp_path / name).touch()
-    name, *words = shlex.split(line.partition(" > ")[0], comments=True)
-    command = app.get_command(CONTEXT, name)
-    assert command is not None
-    assert command.make_context(name, words, parent=CONTEXT).args == []

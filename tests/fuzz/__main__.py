@@ -4,7 +4,6 @@ Each reader has a process of its own, bounded in memory and in the time for one 
 an exception out or went beyond these bounds; the input is then in the folder of `--keep`.
 """
 
-import argparse
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.fuzz.options import parser
 from tests.fuzz.readers import READERS
 
 MEMORY_MB = 1_024
@@ -24,12 +24,7 @@ _MEMORY = Path("/dev/shm")
 
 def main() -> int:
     """Divide the inputs among the readers, and tell what became of them."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Feed readers under atheris.")
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="of all readers together")
-    parser.add_argument("--seconds", type=int, default=3_600, help="after which each reader ends, if it has not before")
-    parser.add_argument("--keep", type=Path, default=Path("build/fuzz"), help="folder for an input that was too much")
-    parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(READERS)}")
-    asked = parser.parse_args()
+    asked = parser().parse_args()
     names = asked.readers or list(READERS)
     asked.keep.mkdir(parents=True, exist_ok=True)
     each = -(-asked.inputs // len(names))

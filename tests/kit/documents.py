@@ -6,6 +6,12 @@ from pathlib import Path
 from tests.kit.processes import REPOSITORY
 
 README = REPOSITORY / "README.md"
+DOCUMENTS = tuple(
+    sorted(
+        {README, REPOSITORY / "CHANGELOG.md", *REPOSITORY.glob(".github/*.md"), *REPOSITORY.glob("examples/**/*.md")}
+    )
+)
+"""All that people read."""
 _VARYING = re.compile(r"(?<=graph )\w{12}|(?<=against )\w{12}|\b[0-9a-f]{12}\b|\d[\d.,]*| +")
 
 
