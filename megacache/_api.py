@@ -52,7 +52,7 @@ def warm(
     """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
     The arguments are those of `Cache` and `Cache.warm`: `timeout` in seconds, `max_bytes` in bytes before compression.
-    Returns a result whatever happens; raises a `MegacacheError` only if `strict`.
+    Returns a result in any case; raises a `MegacacheError` only if `strict`.
     """
     cache = Cache(
         url,
@@ -200,8 +200,8 @@ def explain(
 ) -> Explanation:
     """Say why what this process compiled was not found in the store; call it after the model has run.
 
-    The arguments are those of `Cache` and `Cache.explain`; `timeout` is in seconds. Returns an explanation whatever
-    happens, and raises a `MegacacheError` only if `strict`.
+    The arguments are those of `Cache` and `Cache.explain`; `timeout` is in seconds. Returns an explanation in any
+    case, and raises a `MegacacheError` only if `strict`.
     """
     cache = Cache(
         url,

@@ -1,4 +1,4 @@
-"""Every environment variable that megacache reads, and the care it takes of the others."""
+"""Every environment variable that megacache reads, and what it does with those of other programs."""
 
 import inspect
 import math
@@ -78,7 +78,7 @@ class AutostartSettings:
     publish_after: float = _PUBLISH_AFTER
     """`MEGACACHE_PUBLISH_AFTER`: seconds without a compilation after which what was compiled is published."""
     exit_timeout: float = _EXIT_TIMEOUT
-    """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of a process may wait for a publication; with 0, there is none."""
+    """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of a process may wait for a publication; 0 publishes nothing then."""
     publish_when: str | None = None
     """`MEGACACHE_PUBLISH_WHEN`: a file; before it exists, nothing is published but at the end of the process."""
     receipts: str | None = None
@@ -99,11 +99,11 @@ class AutostartSettings:
         )
 
     def changed(self, **changes: Any) -> Self:
-        """Give the same with other values."""
+        """Give the same settings with other values."""
         return replace(self, **changes)
 
     def variables(self) -> Mapping[str, str]:
-        """Write them as `read` reads them."""
+        """Give the variables from which `read` makes these settings."""
         return {f"{_PREFIX}_{name.upper()}": str(value) for name, value in asdict(self).items() if value is not None}
 
 
@@ -116,7 +116,7 @@ class Variable:
     meaning: str
     """What it is for."""
     default: str | None
-    """What counts where it is not set; None if that is no value, but what the meaning says."""
+    """The value that counts if it is not set; None if the meaning says what happens then."""
     value: str | None
     """What it is set to, without the password and the query of a URL; None if it is not set."""
 
@@ -161,7 +161,7 @@ def requested_cpu_capability() -> str:
 
 
 def plain_variables(names: Collection[str]) -> Mapping[str, str]:
-    """Give the variables of these names, without those that hold a path or are no short text."""
+    """Give the variables of these names, without those that hold a path or a long text."""
     return {
         name: value
         for name, value in sorted(os.environ.items())
@@ -182,7 +182,7 @@ def exposed_secrets() -> tuple[str, ...]:
 def cache_folder_unpinned() -> Iterator[None]:
     """Put back `TORCHINDUCTOR_CACHE_DIR`, which PyTorch makes absolute, or sets to its default, whenever it reads it.
 
-    Another value is somebody else's: threads that compile meanwhile set such variables for the process as well.
+    Another value is somebody else's: other threads may set it while they compile.
     """
     before = os.environ.get(_CACHE_FOLDER)
     try:
@@ -215,7 +215,7 @@ def _seconds(name: str, default: float) -> float:
 
 
 def _files(name: str) -> tuple[str, ...] | None:
-    """Read a list of files; one that is empty is no list that is missing."""
+    """Read a list of files; an empty list is not None, which is the default."""
     value = os.environ.get(name)
     return None if value is None else tuple(filter(None, value.split(os.pathsep)))
 

@@ -25,14 +25,14 @@ _CLIENT = 'install the client of that service, such as pip install "securesystem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """What a caller says of keys; what it leaves out, the environment may say."""
+    """The keys that a caller names; variables name those that it leaves out."""
 
     trusted: tuple[KeySource, ...] | None = None
     threshold: int | None = None
     sign_with: Any = None
 
     def policy(self, settings: Settings) -> "TrustPolicy | None":
-        """Give the policy of readers; None if nothing is said of whom to trust."""
+        """Give the policy of readers; None if neither keys nor a threshold are named."""
         trusted = self.trusted if self.trusted is not None else settings.trusted_keys
         threshold = settings.trust_threshold if self.threshold is None else self.threshold
         if trusted is None and threshold is None:
@@ -40,19 +40,19 @@ class Keys:
         return TrustPolicy.read(trusted or (), 1 if threshold is None else threshold)
 
     def publishers_policy(self, settings: Settings, signer: Any) -> "TrustPolicy | None":
-        """Give the policy by which a writer tells what covers its own: who signs relies on what is signed."""
+        """Give the policy for bundles that may cover a writer's own: who signs relies on what is signed."""
         policy = self.policy(settings)
         if policy is None and signer is not None:
             return TrustPolicy(keys=(signer.public_key,), threshold=1)
         return policy
 
     def signer(self, settings: Settings) -> Any:
-        """Give the signer of writers; None if there is no key to sign with."""
+        """Give the signer of a writer; None without a signing key."""
         key = self.sign_with or settings.signing_key
         return load_signer(key) if key else None
 
     def signing(self, settings: Settings) -> "Signing":
-        """Load what a writer needs, for which a key service may have to be asked."""
+        """Load what a writer needs; a key service may have to be asked."""
         signer = self.signer(settings)
         return Signing(
             signer=signer,
@@ -68,7 +68,7 @@ class Signing:
     signer: Any = None
     """None if nothing is signed."""
     policy: "TrustPolicy | None" = None
-    """By which it tells what covers its own."""
+    """What bundles must satisfy to cover its own."""
     objection: str = ""
     """Why nobody who trusts the same keys would load what it publishes; empty if they would."""
 
@@ -84,7 +84,7 @@ class TrustPolicy:
 
     @classmethod
     def read(cls, sources: Iterable[KeySource], threshold: int = 1) -> "TrustPolicy":
-        """Read public keys; raise `SettingsError` for a key that is none, and for a policy that cannot be met."""
+        """Read public keys; raise `SettingsError` for a file that is not a key, and for a policy that cannot be met."""
         keys = {key.keyid: key for key in map(read_public_key, sources)}
         with _translated("reading the trusted keys"):
             count = len(set(map(_public_value, keys.values())))
@@ -188,6 +188,7 @@ def generate_key(path: Path) -> str:
                 signer.public_key._crypto_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
             ),
         ):
+            # Made with its mode and not changed later: nobody else can open the private key in between.
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -208,7 +209,7 @@ def _library() -> Any:
     from securesystemslib import signer as library
 
     signer: Any = library
-    # The library leaves it to its users to ask for these two, for their format may change.
+    # The library does not register these two by itself, because their format may change.
     signer.SIGNER_FOR_URI_SCHEME.setdefault(signer.SigstoreSigner.SCHEME, signer.SigstoreSigner)
     signer.KEY_FOR_TYPE_AND_SCHEME.setdefault(
         (signer.SigstoreKey.DEFAULT_KEY_TYPE, signer.SigstoreKey.DEFAULT_SCHEME), signer.SigstoreKey
@@ -231,7 +232,7 @@ def _is_valid(key: Any, signature: Signature, payload: bytes) -> bool:
     except VerificationError as error:
         cause = error.__cause__
         raise _UnknownError(f"{error}: {type(cause).__name__}: {cause}" if cause else str(error)) from error
-    except Exception:  # noqa: BLE001 - whatever a signature makes the library raise, it is not valid
+    except Exception:  # noqa: BLE001 - a signature on which the library fails is not valid
         return False
     return True
 
@@ -248,7 +249,7 @@ def _check_threshold(threshold: int, keys: int) -> None:
 
 
 def _public_value(key: Any) -> bytes:
-    """Give what makes a key the same as another, whatever it is called and however it is written."""
+    """Give what makes two keys the same, under any id and in any format."""
     if not hasattr(key, "_crypto_key"):
         return json.dumps([key.keytype, key.keyval], sort_keys=True).encode()
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat

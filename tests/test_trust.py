@@ -195,7 +195,7 @@ def test_name_that_is_taken_is_no_signature(store: Store, keys: list[Path]) -> N
     assert [(one["bundle"], one["kind"]) for one in found["failed"]] == [(one.manifest.bundle, "UntrustedError")]
     told = run("sign", store.url, "--key", keys[0], code=4).stderr
     assert f"delete it from {store.url}" in told
-    assert "1 had this signature" in told
+    assert "1 had this signature already" in told
     store.delete(key)
     assert document("sign", store.url, "--key", keys[0])["signed"] == [one.manifest.bundle]
     assert len(read(store, keys[0])) == 2

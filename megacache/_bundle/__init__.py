@@ -20,7 +20,7 @@ from megacache._bundle.bundle import (
     declared_names,
     describe,
     parents_first,
-    suspicion,
+    refusal,
     unpack_chunk,
 )
 from megacache._bundle.chunk import Payload, open_chunk, pack_chunk
@@ -122,12 +122,12 @@ __all__ = [
     "parse_manifest",
     "parse_signatures",
     "place",
+    "refusal",
     "seal",
     "signature_of",
     "signed_type",
     "slug",
     "split_listing",
-    "suspicion",
     "tag_of",
     "unpack_chunk",
     "unseal",

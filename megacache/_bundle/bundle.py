@@ -29,13 +29,13 @@ class Unpacked:
     blob: bytes = field(default=b"", repr=False)
     """Its artifacts, as PyTorch serialises them, if it holds artifacts."""
     files: tuple[CompiledFile, ...] = ()
-    """Its compiled files, if it holds such."""
+    """Its compiled files, if it holds any."""
 
 
 def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str], files: FilesPart = NO_FILES) -> str:
     """Name a bundle after what it holds and what its process knew.
 
-    Contents do not count, for no two compilations give the same bytes: workers that start cold together and compile
+    Contents do not count, because no two compilations give the same bytes: workers that start cold together and compile
     the same model name the same bundle. A worker that had loaded it, and compiled another variant under the same key,
     names another one.
     """
@@ -91,8 +91,8 @@ def declared_names(manifest: Manifest, *, files: bool) -> frozenset[Name]:
     return declared_artifacts(manifest) | (declared_files(manifest) if files else frozenset())
 
 
-def suspicion(manifest: Manifest) -> UntrustedError | None:
-    """Give the fault of a manifest that names what no PyTorch and no compiler writes: of it nothing is fetched."""
+def refusal(manifest: Manifest) -> UntrustedError | None:
+    """Give the fault of a manifest that names what neither PyTorch nor a compiler writes: no chunk is fetched."""
     found = next(chain(strange_artifacts(manifest), strange_files(manifest)), None)
     return None if found is None else UntrustedError(found, hint="find out who wrote it")
 

@@ -35,12 +35,9 @@ def compress(raw: bytes) -> bytes:
 
 
 def decompress(stored: bytes, *, raw_size: int) -> bytes:
-    """Decompress one frame of exactly `raw_size` bytes.
-
-    The frame's own header is compared first, so that a frame that would grow beyond what was declared allocates
-    nothing.
-    """
+    """Decompress one frame of exactly `raw_size` bytes."""
     try:
+        # The header is read first: a frame that announces more than the manifest allocates nothing.
         declared = zstandard.frame_content_size(stored)
         if declared != raw_size:
             raise IntegrityError("size of the chunk", expected=raw_size, actual=declared)

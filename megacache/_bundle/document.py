@@ -1,7 +1,7 @@
 """Read msgpack documents strictly, with errors that name the place.
 
-A document is walked over before it is read, for what is made of it can take seventy times its bytes: an empty array is
-one byte, and 72 in memory; a header of five bytes makes msgpack reserve room for all the items that it announces. The
+A document is measured before it is read, because its values can take seventy times its bytes: an empty array is one
+byte, and 72 in memory; a header of five bytes makes msgpack reserve room for all the items that it announces. The
 forms are those of https://github.com/msgpack/msgpack/blob/master/spec.md.
 """
 
@@ -41,6 +41,7 @@ def check_extent(data: bytes, *, values: int = MAX_VALUES, depth: int = MAX_DEPT
             left = outer.pop()
             continue
         left -= 1
+        # An explicit stack of what is left of the outer values: recursion would end at Python's own limit.
         if at >= len(data):
             raise ValueError("it ends too soon")
         width, count, follow, size, inner = _FORMS[data[at]]
@@ -194,7 +195,7 @@ def pack(value: object) -> bytes:
 
 
 def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a map, of which two readers cannot take two different values for the same field."""
+    """Make a map; a repeated field is refused, because two readers could take two different values for it."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a field stands twice in one map")

@@ -34,7 +34,7 @@ class Signature:
     """The cache that it was made for: its URL."""
     sig: bytes
     details: bytes = b""
-    """What a signer adds that is no plain signature, such as Sigstore's bundle, as JSON."""
+    """What a signer adds to a plain signature, such as Sigstore's bundle, as JSON."""
 
     def tag(self, payload: bytes) -> str:
         """Name the key, the cache and what was signed in the names of objects: 16 hex digits."""
@@ -77,14 +77,14 @@ def pack_signatures(signatures: Iterable[Signature]) -> bytes:
 
 
 def parse_signatures(data: bytes) -> tuple[Signature, ...]:
-    """Read such an object."""
+    """Read an object of signatures."""
     return tuple(map(_parse, Node.unpack(data, "signatures", values=_MAX_VALUES).items(most=MAX_SIGNATURES)))
 
 
 def tag_of(keyid: str, scope: str, payload: bytes) -> str:
     """Name a key, the cache that it signs for and what it signs in the names of objects.
 
-    A signature for another cache, or for a manifest that was there before, is so in nobody's way.
+    A signature for another cache, or for an earlier manifest, thus has another name.
     """
     return Digest.of(f"{keyid}\n{scope}\n{Digest.of(payload)}".encode(errors="replace")).hex[:16]
 

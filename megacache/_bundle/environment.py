@@ -27,7 +27,7 @@ FACTS: Mapping[str, str] = {
 
 GUARD: Mapping[str, str] = {
     "compiler": "name and version of the C++ compiler; a host without one accepts any",
-    "compiler_name": "what it is called as, which enters the names of files",
+    "compiler_name": "its name on the command line, which enters the names of files",
     "cpu_flags": "what the processor can do: libraries are compiled for the machine that compiles",
     "libc": "name and version of the C library",
     "python_location": "digest of the folders of Python's headers and libraries, which enter the names of files",
@@ -37,7 +37,7 @@ GUARD: Mapping[str, str] = {
 _OF_GPU_FILES = frozenset({"libc"})
 """Those on which a file depends that Triton made for a GPU: its kernels, and the libraries that launch them."""
 NO_COMPILER = "none"
-"""What a host without a C++ compiler says of its compiler."""
+"""The name of the compiler on a host without one."""
 _DIGEST = re.compile(r"[0-9a-f]{16,}")
 _DIGITS = 12
 """So many digits of a digest tell it from others, and leave a line that can be read."""

@@ -18,7 +18,8 @@ PROGRAM_SUFFIXES: Mapping[str, frozenset[str]] = {
 }
 """Suffixes of the files that travel under one root, beside those of compiled files anywhere.
 
-The empty one is a name without. They are known where the program does not run, for its bundles are verified there, too.
+The empty suffix is a name without one. The table is here, and not with the program: bundles are verified, and compiled
+files refused, also where the program does not run.
 """
 
 _SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})

@@ -1,4 +1,4 @@
-"""What the keys of compiled graphs were made of: the values, and their msgpack form.
+"""The components of the keys of compiled graphs: the values, and their msgpack form.
 
 Most of the 640 components of a key are settings of the compiler, and equal for all graphs of a process. The document
 holds each value once, each set of settings once, and for each graph what is its own.

@@ -53,8 +53,8 @@ class Cache:
         """Name a cache; nothing is opened before it is used.
 
         Args:
-            url: Any URL that fsspec knows, chained ones included; a cache of copies, such as `simplecache::`, is passed
-                by. None: `MEGACACHE_URL`, else a folder under the user's cache folder.
+            url: Any URL that fsspec knows, chained ones included; a cache of copies, such as `simplecache::`, is left
+                out. None: `MEGACACHE_URL`, else a folder under the user's cache folder.
             storage_options: What fsspec's filesystem for that URL takes: credentials, endpoint, … Never logged.
             files: Carry compiled files as well, such as C++ kernels: PyTorch's own artifacts hold only their source.
             strict: Raise faults instead of returning them.
@@ -136,6 +136,7 @@ class Cache:
         """
         clock = Stopwatch()
         upload = self._softly(lambda: self._recorded(self._call(timeout, clock), labels or {}), _raising)
+        # Taken now, as the record was: in the background, the program compiles on.
         receipt = take_receipt()
         if wait:
             return self._conclude(upload, clock, receipt)
@@ -206,12 +207,14 @@ class Cache:
             if off := call.off():
                 return WarmResult(url=call.shown, status=WarmStatus.DISABLED, reason=off)
             session = call.session()
+            # The hooks come before anything is loaded: what is not watched from the beginning is not counted.
             _compiler.watch()
             _compiler.defer_while_compiling()
             folder = _compiler.writable_cache_folder()
             session.begin(folder)
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
+        # Importing torch takes seconds, which are not the store's: the timeout is for the store alone.
         call = call.restarted()
         policy, store = call.policy(), call.open_store()
         crash_guard = guard_beside(folder)
@@ -222,7 +225,7 @@ class Cache:
         return replace(result, warnings=warnings + result.warnings)
 
     def _recorded(self, call: Call, labels: Mapping[str, str]) -> Callable[[], PublishResult]:
-        """Take what was recorded by now; give what uploads it."""
+        """Take what was recorded by now; give the function that uploads it."""
         if call.settings.read_only:
             read_only = "MEGACACHE_READ_ONLY is set"
             return lambda: PublishResult(url=call.shown, status=PublishStatus.READ_ONLY, reason=read_only)
@@ -255,10 +258,10 @@ class Cache:
         return explain(call)
 
     def _softly(self, step: Callable[[], _Step], failed: Callable[[MegacacheError], _Step]) -> _Step:
-        """Take a step; a fault becomes what the verb makes of it.
+        """Take a step; turn a fault into the result that `failed` makes of it.
 
-        That goes for what no door has translated, too: memory that runs out anywhere, a warning that the program turns
-        into an error, a bug. The program goes on as it would have without the call.
+        So does an exception that no door has translated: memory that runs out, a warning that the program turns into an
+        error, a bug. The program goes on as it would have without the call.
         """
         try:
             return step()
@@ -312,7 +315,7 @@ def report(verb: str, result: WarmResult | PublishResult) -> None:
 
 
 def report_worth(url: str, receipt: Receipt) -> None:
-    """Log what the warm starts were worth."""
+    """Log the verdict of a receipt, and its warnings."""
     _log.info("receipt: url=%s verdict=%s", url, receipt)
     for warning in receipt.warnings:
         _log.warning("receipt: url=%s warning=%s", url, warning)

@@ -1,4 +1,4 @@
-"""One call of a verb: on which cache, set up how, and by when it has to be done."""
+"""One call of a verb: its cache, its settings and its deadline."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ _Loaded = TypeVar("_Loaded")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What a verb carries through all its steps."""
+    """What all steps of a verb share."""
 
     url: str = field(repr=False)
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -32,7 +32,7 @@ class Call:
         return redacted(self.url)
 
     def off(self) -> str:
-        """Say by what caching is switched off; empty if it is on."""
+        """Say what switches caching off; empty if it is on."""
         return "MEGACACHE_DISABLE is set" if self.settings.disabled else _compiler.switched_off()
 
     def session(self) -> Session:
@@ -53,10 +53,10 @@ class Call:
         return self._keys(lambda: self.keys.policy(self.settings), "reading the trusted keys")
 
     def signing(self) -> Signing:
-        """Load what a writer signs with, for which a key service may have to be asked."""
+        """Load what a writer signs with; a key service may have to be asked."""
         return self._keys(lambda: self.keys.signing(self.settings), "loading the signing key")
 
     def _keys(self, load: Callable[[], _Loaded], doing: str) -> _Loaded:
-        """Load keys in time: a disk that holds them may hang as well as a service."""
+        # A disk that holds keys may hang as a service may, as on a network.
         with self.clock.stage("keys"):
             return call(load, deadline=self.deadline, doing=doing)

@@ -1,4 +1,4 @@
-"""Bring compiled files back to where PyTorch looks for them, and take out of its cache what must not be read again."""
+"""Restore compiled files to where PyTorch looks for them, and remove from its cache what must not be read again."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -66,7 +66,7 @@ class Restoration:
         return sum(self._in_place.values())
 
     def file_mismatches(self, manifest: Manifest) -> Sequence[Mismatch]:
-        """Name the facts that make a bundle's compiled files useless here; none if it holds no such files."""
+        """Name the facts that make a bundle's compiled files useless here; none if it holds no compiled files."""
         if not manifest.files.index:
             return ()
         roots = {file.root for file in manifest.files.index}
@@ -76,7 +76,7 @@ class Restoration:
     def wants(self, manifest: Manifest) -> bool:
         """Tell whether a bundle's compiled files are to be fetched; warn if they cannot be used.
 
-        Those of a program that does not run in this process are none of its business.
+        Files of a root that this process does not have are not fetched, without a warning.
         """
         if self._wanted:
             self._missing.update(dict.fromkeys(manifest.files.missing, manifest.bundle))
@@ -88,7 +88,7 @@ class Restoration:
         return not differing
 
     def accept(self, bundle: str, files: Iterable[CompiledFile]) -> None:
-        """Put files of a bundle in place, of which more may come; those that name others wait until all have."""
+        """Put some files of a bundle in place; those that name others wait until all files are there."""
         batch = self._batches.setdefault(bundle, _Batch())
         for file in files:
             if _compiler.lists_others(file.path):
@@ -108,7 +108,7 @@ class Restoration:
             batch.in_place[name] = len(file.content)
 
     def settle(self, manifest: Manifest) -> Sequence[FileRef]:
-        """Let PyTorch find the files of a bundle, all of which has come; give those that are of use here.
+        """Let PyTorch find the files of a bundle that has come whole; give those that are useful here.
 
         Warn of those that could not be put in place.
         """
@@ -160,14 +160,14 @@ class Restoration:
             if name not in self._in_place and not self._is_here(name):
                 absent.setdefault(bundle, []).append(name)
         for bundle, names in absent.items():
-            self.warnings.append(f"bundle {bundle} is not whole: {gone(names)}: PyTorch compiles that here")
+            self.warnings.append(f"bundle {bundle} is not whole: {gone(names)}; PyTorch compiles it here")
 
     def _is_here(self, name: FileName) -> bool:
         return any((folder / name[1]).is_file() for folder in self._roots.get(name[0], ()))
 
     @contextmanager
     def _softly(self) -> Iterator[None]:
-        """Go on without compiled files where PyTorch is not as expected: artifacts are of use on their own."""
+        """Go on without compiled files if this PyTorch is not as expected: artifacts are useful on their own."""
         try:
             yield
         except CompilerError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache import _compiler
-from megacache._bundle import Environment, Manifest, Unpacked, parents_first, suspicion
+from megacache._bundle import Environment, Manifest, Unpacked, parents_first, refusal
 from megacache._cache.call import Call
 from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
 from megacache._cache.crash_guard import CrashGuard
@@ -158,7 +158,7 @@ class Warming:
             elif differing := self._environment.mismatches(manifest.environment):
                 self._leave_out(done.item, "; ".join(map(str, differing)))
                 self._session.rule_out([done.item])
-            elif fault := suspicion(manifest):
+            elif fault := refusal(manifest):
                 self._fail(done.item, fault)
             elif not manifest.artifacts and not manifest.files.index:
                 self._leave_out(done.item, "it holds nothing that this megacache reads")

@@ -152,6 +152,7 @@ class Catalog:
                 ref = done.result()
                 refs.append(ref)
                 uploaded(ref)
+        # Uploads end in any order; the same chunks shall make the same manifest.
         return tuple(sorted(refs, key=lambda ref: ref.digest))
 
     def fits(self, payloads: Sequence[Payload], most: int) -> bool:
@@ -190,7 +191,7 @@ class Catalog:
     def _each(
         self, work: Callable[[Payload], ChunkRef], payloads: Sequence[Payload], doing: str
     ) -> Generator[Done[Payload, ChunkRef]]:
-        """Do something with all payloads in parallel, as many at once as the window holds."""
+        """Work on all payloads in parallel, as many at once as the window holds."""
         return within_window(
             work,
             payloads,
@@ -202,7 +203,7 @@ class Catalog:
 
     def _fetch_sealed(self, bundle: str, size: int) -> bytes:
         if size > MAX_MANIFEST_SIZE:
-            msg = f"manifest of {size} bytes, at most {MAX_MANIFEST_SIZE} are read"
+            msg = f"the manifest has {size} bytes, and at most {MAX_MANIFEST_SIZE} are read"
             raise FormatError(msg, path=bundle)
         return self._store.read(self.prefix.manifest(bundle), size=size)
 
@@ -212,11 +213,11 @@ class Catalog:
             self._policy.check(self._with_added(bundle, envelope), self._store.scope)
         manifest = parse_manifest(envelope.payload)
         if manifest.bundle != bundle:
-            msg = f"manifest of bundle {manifest.bundle!r:.40} under the name of {bundle}"
+            msg = f"the manifest of bundle {manifest.bundle!r:.40} lies under the name of {bundle}"
             raise self._misplaced(msg, "manifest.bundle")
         place = environment_prefix(manifest.environment.device, manifest.environment.fingerprint)
         if self._policy is not None and place != self.prefix:
-            msg = f"manifest of {place.path} under {self.prefix.path}"
+            msg = f"the manifest of {place.path} lies under {self.prefix.path}"
             raise self._misplaced(msg, "manifest.environment")
         return manifest
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from megacache._bundle import ChunkRef, Manifest, Unpacked, chunks_of, declared_names, suspicion, unpack_chunk
+from megacache._bundle import ChunkRef, Manifest, Unpacked, chunks_of, declared_names, refusal, unpack_chunk
 from megacache._runtime import WINDOW, Window, unordered
 from megacache._store import Store
 from megacache.errors import FormatError, MegacacheError
@@ -36,17 +36,18 @@ class Delivery:
 
 
 class _Assembly:
-    """The chunks of one bundle that have arrived and are not yet handed on."""
+    """The chunks of one bundle that have arrived and are not yet delivered."""
 
     def __init__(self, order: Order, window: Window) -> None:
         self.manifest = order.manifest
         self._window = window
         self.refs = order.chunks
         self._missing = len(self.refs)
+        # A bundle larger than the window can never be held whole: its chunks are delivered one by one.
         self._piecemeal = sum(map(_weight, self.refs)) > window.size
         self._held: list[Unpacked] = []
         self._absent = set(declared_names(order.manifest, files=order.files))
-        self.fault = suspicion(order.manifest) or self._check()
+        self.fault = refusal(order.manifest) or self._check()
 
     @property
     def complete(self) -> bool:
@@ -66,7 +67,7 @@ class _Assembly:
             self._let_go()
 
     def ready(self) -> Iterator[Delivery]:
-        """Yield what can be handed on now."""
+        """Yield what can be delivered now."""
         if self.fault is not None:
             if self.complete:
                 yield Delivery(manifest=self.manifest, fault=self.fault)

@@ -1,4 +1,4 @@
-"""What a whole cache holds, for all environments: told by one LIST."""
+"""What a whole cache holds, for all environments, by one LIST."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,9 +51,9 @@ class Holding:
         }
 
     def lacking(self, manifest: Manifest) -> MissingError | None:
-        """Say that chunks of a bundle are gone, if any are."""
+        """Give the fault of a bundle that lacks chunks; None if all are there."""
         gone = {chunk.digest for chunk in manifest.chunks} - self.chunks.keys()
-        return MissingError(f"{counted(len(gone), 'chunk')} of it gone") if gone else None
+        return MissingError(f"it lacks {counted(len(gone), 'chunk')}") if gone else None
 
     @property
     def size(self) -> int:
@@ -130,7 +130,7 @@ def nearest_other(
 
 
 def _environments(store: Store, holdings: Sequence[Holding], policy: TrustPolicy | None) -> Iterator[Environment]:
-    """Read the environment of each holding; leave out those of which no manifest tells it."""
+    """Read the environment of each holding; leave out a holding without a readable manifest."""
 
     def read(holding: Holding) -> Environment | None:
         catalog = Catalog(store, holding.prefix, policy, holding.signatures)

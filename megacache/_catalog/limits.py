@@ -1,4 +1,4 @@
-"""What one call may take out of a store, however much somebody has put there."""
+"""Limits on what one call reads from a store, however much somebody has put there."""
 
 from collections.abc import Iterable, Mapping
 

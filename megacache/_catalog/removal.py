@@ -28,10 +28,8 @@ class RemovalPlan:
     """Chunks that stay, because a manifest of another bundle cannot be read and may name them."""
 
     def apply(self, store: Store, progress: ProgressCallback) -> None:
-        """Remove manifests first, for a bundle exists while its manifest does, then what lies beside them, then chunks.
-
-        A bundle never becomes visible again on the way. What is gone already is no fault.
-        """
+        """Remove the bundles; what is gone already is not a fault."""
+        # A bundle exists while its manifest does: manifests go before the marks that hide them, and chunks last.
         steps = [
             [self.prefix.manifest(bundle) for bundle in self.bundles],
             [
@@ -51,7 +49,7 @@ class RemovalPlan:
 def plan_removal(store: Store, holding: Holding, bundles: Collection[str]) -> RemovalPlan:
     """Decide what has to go for some bundles to be gone; with all of them, all that the environment holds goes.
 
-    The manifests of the bundles that stay are read, for they may name the same chunks.
+    The manifests of the bundles that stay are read: they may name the same chunks.
     """
     staying = {bundle: size for bundle, size in holding.manifests.items() if bundle not in bundles}
     if not staying:

@@ -29,5 +29,5 @@ def _check_present(store: Store, key: str, envelope: Envelope, policy: TrustPoli
         found = parse_signatures(store.read(key, size=MAX_SIGNATURE_SIZE))
         policy.check(replace(envelope, signatures=found), store.scope)
     except BundleError as error:
-        msg = f"{key} is there, and is not the signature of this key"
+        msg = f"{key} exists, and is not the signature of this key"
         raise UntrustedError(msg, hint=f"delete it from {store.url}, and sign again") from error

@@ -40,8 +40,8 @@ class Transferred:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Order:
-    """A bundle on its way."""
+class _Copy:
+    """A bundle that is being copied."""
 
     prefix: EnvironmentPrefix
     bundle: str
@@ -71,11 +71,11 @@ class Transfer:
 
     def outlook(self, selected: Sequence[Selected]) -> Transferred:
         """Say what `run` would copy, from the manifests alone; chunks and bytes are the most that it may move."""
-        orders = sorted(self._orders(selected), key=lambda order: order.bundle)
-        lacking = {(order.prefix, ref) for order in orders for ref in order.lacking}
+        copies = sorted(self._copies(selected), key=lambda copy: copy.bundle)
+        lacking = {(copy.prefix, ref) for copy in copies for ref in copy.lacking}
         return Transferred(
-            copied=tuple(order.bundle for order in orders if order.sealed is not None),
-            present=tuple(order.bundle for order in orders if order.sealed is None),
+            copied=tuple(copy.bundle for copy in copies if copy.sealed is not None),
+            present=tuple(copy.bundle for copy in copies if copy.sealed is None),
             failed=tuple(self._failed),
             chunks=len(lacking),
             bytes_stored=sum(ref.stored_size for _, ref in lacking),
@@ -87,12 +87,13 @@ class Transfer:
         A bundle that is not trusted, or has a chunk that is damaged, missing or refused, is not copied; the others are.
         Raises `StoreError` where a store cannot be listed, a manifest cannot be written, or time is over.
         """
-        waiting: dict[_Chunk, list[_Order]] = {}
-        for order in list(self._orders(selected)):
-            for ref in order.lacking:
-                waiting.setdefault((order.prefix, ref), []).append(order)
-            if not order.lacking:
-                self._conclude(order)
+        waiting: dict[_Chunk, list[_Copy]] = {}
+        # All manifests are read before anything is copied: a source that cannot be read changes nothing.
+        for copy in list(self._copies(selected)):
+            for ref in copy.lacking:
+                waiting.setdefault((copy.prefix, ref), []).append(copy)
+            if not copy.lacking:
+                self._conclude(copy)
         self._copy(waiting)
         return Transferred(
             copied=tuple(self._copied),
@@ -102,7 +103,7 @@ class Transfer:
             bytes_stored=sum(self._sizes),
         )
 
-    def _orders(self, selected: Sequence[Selected]) -> Iterator[_Order]:
+    def _copies(self, selected: Sequence[Selected]) -> Iterator[_Copy]:
         there = {holding.prefix: holding for holding in Inventory.of(self._target).holdings}
         for one in selected:
             held = there.get(one.holding.prefix, Holding(prefix=one.holding.prefix))
@@ -112,7 +113,7 @@ class Transfer:
                 else:
                     yield done.value
 
-    def _read(self, selected: Selected, held: Holding) -> Iterator[Done[str, _Order]]:
+    def _read(self, selected: Selected, held: Holding) -> Iterator[Done[str, _Copy]]:
         """Read the manifests, and see what the target lacks.
 
         Where the target has a manifest, that one is what readers go by there; its chunks may be others.
@@ -121,12 +122,12 @@ class Transfer:
         source = Catalog(self._source, prefix, self._policy, selected.holding.signatures)
         target = Catalog(self._target, prefix)
 
-        def read(bundle: str) -> _Order:
+        def read(bundle: str) -> _Copy:
             present = bundle in held.manifests
             sealed = b"" if present and self._policy is None else source.read_sealed(bundle, manifests[bundle])
             manifest = target.read_one(bundle, held.manifests[bundle]) if present else unseal(sealed)
             lacking = tuple(_lacking(manifest, held))
-            return _Order(
+            return _Copy(
                 prefix=prefix,
                 bundle=bundle,
                 sealed=None if present else sealed,
@@ -141,14 +142,14 @@ class Transfer:
             doing=f"reading manifests from {self._source.url} and {self._target.url}",
         )
 
-    def _copy(self, waiting: dict[_Chunk, list[_Order]]) -> None:
+    def _copy(self, waiting: dict[_Chunk, list[_Copy]]) -> None:
         total = sum(ref.stored_size for _, ref in waiting)
         for done in self._transport(tuple(waiting)):
             if done.fault is None:
                 self._sizes.append(done.item[1].stored_size)
             self._progress(Progress(stage="copy", done=sum(self._sizes), total=total))
-            for order in waiting[done.item]:
-                self._arrive(order, done.fault)
+            for copy in waiting[done.item]:
+                self._arrive(copy, done.fault)
 
     def _transport(self, wanted: Sequence[_Chunk]) -> Iterator[Done[_Chunk, None]]:
         def copy(item: _Chunk) -> None:
@@ -167,22 +168,22 @@ class Transfer:
             doing=f"copying from {self._source.url} to {self._target.url}",
         )
 
-    def _arrive(self, order: _Order, fault: MegacacheError | None) -> None:
-        order.missing -= 1
-        order.fault = order.fault or fault
-        if not order.missing:
-            self._conclude(order)
+    def _arrive(self, copy: _Copy, fault: MegacacheError | None) -> None:
+        copy.missing -= 1
+        copy.fault = copy.fault or fault
+        if not copy.missing:
+            self._conclude(copy)
 
-    def _conclude(self, order: _Order) -> None:
-        if order.fault is not None:
-            self._fail(order.bundle, order.fault)
-        elif order.sealed is not None and self._announce(order, order.sealed):
-            self._copied.append(order.bundle)
+    def _conclude(self, copy: _Copy) -> None:
+        if copy.fault is not None:
+            self._fail(copy.bundle, copy.fault)
+        elif copy.sealed is not None and self._announce(copy, copy.sealed):
+            self._copied.append(copy.bundle)
         else:
-            self._present.append(order.bundle)
+            self._present.append(copy.bundle)
 
-    def _announce(self, order: _Order, sealed: bytes) -> bool:
-        return Catalog(self._target, order.prefix).announce_sealed(order.bundle, sealed)
+    def _announce(self, copy: _Copy, sealed: bytes) -> bool:
+        return Catalog(self._target, copy.prefix).announce_sealed(copy.bundle, sealed)
 
     def _fail(self, bundle: str, fault: MegacacheError | None) -> None:
         if fault is not None:
@@ -190,7 +191,7 @@ class Transfer:
 
 
 def _lacking(manifest: Manifest, held: Holding) -> Collection[ChunkRef]:
-    """Give the chunks that the target lacks; raise `IntegrityError` for one that is there and cannot be the right one.
+    """Give the chunks that the target lacks; raise `IntegrityError` for one of another size.
 
     Nothing may overwrite that one.
     """

@@ -1,4 +1,4 @@
-"""Read all that is published for an environment, and tell what is not as it was published."""
+"""Read all that is published for an environment, and name what is damaged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Verified:
     verdicts: tuple[Verdict, ...]
     """One for each bundle, those that are withdrawn among them."""
     orphans: tuple[Digest, ...]
-    """Chunks that no manifest names: harmless, as an interrupted publication leaves them. None if a manifest is bad."""
+    """Chunks that no manifest names: an interrupted publication leaves them, harmless. Empty if a manifest is bad."""
 
 
 def verify(store: Store, holding: Holding, progress: ProgressCallback, policy: TrustPolicy | None = None) -> Verified:

@@ -39,7 +39,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Loads a subcommand when it is named, and tells the right one if it is misspelt."""
+    """Loads a subcommand when it is named, and suggests one if the name is misspelt."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all subcommands."""

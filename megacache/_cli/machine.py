@@ -73,7 +73,7 @@ class Asking:
         if self._child is None:
             raise CompilerError(
                 "PyTorch is not installed here, and only PyTorch knows what fits this machine",
-                hint="`megacache env --json > here.json` on the machine in question tells `explain --env here.json`",
+                hint="run `megacache env --json > it.json` on that machine, and `megacache explain --env it.json` here",
             )
         try:
             output, errors = self._child.communicate(timeout=_SECONDS)

@@ -144,7 +144,7 @@ def open_store(url: str | None, options: Mapping[str, Any] | None, timeout: floa
 
 
 def chosen_url(url: str | None) -> str:
-    """Choose the URL, and refuse one that is empty or misspelt rather than take another place for it."""
+    """Choose the URL; refuse one that is empty or misspelt."""
     if url is not None and not url.strip():
         raise SettingsError("the URL is empty", hint="is a variable unset that should hold it?")
     if url is not None:

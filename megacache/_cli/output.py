@@ -25,7 +25,7 @@ _SPANS = ((86_400 * 2, 86_400, "d"), (3_600 * 2, 3_600, "h"), (120, 60, "min"))
 
 
 def say(template: str, *values: object) -> None:
-    """Tell people something, if they can be told; values are shown as they are, whatever they hold."""
+    """Print a message to stderr, if that is open; values are not read as markup."""
     text = template.format(*(escape(printable(str(value))) for value in values))
     with suppress(OSError):
         _console(stderr=True).print(text, soft_wrap=True)
@@ -99,7 +99,7 @@ def span_text(seconds: float) -> str:
 
 
 def age_seconds(created: str) -> float | None:
-    """Tell how long ago a moment was; None for a text that is none."""
+    """Tell how long ago a moment was; None if the text is not a date."""
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:

@@ -30,7 +30,7 @@ class ProgramCommand(click.Command):
         return super().parse_args(ctx, args if begin is None else [*args[:begin], "--", *args[begin:]])
 
     def _program_begin(self, ctx: click.Context, args: Sequence[str]) -> int | None:
-        """Find the beginning of a program without `--` before it; None if there is no such program."""
+        """Find the beginning of a program without `--` before it; None if none is needed."""
         words: list[str] = []
         options: list[str] = []
         position = 0
@@ -119,6 +119,7 @@ def wait_for(
 def end_like(code: int) -> NoReturn:
     """End with the exit code of a program, or by the signal that ended it."""
     if code < 0:
+        # A parent learns the signal only from a process that dies of it; SIGKILL has no handler to restore.
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

@@ -82,10 +82,10 @@ def _named(holdings: Sequence[Holding], name: str) -> tuple[Holding, ...]:
 
 
 def nothing_under(url: str) -> str:
-    """Say that a place is empty, or is no place at all."""
+    """Say that a place is empty, or does not exist."""
     folder = local_folder(url)
     missing = folder is not None and not folder.exists()
-    return f"nothing is published under {url}" + (": there is no such folder" if missing else "")
+    return f"nothing is published under {url}" + (": the folder does not exist" if missing else "")
 
 
 def the_only(holdings: Sequence[Holding], url: str) -> Holding:
@@ -129,4 +129,4 @@ def only_bundle(holdings: Sequence[Holding], url: str) -> tuple[Holding, str]:
 
 def _check_length(name: str, what: str) -> None:
     if len(name) < _LEAST:
-        raise SettingsError(f"{name!r} does not name {what}", hint=f"give {_LEAST} digits at least")
+        raise SettingsError(f"{name!r} does not name {what}", hint=f"give at least {_LEAST} digits")

@@ -1,9 +1,9 @@
 """Let torch find restored libraries of kernels as if this process had just compiled them.
 
 torch looks for a library after it has preprocessed its headers and compiled them in advance, which takes seconds and a
-compiler. It looks into a table of this process before that. What is entered there is loaded already: it can be used
-whatever becomes of its file, and a library that cannot be loaded is found out here, where it costs a compilation, and
-not by torch, which would let the program fail.
+compiler. It looks into a table of this process before that. A library in that table is loaded already: it serves even
+if its file is removed. One that cannot be loaded is found here, where it costs a compilation; torch would let the
+program fail.
 """
 
 import ctypes
@@ -54,12 +54,12 @@ def check_kernel(library: Path) -> None:
 
 
 def adopt(libraries: Iterable[Path]) -> None:
-    """Spare the next compilation what it would do only to find libraries that are there."""
+    """Enter libraries in torch's tables, so that the next compilation finds them without preparing a compilation."""
     with door("adopting compiled files"):
         for library in libraries:
             if len(_entries) < _MOST and is_kernel(library.name):
                 with suppress(OSError):  # it is gone again
-                    _enter(library.name.removesuffix(_ENDING), library)
+                    _add(library.name.removesuffix(_ENDING), library)
         _do_without_compiler()
 
 
@@ -68,9 +68,10 @@ def unasked() -> frozenset[Path]:
     return frozenset(one.path for one in _entries.values() if not one.asked and one.owner.cache.get(one.key) is one)
 
 
-def _enter(key: str, library: Path) -> None:
+def _add(key: str, library: Path) -> None:
     held = ctypes.CDLL(str(library))
     entry = _Entry(path=library, key=key, owner=_owner(held), library=held)
+    # A library that this process has compiled or loaded itself stays.
     if entry.owner.cache.setdefault(key, entry) is entry:
         _entries[key] = entry
 

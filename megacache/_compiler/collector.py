@@ -22,7 +22,10 @@ _USUAL = 1000
 
 
 class _Collector:
-    """The thresholds belong to the whole process: of the spans that overlap, the last one gives them back."""
+    """The thresholds belong to the whole process: of the spans that overlap, the last one gives them back.
+
+    The spans of `on_compilations` begin in one thread and may end in another, so that they are counted here again.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,8 +1,8 @@
-"""Tell when torch begins to compile and when it has ended, by whichever entry.
+"""Call functions when torch begins to compile, by whichever entry, and when it has ended.
 
-torch has callbacks for that, but only Dynamo's frames run them: what is compiled ahead of time, what Inductor compiles
-standing alone, and what vLLM compiles by such means, does not. Each of them passes phases that torch times, so the two
-functions that take their times are wrapped, and still do what they did.
+torch has callbacks for that, but only Dynamo's frames run them. A graph that is compiled ahead of time, or by Inductor
+standing alone, as vLLM does it, runs none. All of them pass phases that torch times: the two functions that take these
+times are wrapped, and still do what they did.
 """
 
 import functools
@@ -82,7 +82,7 @@ def on_compilations(begins: _Call, ends: _Call) -> None:
 
 @functools.cache
 def _watch() -> None:
-    with door("listening to its compilations"):
+    with door("hooking into its compilations"):
         import torch._dynamo.utils
 
         Trace: Any = torch._dynamo.utils.ChromiumEventLogger  # noqa: N806 - a class
@@ -96,6 +96,7 @@ def _watch() -> None:
 
         @functools.wraps(ended)
         def end(trace: Any, event_name: str, *details: Any, **more: Any) -> Any:
+            # torch ends a phase that failed, too: the function may raise, and the phase has ended all the same.
             try:
                 return ended(trace, event_name, *details, **more)
             finally:

@@ -59,7 +59,7 @@ class Activity:
     cpp_kernels: int | None
     """Libraries that the C++ compiler made; None unless it was watched."""
     cpp_runs: int | None
-    """Runs of the C++ compiler, whatever for."""
+    """Runs of the C++ compiler, also those for probes and headers."""
     cpp_seconds: float | None
     """What they took."""
     triton_kernels: int | None
@@ -71,7 +71,7 @@ class Activity:
     recorded: frozenset[Name] | None
     """What torch has recorded, on hits and on misses."""
     missed: frozenset[tuple[str, str]] = frozenset()
-    """Kind and key of the lookups that missed, as far as they were heard."""
+    """Kind and key of the lookups that missed, as far as they were observed."""
 
 
 def activity() -> Activity:
@@ -103,21 +103,21 @@ def _told(read: Callable[[], _Told], nothing: _Told) -> _Told | None:
 
 
 def _lookups(kind: str) -> Lookups:
-    """Merge what torch counted and what it told: each is short of the truth if counters were cleared, or unheard.
+    """Merge what torch counted and what was observed: counters may have been cleared, and hooks set too late.
 
     A graph counts once, however often torch looked it up before it had specialised all numbers in it.
     """
     again = Counter(lookup.state for lookup in events.superseded() if lookup.kind == kind)
-    counted, heard = _counted(kind) - again, _heard(kind) - again
+    counted, observed = _counted(kind) - again, _observed(kind) - again
     guards_told = kind == "aot_autograd" or events.watching()  # of Inductor's, torch keeps no count
-    bypassed = max(counted["bypass"], heard["bypass"])
+    bypassed = max(counted["bypass"], observed["bypass"])
     reasons = Counter(lookup.reason for lookup in events.lookups() if lookup.kind == kind and lookup.reason)
     reasons -= Counter(lookup.reason for lookup in events.superseded() if lookup.kind == kind and lookup.reason)
     reasons[events.UNKNOWN] += bypassed - reasons.total()
     return Lookups(
-        hit=max(counted["hit"], heard["hit"]),
-        missed=max(counted["miss"], heard["miss"]),
-        guard_missed=max(counted["guard_miss"], heard["guard_miss"]) if guards_told else None,
+        hit=max(counted["hit"], observed["hit"]),
+        missed=max(counted["miss"], observed["miss"]),
+        guard_missed=max(counted["guard_miss"], observed["guard_miss"]) if guards_told else None,
         bypassed=bypassed,
         reasons=dict(+reasons),
     )
@@ -131,27 +131,27 @@ def _counted(kind: str) -> Counter[str]:
     return Counter({state: table.get(f"{prefix}_{state}", 0) for state in ("hit", "miss", "bypass", "guard_miss")})
 
 
-def _heard(kind: str) -> Counter[str]:
+def _observed(kind: str) -> Counter[str]:
     lookups = [lookup for lookup in events.lookups() if lookup.kind == kind]
     guards = sum(lookup.guard_missed for lookup in lookups)
     return Counter(lookup.state for lookup in lookups) + Counter(guard_miss=guards)
 
 
 def _is_cleared(kind: str) -> bool:
-    counted, heard = _counted(kind), _heard(kind)
-    return any(heard[state] > counted[state] for state in ("hit", "miss", "bypass"))
+    counted, observed = _counted(kind), _observed(kind)
+    return any(observed[state] > counted[state] for state in ("hit", "miss", "bypass"))
 
 
 def _cpp_builds() -> Sequence[float]:
     """Give the seconds of each; `torch._dynamo.reset` forgets what torch itself keeps of them."""
     from torch._dynamo.utils import compilation_time_metrics
 
-    heard = tuple(build.seconds for build in events.builds())
-    return max(heard, tuple(compilation_time_metrics.get("compile_file", ())), key=len)
+    observed = tuple(build.seconds for build in events.builds())
+    return max(observed, tuple(compilation_time_metrics.get("compile_file", ())), key=len)
 
 
 def _recorded() -> frozenset[Name]:
-    """Look at what torch recorded without saving it, for that would change what the next save gives."""
+    """Look at what torch recorded; a save would change what the next save gives."""
     from torch.compiler._cache import CacheArtifactManager
 
     with compile_lock(Deadline.after(_LOCK_SECONDS)):

@@ -64,32 +64,33 @@ _watched: list[str] = []
 
 
 def watch() -> None:
-    """Begin to hear; calling it again changes nothing, and a torch that has no such functions is left alone."""
+    """Set the hooks; calling it again changes nothing, and a torch without these functions is left alone."""
     if _watched:
         return
-    with suppress(CompilerError), door("listening to its events"):
+    with suppress(CompilerError), door("hooking into its events"):
         import torch._inductor.cpp_builder as builder
         from torch._dynamo.utils import ChromiumEventLogger as Trace
 
         places: list[tuple[Any, str, Callable[..., Any]]] = [
-            (Trace, "log_instant_event", _heard),
+            (Trace, "log_instant_event", _observed),
             (builder, "run_compile_cmd", _timed),
         ]
+        # All are found before one is replaced: half of the hooks would count half of what happens.
         found = [(place, name, wrapped(getattr(place, name))) for place, name, wrapped in places]
         for place, name, function in found:
             setattr(place, name, function)
             _watched.append(name)
-    with suppress(CompilerError), door("listening to Triton"):
+    with suppress(CompilerError), door("hooking into Triton"):
         watch_kernels()
 
 
 def watching() -> bool:
-    """Tell whether `watch` has found what it listens to."""
+    """Tell whether `watch` has set its hooks."""
     return bool(_watched)
 
 
 def lookups() -> tuple[Lookup, ...]:
-    """Give the lookups heard so far."""
+    """Give the lookups observed so far."""
     return tuple(_lookups)
 
 
@@ -106,14 +107,14 @@ def superseded() -> tuple[Lookup, ...]:
 
 
 def builds() -> tuple[Build, ...]:
-    """Give the runs of the C++ compiler heard so far."""
+    """Give the runs of the C++ compiler observed so far."""
     return tuple(_builds)
 
 
-def _heard(log_instant_event: Callable[..., Any]) -> Callable[..., Any]:
+def _observed(log_instant_event: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(log_instant_event)
     def tell(trace: object, *event: Any, **options: Any) -> Any:
-        with suppress(Exception):  # whatever torch tells, and however, its compilation goes on
+        with suppress(Exception):  # if torch tells it in another way, its compilation goes on
             _note_event(*event, **options)
         return log_instant_event(trace, *event, **options)
 
@@ -161,6 +162,6 @@ def _attempt() -> tuple[str, int]:
 
 
 def _reason(metadata: Mapping[str, Any]) -> str:
-    """Give the first line of torch's reason, for the rest may be a page of the program's code."""
+    """Give the first line of torch's reason; the rest may be a page of the program's code."""
     first, _, _ = str(metadata.get("cache_bypass_reason") or UNKNOWN).strip().partition("\n")
     return first[:_MAX_REASON].strip() or UNKNOWN

@@ -40,11 +40,11 @@ class Located:
     """The root's."""
 
     def read(self) -> CompiledFile | None:
-        """Read the file; None if it is gone, is a link, or is none that a reader would accept."""
+        """Read the file; None if it is gone, is a link, or is not one that a reader would accept."""
         if not is_portable_file(self.path, self.root):
             return None
         try:
-            # Nobody waits for a pipe.
+            # `O_NONBLOCK`: a pipe of that name would block until somebody writes to it.
             descriptor = os.open(self.folder / self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
                 mode = os.fstat(descriptor).st_mode
@@ -105,12 +105,12 @@ def remove(root: str, path: str, folder: Path) -> None:
 
 _HINT = "find out who wrote it"
 _ELSEWHERE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EPERM})
-"""What opening a folder says of one that is none, or is not to be entered."""
+"""What the system answers for a link, for a file in the place of a folder, and for another user's folder."""
 
 
 @contextmanager
 def _place(root: str, path: str, folder: Path, *, create: bool = False) -> Iterator[Path]:
-    """Say where a file belongs, by a path that stays under its root whatever becomes of the folders on the way."""
+    """Say where a file belongs, by a path that stays under its root even if a folder on the way is replaced."""
     if not is_portable_file(path, root):
         raise UntrustedError(f"compiled file {path[:80]!r} is not one that a compiler writes", hint=_HINT)
     *way, name = path.split("/")
@@ -186,10 +186,9 @@ def file_roots() -> Mapping[str, tuple[Path, ...]]:
 def used_files(recorded: Iterable[Artifact]) -> tuple[Located, ...]:
     """Find the compiled files that this process uses, of all that lie in folders it may share with others.
 
-    A library counts once it is mapped, which only a graph of this process can have caused, or a warm start, of which
-    it counts once a graph has asked for it; the trials of the ISA picker, which ran in processes of their own, once it
-    has picked; a Triton kernel, unless it is in an artifact that was recorded. A registered root tells by itself what
-    is used. Some may be gone: their content cannot be read.
+    A library counts once it is mapped; if a warm start has mapped it, once a graph has asked for it. The trials of the
+    ISA picker, which ran in other processes, count once it has picked. A Triton kernel counts unless a recorded
+    artifact holds it. A registered root names its own files. Some files may be gone: their content cannot be read.
     """
     roots = file_roots()
     with door("looking for compiled files"):

@@ -2,7 +2,7 @@
 
 Inductor keeps with each compiled graph the lines that describe its key, one for each component: `[<digest>] name:
 value`. They are found by their attribute's name and read opcode by opcode with `pickletools`, which builds no object
-and runs nothing: a compiled graph need not be brought to life, with all its kernels, for a list of texts in it.
+and runs nothing: unpickling the graph would load all its kernels for a list of texts.
 """
 
 import pickletools
@@ -57,7 +57,7 @@ def _guard(content: bytes) -> str:
 
 
 def _operations(content: bytes, attribute: bytes) -> Iterator[tuple[str, object]]:
-    """Walk the opcodes after an attribute's name; whatever stands before it is not looked at."""
+    """Walk the opcodes after an attribute's name; what stands before it is skipped."""
     at = content.find(attribute)
     if at < 0:
         return

@@ -49,11 +49,13 @@ def kernel_files(artifacts: Iterable[Artifact], folders: Iterable[Path]) -> Iter
 
 def _living_kernels() -> Iterator[str]:
     """Name the folders of the kernels that this process may launch: by Triton, or by Inductor's own launchers."""
+    # They are looked up and not imported: a process without kernels must not load Triton for this.
     compiler = sys.modules.get("triton.compiler.compiler")
     heuristics = sys.modules.get("torch._inductor.runtime.triton_heuristics")
     if compiler is None:
         return
     for found in gc.get_objects():
+        # `isinstance` would ask the proxies among them, which may run code of the program.
         if type(found) is compiler.CompiledKernel:
             yield folder_name(str(found.hash))
         elif heuristics is not None and issubclass(type(found), heuristics.CachingAutotuner):
@@ -66,7 +68,7 @@ def folder_name(digest: str) -> str:
 
 
 def watch_kernels() -> None:
-    """Begin to count; each function that is wrapped still does what it did."""
+    """Set the hooks; each function that is wrapped still does what it did."""
     from torch.utils._triton import has_triton_package
 
     if has_triton_package() and not _watched:
@@ -86,14 +88,14 @@ def _watch_triton() -> None:
 
     before: Callable[..., Any] | None = knobs.compilation.listener
 
-    def heard(**event: Any) -> None:
-        with suppress(Exception):  # whatever Triton tells, its compilation goes on
+    def note(**event: Any) -> None:
+        with suppress(Exception):  # if Triton tells it in another way, its compilation goes on
             if not event["cache_hit"]:
                 _compiled.add(str(event["metadata"]["hash"]))
         if before is not None:
             before(**event)
 
-    knobs.compilation.listener = heard
+    knobs.compilation.listener = note
 
 
 def _watch_workers() -> None:
@@ -118,7 +120,7 @@ def _watch_workers() -> None:
 def _told(result: Callable[..., Any], begun: int) -> Callable[..., Any]:
     def told() -> Any:
         kernel = result()
-        with suppress(Exception):  # whatever it gives back, the compilation goes on
+        with suppress(Exception):  # if it gives back something else, the compilation goes on
             _note(kernel, begun)
         return kernel
 

@@ -1,4 +1,4 @@
-"""Folders of compiled files beside PyTorch's own, as an integration registers them for its program."""
+"""Folders of compiled files beside PyTorch's own: an integration registers that of its program."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _registered: dict[str, Root] = kept({})
 
 
 def register(root: Root) -> None:
-    """Let warm starts and publications of this process carry a root; one of the same name is replaced."""
+    """Include a root in warm starts and publications of this process; one of the same name is replaced."""
     _registered[root.name] = root
 
 

@@ -43,7 +43,7 @@ def writable_cache_folder() -> str:
 
 
 def loading_warnings() -> list[str]:
-    """Say what will lessen the worth of what is loaded now."""
+    """Say why what is loaded now may not hit."""
     return list(_told(_compiled_before, _autograd_cache_off, _precompile_on))
 
 
@@ -94,7 +94,7 @@ def _precompile_on() -> str:
         return ""
     return (
         "torch._dynamo.config.caching_precompile is on: "
-        "megacache does not carry its artifacts, and AOTAutograd's cache will miss"
+        "megacache does not publish its artifacts, and AOTAutograd's cache will miss"
     )
 
 

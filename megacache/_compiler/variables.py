@@ -1,7 +1,7 @@
 """The variables of PyTorch's compiler that may explain a miss, by name: what is recorded goes to all who may read.
 
-Those that hold a setting are here. Those that may hold a host, a password, a folder or a program's own words are not,
-nor is any that this list does not know, whatever its name begins with.
+The list has those that hold a setting. A variable that may hold a host, a password, a folder or a program's own words
+is not in it, and a variable that is not in the list is not recorded.
 """
 
 _INDUCTOR = """

@@ -1,4 +1,4 @@
-"""How work runs, whatever the work is: deadlines, threads, the life of the process, files on disk, texts."""
+"""How work runs: deadlines, threads, the life of the process, files on disk, texts."""
 
 from megacache._runtime.deadline import Deadline
 from megacache._runtime.disk import create_file, inner_folder, list_files, temporary_beside, write_whole

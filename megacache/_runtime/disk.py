@@ -22,7 +22,7 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUP
 
 @contextmanager
 def inner_folder(base: Path, *names: str, create: bool = False, private: bool = False) -> Iterator[Path]:
-    """Give a folder some levels below another, by a path that stays its own whatever becomes of the way to it.
+    """Give a folder some levels below another, by a path that leads there even if a folder on the way is replaced.
 
     Raises `OSError` where the way goes through a link, or through a folder that belongs neither to this user, nor to
     root, nor to the owner of `base`, which may itself be a link; if `private`, also where others may write to one.
@@ -31,6 +31,7 @@ def inner_folder(base: Path, *names: str, create: bool = False, private: bool = 
         base.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(base, os.O_PATH | os.O_DIRECTORY)
     try:
+        # Root may write anywhere, and the owner of `base` may replace all in it: their folders add no danger.
         owners = {os.geteuid(), 0, os.fstat(descriptor).st_uid}
         for name in names:
             if create:
@@ -42,6 +43,7 @@ def inner_folder(base: Path, *names: str, create: bool = False, private: bool = 
             found = os.fstat(descriptor)
             if found.st_uid not in owners or (private and found.st_mode & stat.S_IWOTH):
                 raise PermissionError(errno.EPERM, "folder of another user", name)
+        # This path follows the descriptor, and not the names of the folders.
         yield Path("/proc/self/fd", str(descriptor))
     finally:
         os.close(descriptor)
@@ -49,7 +51,7 @@ def inner_folder(base: Path, *names: str, create: bool = False, private: bool = 
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Give an empty file beside another, to be filled and given its name; what is left of it is removed.
+    """Give an empty file beside another, to be filled and renamed; it is removed if it was not renamed.
 
     A writer that is killed leaves its file. The first that a process writes in a folder removes those which are older
     than a day.
@@ -68,7 +70,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that nobody sees half of it; one that has the name already is replaced."""
+    """Write a file so that nobody sees half of it; a file of that name is replaced."""
     with temporary_beside(path) as temporary:
         temporary.write_bytes(data)
         temporary.replace(path)
@@ -94,13 +96,14 @@ def create_file(path: Path, data: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
+            # The content reaches the disk before its name does: after a power cut, no name leads to half a file.
             os.fsync(file.fileno())
         _publish(temporary, path)
     _sync_folder(path.parent)
 
 
 def list_files(folder: Path) -> Iterator[tuple[str, int]]:
-    """Find all regular files below a folder, by their relative path, with their size; without the folder there is none.
+    """Find all regular files below a folder, by their relative path, with their size; without the folder, give none.
 
     Raises `OSError` for a folder that cannot be read, which fsspec takes for an empty one.
     """

@@ -1,4 +1,4 @@
-"""What a long call tells while it works."""
+"""The progress of a long call, and the callback that it is reported to."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def quiet(progress: ProgressCallback | None) -> ProgressCallback:
-    """Keep a fault of the caller's callback out of the work it reports on."""
+    """Log what the caller's callback raises: the call goes on."""
 
     def tell(step: Progress) -> None:
         if progress is None:

@@ -1,4 +1,4 @@
-"""The end of the process: what is done at its last good moment, and work beside the program that is waited for."""
+"""The end of the process: functions that it calls while threads still work, and background work that it waits for."""
 
 import atexit
 import concurrent.futures.thread  # noqa: F401 - its hook must be registered before ours
@@ -16,7 +16,7 @@ _running: set[threading.Thread] = set()
 def at_shutdown(finish: Callable[[], None]) -> None:
     """Call `finish` in the main thread once the program has ended, the last one that is registered first.
 
-    A program that is ending already calls it no more.
+    If the program is already ending, `finish` is not called.
     """
     # Where `atexit` comes, executors refuse work, and without one no host name is resolved any more; children of
     # multiprocessing end without it. What is registered here runs before threads are joined, in reverse order, hence
@@ -42,7 +42,7 @@ def in_background(work: Callable[[], Value]) -> "Future[Value]":
     _running.add(thread)
     try:
         thread.start()
-    except RuntimeError:  # no thread is to be had: the work is done all the same
+    except RuntimeError:  # no thread can be started: the work is done here
         _running.discard(thread)
         run()
     return future

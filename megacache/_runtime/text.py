@@ -1,4 +1,4 @@
-"""Texts: how things are said in English, and what of others' words can be shown and kept."""
+"""Texts: counts in English, and text that somebody else wrote, made fit to be shown."""
 
 MAX_SHOWN = 200
 """Characters of a text that somebody else wrote."""
@@ -13,13 +13,13 @@ def counted(count: int, noun: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Fit a text into a line; what a store holds may be long, and may hold what a terminal obeys."""
+    """Fit a text into a line; text from a store may be long, and may hold control characters."""
     text = printable(text)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def printable(text: str) -> str:
-    """Take out what a terminal would obey: names and labels come from whoever may write to the store."""
+    """Replace control characters, which a terminal obeys: whoever may write to the store chooses names and labels."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

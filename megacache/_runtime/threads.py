@@ -53,6 +53,7 @@ class Window:
     def acquire(self, weight: int) -> None:
         """Wait until `weight` more bytes fit, or the window is closed."""
         with self._changed:
+            # An item larger than the window is let in when the window is empty, or it would wait for ever.
             self._changed.wait_for(lambda: self._closed or not self._used or self._used + weight <= self.size)
             self._used += weight
 
@@ -63,14 +64,14 @@ class Window:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Let all who wait go on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class DaemonExecutor(ThreadPoolExecutor):
-    """Runs each call in a thread of its own, for which nobody waits at exit.
+    """Runs each call in a thread of its own, which is not joined at exit.
 
     asyncio resolves host names in its executor's threads. Those of the usual one are joined at exit, so that a name
     server which does not answer would keep the process from ending.
@@ -147,9 +148,9 @@ def within_window(
     deadline: Deadline,
     doing: str,
 ) -> Generator[Done[Item, Value]]:
-    """Do the same with as many items at once as weigh no more than `size`, those that the caller is busy with included.
+    """Do the same with at most `size` bytes of items in flight; the item that the caller works on counts.
 
-    It is for what is given to the caller item by item; who holds several has a `Window` of his own.
+    The caller takes one item at a time; a caller that holds several has a `Window` of its own.
     """
     window = Window(size)
     arrivals = unordered(
@@ -176,7 +177,7 @@ def _start(work: Callable[[], None], count: int) -> None:
         work()
 
     started = 0
-    with suppress(RuntimeError):  # the system gives no more
+    with suppress(RuntimeError):  # the limit of threads is reached
         for _ in range(count):
             _thread.start_new_thread(begin, ())
             started += 1

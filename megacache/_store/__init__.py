@@ -1,6 +1,6 @@
 """The one door to fsspec: a URL prefix of write-once objects.
 
-fsspec is imported by the call that opens a store, and by nobody outside this package.
+fsspec is imported by the call that opens a store, and nowhere outside this package.
 """
 
 from megacache._store.secrets import keep_secret, showable, without_secrets

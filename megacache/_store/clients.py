@@ -1,4 +1,4 @@
-"""How clients of stores are set up, unless the caller says otherwise: nothing stale, and an end to all waiting."""
+"""Default options of the stores' clients: fresh listings, short timeouts, few retries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _S3_OPTIONS: Mapping[str, Any] = {
     "config_kwargs": {
         "connect_timeout": 3,
         "read_timeout": 10,
-        # Of botocore's modes, this one knows that a 429 is to be tried again, whatever code comes with it.
+        # Of botocore's modes, only this one tries again after a 429 with an unknown code.
         "retries": {"mode": "legacy", "total_max_attempts": 3},
         "max_pool_connections": 64,
     },

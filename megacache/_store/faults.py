@@ -38,7 +38,7 @@ MISUSE = (ValueError, TypeError, AttributeError)
 
 @contextmanager
 def faults(url: str, doing: str, *, misuse: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Let no foreign exception out; the original stays as the cause. `misuse` tells a wrong URL or option."""
+    """Let no foreign exception out; the original stays as the cause. `misuse` is what a wrong URL or option raises."""
     try:
         yield
     except MegacacheError:
@@ -87,7 +87,7 @@ def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
         return AccessError(message, hint="this kind of store cannot do that; use another URL")
     if _is_refusal(error):
         return AccessError(message, hint="check the credentials and what they may do")
-    return UnavailableError(message, hint="the store or the way to it is at fault; it is safe to try again")
+    return UnavailableError(message, hint="check the store and the network, then try again")
 
 
 def _told(error: Exception, url: str, doing: str) -> str:

@@ -1,4 +1,4 @@
-"""Ask a filesystem of fsspec, each kind in the way that tells the truth and costs least."""
+"""Call fsspec's filesystems, each kind in the way that gives right answers for the fewest requests."""
 
 import posixpath
 import socket
@@ -48,7 +48,7 @@ class Filesystem:
         return bool(self._protocols & GCS)
 
     def list(self, path: str, deadline: Deadline) -> Iterator[tuple[str, int]]:
-        """Give the path below a folder, and the size, of every file there; without the folder there is none."""
+        """Give the path below a folder, and the size, of every file there; give none without the folder."""
         if self._protocols & LOCAL:
             yield from call(lambda: tuple(list_files(Path(path))), deadline=deadline, doing=f"listing {self._url}")
             return
@@ -66,7 +66,7 @@ class Filesystem:
         return self._ask("cat_file", path, start=0, end=size, deadline=deadline)  # type: ignore[no-any-return]
 
     def create(self, path: str, data: bytes, deadline: Deadline, *, if_absent: bool) -> None:
-        """Write a file whole; if asked to, raise `FileExistsError` for one that is there, where that can be told."""
+        """Write a file whole; if asked to, raise `FileExistsError` if it exists, where the store tells that."""
         if self._protocols & LOCAL:
             call(lambda: create_file(Path(path), data), deadline=deadline, doing=f"writing to {self._url}")
             return
@@ -87,6 +87,7 @@ class Filesystem:
 
     def _find(self, path: str, deadline: Deadline) -> Mapping[str, int | None]:
         """Give the size of each file below a folder, in one request if it can be had."""
+        # A listing that the client has kept would hide what other processes wrote since.
         self._fs.invalidate_cache()
         parent, _, name = path.rpartition("/")
         try:
@@ -185,7 +186,7 @@ def _refuse_greenlets(url: str) -> None:
     library = socket.socket.__module__.partition(".")[0]
     if library in _GREENLETS:
         raise UnavailableError(
-            f"{url}: {library} has replaced Python's sockets and threads, with which no client of this store works",
+            f"{url}: {library} has replaced Python's sockets and threads: no client of this store works with it",
             hint="copy the cache to a folder with `megacache pull` before the program starts, or leave it unpatched",
         )
 
@@ -196,7 +197,7 @@ def _protocols(fs: "AbstractFileSystem") -> tuple[str, ...]:
 
 
 def _prepare(fs: "AbstractFileSystem | None") -> None:
-    """Change what a client does by itself, and each client that it stands before."""
+    """Set up a client, and each client that it wraps."""
     while fs is not None:
         if S3.intersection(_protocols(fs)):
             fs.retries = 1  # s3fs tries again around botocore, twice for a read, and makes 100 requests of one

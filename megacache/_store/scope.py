@@ -14,8 +14,8 @@ _CACHING = frozenset({"simplecache", "filecache", "blockcache"})
 def scope_of(url: str) -> str:
     """Name a place in one way, however its URL is written, and without what must not be shown: user, password, query.
 
-    Nothing is asked of it. A cache of copies counts as the place behind it; any other chain keeps all its links. The
-    query of an archive on the web counts as a way to be let in, not as its name. Raises `SettingsError` if nothing
+    No request is sent. A cache of copies counts as the place behind it; any other chain keeps all its links. The
+    query of an archive on the web counts as a credential, not as part of the name. Raises `SettingsError` if nothing
     installed speaks a protocol, or if the URL does not mean one place.
     """
     check_url(url)
@@ -40,14 +40,14 @@ def _link_scope(link: str, *, chained: bool) -> str:
         return protocol
     before = _before_at(protocol, rest.partition("/")[0])
     place = redacted(f"{protocol}://{rest}").partition("://")[2]
-    if protocol in S3 | GCS | AZURE:  # keys are no folders: `a//b` is not `a/b`
+    if protocol in S3 | GCS | AZURE:  # keys are not paths: `a//b` is not `a/b`
         return f"{protocol}://{before}{place.strip('/')}"
     authority, _, path = ("", "", place) if protocol == "memory" else place.partition("/")
     return f"{protocol}://{before}{authority}{_folder(path)}"
 
 
 def _before_at(protocol: str, authority: str) -> str:
-    """Give what stands before an `@` and is no user and no password: Azure's container, or a repository of GitHub."""
+    """Give the name before an `@` that is not a user: Azure's container, or a repository of GitHub."""
     before, at, _ = authority.rpartition("@")
     if protocol in AZURE:
         before = before.partition(":")[0]

@@ -1,4 +1,4 @@
-"""The one redactor: what others say is shown without the credentials that this process was given, or that look so.
+"""The one redactor: takes credentials out of text that others wrote, those that were given and what looks like one.
 
 What a client raises may repeat a URL, a header or a value of its options, whole or in part, quoted or escaped. Of the
 options every text counts as secret, but for those of a few names that tell a place or a way.
@@ -24,7 +24,7 @@ _PLAIN_NAMES = frozenset(
 """Names of options whose values are shown, but for a user, a password and a query in them."""
 _PLAIN_VALUES = frozenset({"anon", "browser", "cache", "cloud", "google_default", "legacy", "standard"})
 _LEAST = 4
-"""Characters: what is shorter is no secret, and would be found in every text."""
+"""Characters: a shorter text is not a secret, and would be found in every other."""
 _LONG = 8
 """Characters from which on a secret is found within other words, too."""
 _MOST = 4_096

@@ -23,7 +23,7 @@ def check_url(url: str) -> None:
         right = ", or ".join(redacted("::".join([one, *behind])) for one in meant)
         raise SettingsError(f"{redacted(url)} {why}", hint=f"did you mean {right}?")
     if any(_asks(link, behind=link is not first) for link in links):
-        hint = "use another URL, such as one that ends in /v2; what a client has to know goes into its options"
+        hint = "use another URL, such as one that ends in /v2; give options of the client as storage options"
         raise SettingsError(f"{redacted(url)}: the URL of a cache has no query", hint=hint)
 
 

@@ -1,7 +1,7 @@
 """The one door to fsspec: a URL prefix of write-once objects.
 
-Sharing a cache asks three things of a store: list a folder, read an object, create an object that does not exist;
-removing bundles also deletes. If two writers create one object at once, on local disk, in memory, on
+A shared cache needs three operations: list a folder, read an object, create an object that does not exist. Removing
+bundles also deletes. If two writers create one object at once, on local disk, in memory, on
 S3, GCS and Azure one wins and the other is told. On whatever else fsspec reaches, and on S3 servers that ignore or
 refuse conditions, the last one wins, which is harmless, since both wrote something valid: a chunk is named by its
 content, a manifest by what its bundle holds.
@@ -79,7 +79,7 @@ class Store:
         return Store(self._files, self._root, url=self.url, deadline=deadline, scope=self.scope)
 
     def bound_for(self, url: str) -> "Store":
-        """Give the same store with signatures for the place to which it will be moved, of which nothing is asked."""
+        """Give the same store, with signatures for the place to which it will be moved; no request is sent there."""
         keep_secret(url)
         scope = scope_of(url)
         return Store(self._files, self._root, url=self.url, deadline=self.deadline, scope=scope)
@@ -133,7 +133,7 @@ class Store:
         raise UnavailableError(msg, hint="publish again")
 
     def delete(self, key: str) -> None:
-        """Delete an object; one that is not there is no fault."""
+        """Delete an object; one that does not exist is not a fault."""
         with faults(self.url, f"deleting {key}"), suppress(FileNotFoundError):
             self._files.delete(f"{self._root}/{key}", self.deadline)
 

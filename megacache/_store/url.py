@@ -1,4 +1,4 @@
-"""What a URL is: what of it can be shown, where it ends, and which of them are folders of this machine."""
+"""What a URL is: which part of it can be shown, where it ends, and whether it is a folder of this machine."""
 
 import os
 import re
@@ -15,7 +15,7 @@ USER = re.compile(
 )
 """User and password, with the `@` after them."""
 QUERY = re.compile(r"\?(?![\s\"'),.;]|$)\S*?(?=::|\s|$)")
-"""What follows the question mark of a URL, and that; a question's own is left."""
+"""The query of a URL, with its question mark; the question mark of a sentence does not count."""
 _COPIES = re.compile(r"(?:(?:simplecache|filecache|blockcache|cached)(?:://)?::)+")
 """What begins the URL of a place before which fsspec keeps copies."""
 
@@ -46,6 +46,7 @@ def local_folder(url: str) -> Path | None:
 
 
 def behind_copies(url: str) -> str:
-    """Name the place of which fsspec would keep copies: they may be of half an object, or of a large one."""
+    """Name the place behind a cache of fsspec's copies."""
+    # A broken download leaves half an object in such a cache, and nothing is ever removed from it.
     copies = _COPIES.match(url)
     return url[copies.end() :] if copies else url

@@ -1,6 +1,6 @@
 """What a store holds and how much room there is, in the words of b10-transfer.
 
-The public verbs tell nothing of other environments, nor of sizes in the store: hence the look below them.
+It reads the catalog, because the public functions do not report other environments, nor sizes in the store.
 """
 
 import os

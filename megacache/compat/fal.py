@@ -45,7 +45,7 @@ def synchronized_inductor_cache(cache_key: str) -> Iterator[None]:
 def load_inductor_cache(cache_key: str) -> str:
     """Warm from the cache of a key; call it before the first compilation.
 
-    Returns 64 hex digits that stand for what was loaded, or "" if nothing was, whatever the reason.
+    Returns 64 hex digits that stand for what was loaded, or "" if nothing was.
     """
     warmed = _cache(cache_key).warm()
     return hashlib.sha256(" ".join(sorted(warmed.bundles)).encode()).hexdigest() if warmed else ""

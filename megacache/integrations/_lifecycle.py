@@ -42,7 +42,8 @@ def autostart() -> "Autostart":
     if settings.log is not None:
         _log_to_stderr(settings.log)
     if not Settings.read().disabled:
-        crash_guard.install()  # before: what is loaded for the first compilation must be covered by a marker
+        # The guard comes first: a marker must cover what is loaded for the first compilation.
+        crash_guard.install()
         _compiler.on_compilations(started.before_compilation, started.after_compilation)
         os.register_at_fork(after_in_child=started.after_fork)
         at_shutdown(started.after_main_thread)
@@ -94,6 +95,7 @@ class Autostart:
         """Warm now, unless this process has done so."""
         if self._warmed:
             return
+        # Before the call: a warm start may compile, which leads here again.
         self._warmed = True
         try:
             warm(timeout=self._settings.warm_timeout)
@@ -116,7 +118,7 @@ class Autostart:
             self._changed.notify_all()
 
     def _publish_in_time(self) -> None:
-        """Publish whenever it is time, for as long as the process lives; a failure is tried again, ever later."""
+        """Publish when it is time, for as long as the process lives; after failures, pause longer and longer."""
         while True:
             with self._changed:
                 while not self._is_time():

@@ -36,13 +36,14 @@ class HitRate:
 
 
 def write(folder: str | None, inherited: Receipt) -> None:
-    """Write the receipt of this process, in place of an earlier one; without a folder, or if that fails, there is none.
+    """Write the receipt of this process, in place of an earlier one; write nothing without a folder, or if that fails.
 
     It leaves out the lookups that a forked process inherited: they are in its parent's receipt.
     """
     if folder is None:
         return
     with contextlib.suppress(OSError):
+        # A forked child has its parent's token; another container may have the same process id.
         own = json.dumps(_own(receipt(), inherited).to_json()).encode()
         write_whole(Path(folder) / f"{os.getpid()}-{_TOKEN}.json", own)
 

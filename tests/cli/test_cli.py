@@ -125,7 +125,7 @@ def test_right_url_is_told(typed: str, told: str) -> None:
 
 def test_missing_folder_is_told(tmp_path: Path) -> None:
     """Of a folder that is not there it is said that it is not."""
-    assert "there is no such folder" in run("ls", "--no-here", tmp_path / "none").stderr
+    assert "the folder does not exist" in run("ls", "--no-here", tmp_path / "none").stderr
 
 
 @pytest.mark.parametrize("name", ["ls", "verify", "inspect"])

@@ -144,7 +144,7 @@ def test_interrupted_removal_is_repaired(source: Store, target: Store) -> None:
 
 def test_copy_of_nothing_is_refused(source: Store, target: Store, tmp_path: Path) -> None:
     """An empty source, a source that is the target, or an environment that is not there copies nothing."""
-    assert "there is no such folder" in run("cp", tmp_path / "none", target.url, code=2).stderr
+    assert "the folder does not exist" in run("cp", tmp_path / "none", target.url, code=2).stderr
     same = f"source and target are the same place, {source.scope}; name another"
     assert same in run("cp", source.url, source.url, code=2).stderr
     run("cp", source.url, target.url, "--environment", "zzzz", code=2)
@@ -235,7 +235,7 @@ def test_export_writes_one_blob(source: Store, tmp_path: Path) -> None:
     done = run("export", source.url, file, "--environment", PLACE.fingerprint)
     assert sorted(one.key for one in parse_blob(file.read_bytes())) == ["a", "b"]
     assert "2 inductor" in done.stderr
-    assert "1 compiled file left behind" in done.stderr
+    assert "1 compiled file left out" in done.stderr
     found = document("export", source.url, file, "--environment", PLACE.fingerprint)
     assert found == {
         "format": 1,
@@ -260,7 +260,7 @@ def test_export_asks_for_one_environment(source: Store, tmp_path: Path) -> None:
     assert PLACE.path in told
     assert "choose one with --environment or --mine" in told
     run("export", tmp_path / "none", tmp_path / "blob", code=2)
-    assert "there is no such folder" in run("export", source.url, tmp_path / "no" / "blob", code=2).stderr
+    assert "its folder does not exist" in run("export", source.url, tmp_path / "no" / "blob", code=2).stderr
     assert not (tmp_path / "blob").exists()
 
 
@@ -369,7 +369,7 @@ def test_environments_are_removed(source: Store, chosen: list[str], left: list[s
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ([], "nothing was named"),
+        ([], "no bundle or environment is named"),
         ([""], "'' does not name a bundle"),
         (["zzzz"], "holds no bundle zzzz"),
         ([ONE.manifest.bundle, "zzzz"], "holds no bundle zzzz"),

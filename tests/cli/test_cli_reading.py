@@ -176,7 +176,7 @@ def test_some_environments_can_be_chosen(store: Store, options: list[str]) -> No
         (["--environment", f"{HERE.fingerprint[:-1]}x"], f"did you mean {HERE.fingerprint}?"),
         (["--environment", "zzzz"], "`megacache ls` shows what there is"),
         (["--environment", ""], "'' does not name an environment"),
-        (["--environment", "abc"], "give 4 digits at least"),
+        (["--environment", "abc"], "give at least 4 digits"),
     ],
 )
 def test_right_environment_is_told(store: Store, options: list[str], told: str) -> None:
@@ -332,7 +332,7 @@ def test_explain_names_what_differs(store: Store, here: Path) -> None:
     assert found["bundles"] == 0
     assert [one["fact"] for one in found["mismatches"]] == ["triton", "os"]
     done = run("explain", store.url, "--env", here, code=1)
-    assert "of 1 environment the nearest differs in" in done.stderr
+    assert "the nearest of 1 environment differs in" in done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["FACT", "triton", "os"]
 
 
@@ -365,7 +365,7 @@ def test_explain_tells_withdrawn_and_unreadable_bundles(store: Store, here: Path
     one = bundle([artifact()])
     upload(store, one)
     store.create(PLACE.mark(one.manifest.bundle, "quarantined"), b"")
-    assert "1 bundle for this machine withdrawn" in run("explain", store.url, "--env", here, code=1).stderr
+    assert "withdrawn for this machine: 1 bundle" in run("explain", store.url, "--env", here, code=1).stderr
     store.create(PLACE.manifest("a" * 32), b"garbage")
     found = document("explain", store.url, "--env", here, code=1)
     assert (found["bundles"], found["withdrawn"], [one["bundle"] for one in found["failed"]]) == (0, 1, ["a" * 32])
@@ -389,7 +389,7 @@ def test_bundle_without_its_chunks_is_of_no_use(store: Store, here: Path) -> Non
     one = bundle([artifact()])
     upload(store, one)
     store.delete(PLACE.chunk(one.chunks[0].ref.digest))
-    assert ls(store)["environments"][0]["bundles"][0]["fault"] == "1 chunk of it gone"
+    assert ls(store)["environments"][0]["bundles"][0]["fault"] == "it lacks 1 chunk"
     found = document("explain", store.url, "--env", here, code=1)
     assert (found["bundles"], found["failed"][0]["kind"]) == (0, "MissingError")
 

@@ -36,8 +36,8 @@ from megacache._bundle import (
     parse_keys,
     parse_manifest,
     parse_signatures,
+    refusal,
     seal,
-    suspicion,
     unpack_chunk,
 )
 from megacache._bundle.chunk import compress, decompress
@@ -111,7 +111,7 @@ def read_manifest(data: bytes) -> None:
     assert parents_first([manifest, MANIFEST])
     assert len(chunks_of(manifest, files=True)) <= len(manifest.chunks)
     assert len(declared_names(manifest, files=True)) <= len(manifest.artifacts) + len(manifest.files.index)
-    if suspicion(manifest) is None:
+    if refusal(manifest) is None:
         assert all(is_known_artifact(ref.kind, ref.key) for ref in manifest.artifacts)
         assert all(is_inside(ref.path) for ref in manifest.files.index)
 

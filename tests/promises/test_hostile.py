@@ -24,7 +24,7 @@ from megacache._bundle import (
     FilesPart,
     identify_artifact,
     is_known_artifact,
-    suspicion,
+    refusal,
 )
 from megacache._bundle.artifacts import KINDS
 from megacache._cache.crash_guard import Markers
@@ -114,7 +114,7 @@ def test_manifest_with_a_strange_artifact_is_refused(kind: str, key: str) -> Non
     }.get(kind, "(?!)")
     ref = ArtifactRef(kind=kind, key=key, digest=MANIFEST.artifacts[0].digest, size=1)
     fine = re.fullmatch(shape, key, re.ASCII) is not None
-    assert (suspicion(replace(MANIFEST, artifacts=(ref,))) is None) == fine == is_known_artifact(kind, key)
+    assert (refusal(replace(MANIFEST, artifacts=(ref,))) is None) == fine == is_known_artifact(kind, key)
 
 
 @FEW
@@ -157,7 +157,7 @@ def test_no_file_leaves_its_root(path: str, mode: int, content: bytes) -> None:
 def test_manifest_with_a_strange_file_is_refused(path: str) -> None:
     """A manifest whose files all pass names no path that leads elsewhere."""
     ref = FileRef(root="inductor", path=path, digest=MANIFEST.artifacts[0].digest, size=1, mode=0o644)
-    found = suspicion(replace(MANIFEST, files=FilesPart(index=(ref,))))
+    found = refusal(replace(MANIFEST, files=FilesPart(index=(ref,))))
     assert isinstance(found, UntrustedError) or is_inside(path)
 
 

@@ -43,7 +43,8 @@ class CrashGuard:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler may need it in the thread that holds it
+        # Reentrant: the handler of a signal may need it in the thread that holds it.
+        self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._impossible = False
         self._up: list[OwnFile] = []
@@ -66,7 +67,7 @@ class CrashGuard:
 
     def sign_in(self, bundle: str) -> None:
         """Tell other processes that this one, as long as it lives, may need the files of a bundle."""
-        with self._lock, suppress(OSError):  # where nothing may be written, nobody is told
+        with self._lock, suppress(OSError):  # where nothing may be written, other processes are not told
             if bundle not in self._signed_in:
                 self._signed_in.add(bundle)
                 self._roll = self.rolls.begin() if self._roll is None else self._roll

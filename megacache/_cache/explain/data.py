@@ -41,8 +41,8 @@ _FREED = re.compile(r";[ \w=]+ = None$", re.MULTILINE)
 def anonymizer() -> Callable[[str], str]:
     """Make a function that takes out paths, URLs, the names of this host and user, and addresses in memory.
 
-    Whatever looks like an absolute path goes, wherever it leads. What is left of this process's own folders goes as
-    well, for a path may stand within a word.
+    Whatever looks like an absolute path goes, wherever it leads. This process's own folders go wherever
+    they stand, also within a word.
     """
     folders, names = _pattern(_folders()), {name: shown for name, shown in _names() if name}
     words = re.compile(rf"(?<![A-Za-z0-9]){_pattern(names).pattern}(?![A-Za-z0-9])")

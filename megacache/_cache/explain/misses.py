@@ -1,4 +1,4 @@
-"""Say why graphs missed: what differs between this process and the nearest that was published."""
+"""Find out why graphs missed: what differs between this process and the nearest published environment or graph."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -28,8 +28,8 @@ _AUTOGRAD_ONLY = (
     "another name, or AOTAutograd another configuration (PyTorch keeps no components of this key; it logs them under "
     "TORCH_LOGS=+torch._functorch._aot_autograd.autograd_cache)"
 )
-_NOTHING_TO_COMPARE = "the bundles in the store hold no explain data of any graph"
-_NO_TIME = "it was not compared, for time ran out"
+_NOTHING_TO_COMPARE = "no bundle in the store holds explain data of a graph"
+_NO_TIME = "it was not compared: time ran out"
 _NO_COMPONENTS = "PyTorch keeps no components of its key"
 
 
@@ -68,7 +68,7 @@ class Explaining:
         if manifests:
             found = self._compare_graphs(manifests)
         elif self._warnings:
-            error = BundleError(f"{counted(len(self._warnings), 'bundle')} published, none of which can be used")
+            error = BundleError(f"none of {counted(len(self._warnings), 'published bundle')} can be used")
             found = replace(self._explanation(ExplainStatus.UNAVAILABLE, str(error)), error=error)
         else:
             found = self._compare_environments()
@@ -80,15 +80,18 @@ class Explaining:
         )
 
     def _read(self) -> list[Manifest]:
-        """Read the manifests, newest first, without those of this process: what it published, it had missed."""
+        """Read the manifests, newest first, without those that this process published."""
         listing = self._catalog.list()
+        # This process had missed what it then published itself.
         others = {bundle: size for bundle, size in listing.visible.items() if bundle not in self._session.written}
         manifests = []
         for done in self._catalog.knowing(listing).read(affordable_manifests(others)):
             if done.value is None:
                 self._warnings.append(f"bundle {done.item} was left out: {done.fault}")
             elif done.item in self._session.unusable or self._environment.mismatches(done.value.environment):
-                self._warnings.append(f"bundle {done.item} was left out: it is damaged, or not what its place says")
+                self._warnings.append(
+                    f"bundle {done.item} was left out: it is damaged, or lies under another environment"
+                )
             else:
                 manifests.append(done.value)
         return sorted(manifests, key=lambda manifest: (manifest.created, manifest.bundle), reverse=True)
@@ -99,8 +102,10 @@ class Explaining:
             nothing += " but by this process"
         other, others = nearest_other(self._store, self._environment, self._policy)
         if other is None:
-            return self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}, and for no other environment")
-        found = self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}; the nearest of {others} others differs")
+            return self._explanation(ExplainStatus.ENVIRONMENT, f"{nothing}, nor for another environment")
+        found = self._explanation(
+            ExplainStatus.ENVIRONMENT, f"{nothing}; the nearest of {counted(others, 'other environment')} differs"
+        )
         return replace(found, mismatches=self._environment.mismatches(other))
 
     def _compare_graphs(self, manifests: Sequence[Manifest]) -> Explanation:
@@ -124,7 +129,7 @@ class Explaining:
         without = [m for m in manifests if not explain_chunks(m) and any(ref.kind == "inductor" for ref in m.artifacts)]
         if without:
             self._warnings.append(
-                f"{counted(len(without), 'bundle')} without explain data, as older publishers left it"
+                f"{counted(len(without), 'bundle')} without explain data: the graphs in it cannot be compared"
             )
         refs = [ref for manifest in manifests for ref in explain_chunks(manifest)]
         sizes = accumulate(max(ref.raw_size, ref.stored_size) for ref in refs)
@@ -142,7 +147,7 @@ class Explaining:
                     continue
                 left -= sum(len(key.components) for key in keys)
                 if left < 0:
-                    self._warnings.append("explain data was left out, for there is too much of it")
+                    self._warnings.append("the rest of the explain data was left out: there is too much")
                     break
                 found += keys
         return found

@@ -26,7 +26,7 @@ def demo_command(*, url: str | None, as_json: bool) -> None:
     One process compiles it and publishes, a second one starts warm. Each process begins with an empty cache folder, and
     the second one must compute the same bits as the first. Needs PyTorch, and on a CPU a C++ compiler; takes half a
     minute. What is published goes to URL, by default to the store in your cache folder, and never to that of
-    MEGACACHE_URL: a demonstration has no business in a cache that others use.
+    MEGACACHE_URL: others use that cache.
 
     \b
     Example:
@@ -65,7 +65,7 @@ def _run(mode: str, url: str) -> Answer:
     if done.returncode:
         raise CompilerError(
             f"the {mode} process ended with {done.returncode}",
-            hint="what it said stands above; on a CPU, torch.compile needs a C++ compiler such as g++",
+            hint="its output is above; on a CPU, torch.compile needs a C++ compiler such as g++",
         )
     answer: Answer = json.loads(done.stdout.splitlines()[-1])
     return answer

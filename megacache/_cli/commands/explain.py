@@ -85,15 +85,15 @@ def _print(url: str, found: Here, view: View) -> None:
     if view["bundles"]:
         say("{} under {} for {}", counted(view["bundles"], "bundle"), url, found.prefix.path)
     elif view["failed"]:
-        say("all of {} under {} for {} are useless", counted(len(view["failed"]), "bundle"), url, found.prefix.path)
+        say("none of {} under {} for {} can be used", counted(len(view["failed"]), "bundle"), url, found.prefix.path)
     elif not view["others"]:
         say("{}", nothing_under(url))
     else:
-        told = "nothing under {} fits {}; of {} the nearest differs in:"
+        told = "nothing under {} fits {}; the nearest of {} differs in:"
         told = told if view["mismatches"] else "nothing under {} fits {}, and none of {} can be compared"
         say(told, url, found.prefix.path, counted(view["others"], "environment"))
     if view["withdrawn"]:
-        say("{} for this machine withdrawn", counted(view["withdrawn"], "bundle"))
+        say("withdrawn for this machine: {}", counted(view["withdrawn"], "bundle"))
     if view["files_left_out"]:
         say("compiled files of {} would be left out:", counted(len(view["files_left_out"]), "bundle"))
     rows = [_row(one["fact"], one) for one in view["mismatches"]]

@@ -47,7 +47,7 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
       megacache export s3://bucket/flux/v1 flux.bin --mine
     """  # noqa: D301 - as click wants it
     if not Path(file).absolute().parent.is_dir():
-        raise SettingsError(f"{file} cannot be written", hint="there is no such folder")
+        raise SettingsError(f"{file} cannot be written", hint="its folder does not exist")
     holding = the_only(selection.of(stock_of(store), store), store.url)
     with progress_bar("downloading") as progress:
         done = export_blob(store, holding, progress, Keys().policy(Settings.read()))
@@ -62,7 +62,7 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
     else:
         say("{} written: {}, {}", file, counts_text(done.artifacts), size_text(len(done.blob)))
         if done.files:
-            say("{} left behind: a blob cannot hold them", counted(done.files, "compiled file"))
+            say("{} left out: a blob cannot hold compiled files", counted(done.files, "compiled file"))
     if done.failed:
         click.get_current_context().exit(exit_code_of(done.failed[0][1]))
 

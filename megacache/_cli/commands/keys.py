@@ -92,4 +92,4 @@ def _tell(
     for bundle, fault in failed:
         say("[bold red]not signed:[/] {}: {}", bundle, fault)
     before = bundles - len(signed) - len(failed)
-    say("{} signed for {}, {} had this signature", counted(len(signed), "bundle"), store.scope, before)
+    say("{} signed for {}, {} had this signature already", counted(len(signed), "bundle"), store.scope, before)

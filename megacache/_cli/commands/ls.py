@@ -54,7 +54,7 @@ def ls_command(*, store: Store, selection: Selection, bundles: bool, tell_here: 
         _print_environments(views)
     if inventory.strangers:
         count = counted(len(inventory.strangers), "object")
-        say("{} there not written by megacache, such as {}", count, inventory.strangers[0])
+        say("{} that megacache did not write, such as {}", count, inventory.strangers[0])
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def _place_of_machine(*, asked: bool) -> Iterator[Callable[[], str | None]]:
         try:
             return None if asking is None else asking.answer().prefix.path
         except MegacacheError as error:
-            say("which environment is this machine's is not known: {}", error)
+            say("the environment of this machine is not known: {}", error)
             return None
 
     try:

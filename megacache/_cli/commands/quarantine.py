@@ -20,7 +20,7 @@ from megacache._store import Store
 def quarantine_command(*, store: Store, bundle: str, lift: bool, selection: Selection, as_json: bool) -> None:
     """Take a bundle out of service for every reader.
 
-    BUNDLE is its id, or the beginning of it; it is not removed. Readers pass it by from their next start on; what it
+    BUNDLE is its id, or the beginning of it; it is not removed. Readers leave it out from their next start on; what it
     held is published again by the next process that compiles it. To disown everything at once, use another URL, such as
     …/v2.
 

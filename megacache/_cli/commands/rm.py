@@ -66,7 +66,7 @@ def _check_request(bundles: tuple[str, ...], selection: Selection, *, everything
     if everything and named:
         raise SettingsError("--all contradicts what else is named", hint="leave one of them out")
     if not everything and not named:
-        raise SettingsError("nothing was named", hint="name bundles, --environment, --device or --all")
+        raise SettingsError("no bundle or environment is named", hint="name bundles, --environment, --device or --all")
 
 
 def _wanted(chosen: tuple[Holding, ...], names: tuple[str, ...], url: str) -> list[tuple[Holding, list[str]]]:

@@ -97,6 +97,7 @@ def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, seconds: float
 
 def _answer(url: str) -> str | None:
     """Request the URL; give the answer if the server is not ready, else None."""
+    # The server is on this machine: a proxy that the environment names would not reach it.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=_REQUEST_SECONDS) as answer:

@@ -83,5 +83,5 @@ def _print(views: list[View], url: str) -> None:
     sound = sum(not one["faults"] for _, one in bundles)
     say("{} of {} sound, of {} stored", sound, counted(len(bundles), "bundle"), size)
     if orphans := sum(len(view["orphans"]) for view in views):
-        message = "{} in no bundle: an interrupted publication leaves such, and no reader sees them"
+        message = "{} in no bundle: an interrupted publication left them, and no reader sees them"
         say(message, counted(orphans, "chunk"))

@@ -207,7 +207,7 @@ def test_empty_store_is_told_from_a_foreign_one(processes: Processes, tmp_path: 
     """Where nothing at all is published, that is said."""
     (answer,) = processes.run(step("explain", url=str(tmp_path / "store")))
     assert answer["status"] == "environment"
-    assert "for no other environment" in answer["reason"]
+    assert "nor for another environment" in answer["reason"]
 
 
 def test_disabled_and_failing_are_results(processes: Processes) -> None:

@@ -89,7 +89,7 @@ def test_bundle_of_an_older_publisher_is_named() -> None:
     """Without explain data the miss is told, and that nothing is known of it."""
     found = explained(published(artifact("f1", b"no lines")), graph("f2", gm="x"))
     assert "no explain data" in found.misses[0].reason
-    assert "older publishers" in found.warnings[0]
+    assert "without explain data" in found.warnings[0]
 
 
 @pytest.mark.parametrize("extra", [b"", b"\xc1", pickle.dumps({"format": [1, 0]}), b"\x91" * 100_000])
@@ -118,7 +118,7 @@ def test_graphs_are_named_when_time_is_over() -> None:
     """Graphs that there is no time to compare are told as missed, and that nothing was compared."""
     names = frozenset({("inductor", "f1")})
     (miss,) = misses._missed_graphs([graph("f2", gm="x")], names, [], Deadline(at=0.0, seconds=1.0))
-    assert (miss.key, miss.reason) == ("f2", "it was not compared, for time ran out")
+    assert (miss.key, miss.reason) == ("f2", "it was not compared: time ran out")
 
 
 def test_bundle_that_this_process_found_unusable_holds_nothing() -> None:
@@ -128,7 +128,7 @@ def test_bundle_that_this_process_found_unusable_holds_nothing() -> None:
     session.rule_out(Catalog.of(store, environment()).list().visible)
     found = Explaining(store, environment(), session, [graph("f1", gm="x")]).run()
     assert found.status is ExplainStatus.UNAVAILABLE
-    assert "none of which can be used" in found.reason
+    assert "can be used" in found.reason
     with pytest.raises(BundleError):
         found.raise_for_status()
 
