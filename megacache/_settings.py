@@ -78,7 +78,7 @@ class AutostartSettings:
     publish_after: float = _PUBLISH_AFTER
     """`MEGACACHE_PUBLISH_AFTER`: seconds without a compilation after which what was compiled is published."""
     exit_timeout: float = _EXIT_TIMEOUT
-    """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of a process may wait for a publication; 0 publishes nothing then."""
+    """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of a process may wait for a publication; 0 for none at the end."""
     publish_when: str | None = None
     """`MEGACACHE_PUBLISH_WHEN`: a file; before it exists, nothing is published but at the end of the process."""
     receipts: str | None = None

@@ -1,6 +1,5 @@
-"""The verbs on one cache. Faults become results here, and nowhere below; the log is told of each call."""
+"""The verbs on one cache. Faults become results here, and nowhere below."""
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from megacache._bundle import checked_labels
 from megacache._cache.call import Call
 from megacache._cache.crash_guard import guard_beside, install
 from megacache._cache.explain import ExplainStatus, Explanation, explain
+from megacache._cache.log import log_explanation, log_result, log_worth
 from megacache._cache.publish import Publication
 from megacache._cache.receipt import Receipt
 from megacache._cache.recording import recorded_in, take
@@ -24,9 +24,6 @@ from megacache._settings import Settings
 from megacache._store import redacted, showable, without_secrets
 from megacache._trust import Keys, KeySource
 from megacache.errors import MegacacheError, SettingsError
-
-_log = logging.getLogger("megacache")
-_log.addHandler(logging.NullHandler())
 
 WARM_TIMEOUT = 60.0
 PUBLISH_TIMEOUT = 300.0
@@ -102,7 +99,7 @@ class Cache:
         )
         result = replace(result, seconds=clock.seconds(), error=showable(result.error))
         note_cost(result)
-        report("warm", result)
+        log_result("warm", result)
         return result.raise_for_status() if self._strict else result
 
     @overload
@@ -186,7 +183,7 @@ class Cache:
             ),
         )
         result = replace(result, seconds=clock.seconds()["total"], error=showable(result.error))
-        report_explanation(result)
+        log_explanation(result)
         return result.raise_for_status() if self._strict else result
 
     def _call(self, timeout: float, clock: Stopwatch) -> Call:
@@ -247,9 +244,9 @@ class Cache:
             ),
         )
         result = replace(result, receipt=receipt, seconds=clock.seconds(), error=showable(result.error))
-        report("publish", result)
+        log_result("publish", result)
         if receipt is not None and result.status is not PublishStatus.DISABLED:
-            report_worth(result.url, receipt)
+            log_worth(result.url, receipt)
         return result.raise_for_status() if self._strict else result
 
     def _explain(self, call: Call) -> Explanation:
@@ -294,33 +291,3 @@ def _raising(error: MegacacheError) -> Callable[[], PublishResult]:
         raise error
 
     return fail
-
-
-def report(verb: str, result: WarmResult | PublishResult) -> None:
-    """Log how a call ended."""
-    level = logging.WARNING if result.error is not None else logging.INFO
-    _log.log(
-        level,
-        "%s %s: url=%s artifacts=%d files=%d bytes=%d reason=%s",
-        verb,
-        result.status,
-        result.url,
-        sum(result.artifacts.values()),
-        result.files,
-        result.bytes_stored,
-        result.reason,
-    )
-    for warning in result.warnings:
-        _log.warning("%s: url=%s warning=%s", verb, result.url, warning)
-
-
-def report_worth(url: str, receipt: Receipt) -> None:
-    """Log the verdict of a receipt, and its warnings."""
-    _log.info("receipt: url=%s verdict=%s", url, receipt)
-    for warning in receipt.warnings:
-        _log.warning("receipt: url=%s warning=%s", url, warning)
-
-
-def report_explanation(found: Explanation) -> None:
-    """Log how many graphs missed."""
-    _log.info("explain %s: url=%s misses=%d reason=%s", found.status, found.url, len(found.misses), found.reason)

@@ -73,7 +73,7 @@ class Asking:
         if self._child is None:
             raise CompilerError(
                 "PyTorch is not installed here, and only PyTorch knows what fits this machine",
-                hint="run `megacache env --json > it.json` on that machine, and `megacache explain --env it.json` here",
+                hint="run `megacache env --json > here.json` there, and `megacache explain --env here.json` here",
             )
         try:
             output, errors = self._child.communicate(timeout=_SECONDS)

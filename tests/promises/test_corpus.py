@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "tampered-signature": (UNTRUSTED, "find out who changed it"),
     "signed-for-another-cache": (UNTRUSTED, "it is signed for memory:///megacache-corpus/another"),
     "signed-under-another-name": (UNTRUSTED, f"under the name of {'0' * 32}"),
-    "signed-for-another-environment": (UNTRUSTED, "manifest.environment: manifest of some-device-name/"),
+    "signed-for-another-environment": (UNTRUSTED, "manifest.environment: the manifest of some-device-name/"),
 }
 """Members, and the fault that a warm start and `megacache verify` name."""
 MISSED: dict[str, tuple[str, str, str]] = {

@@ -88,7 +88,7 @@ def test_explain_data_of_one_bundle_explains_a_graph_of_another_process() -> Non
 def test_bundle_of_an_older_publisher_is_named() -> None:
     """Without explain data the miss is told, and that nothing is known of it."""
     found = explained(published(artifact("f1", b"no lines")), graph("f2", gm="x"))
-    assert "no explain data" in found.misses[0].reason
+    assert "holds explain data" in found.misses[0].reason
     assert "without explain data" in found.warnings[0]
 
 
