@@ -40,7 +40,7 @@ KINDS = frozenset(_KEYS)
 """The kinds that travel. `precompile` does not: it drops guards, and can return another function's result."""
 
 REPLACED_KINDS = frozenset({"autotune", "pgo"})
-"""Kinds of which PyTorch keeps one file a key; of the others, each artifact is a file of its own."""
+"""Kinds of which PyTorch keeps one file a key; of the other kinds, each artifact has its own file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

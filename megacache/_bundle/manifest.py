@@ -214,6 +214,6 @@ def _parse_digest(node: Node) -> Digest:
 def checked_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
     """Refuse labels that a manifest would not take; raises `SettingsError`."""
     if len(labels) > _MAX_OWN_LABELS or not all(is_short_text(word) for pair in labels.items() for word in pair):
-        msg = f"labels must map at most {_MAX_OWN_LABELS} texts of at most {MAX_SHORT_TEXT:,} characters to such texts"
+        msg = f"labels must be at most {_MAX_OWN_LABELS} pairs of texts, each of at most {MAX_SHORT_TEXT:,} characters"
         raise SettingsError(msg)
     return labels

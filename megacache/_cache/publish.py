@@ -1,4 +1,4 @@
-"""Write what this process compiled, and nobody has published, to a store."""
+"""Write what this process compiled to a store, without what is published already."""
 
 import logging
 from collections import Counter
@@ -117,7 +117,7 @@ class Publication:
 
     def _draft(self, left: Found, parents: set[str]) -> "_Draft":
         files = self._recorded.files_part(left.files)
-        # A name that is taken by a bundle nobody can use is avoided by naming that bundle as a parent.
+        # An unusable bundle may have this name. With that bundle as a parent, the new one gets another.
         while (bundle := bundle_id(left.artifacts, parents, files)) in self._session.unusable:
             parents.add(bundle)
         refs = tuple(sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest)))
@@ -176,7 +176,7 @@ class Publication:
         return created
 
     def _explain_data(self, artifacts: Sequence[Artifact]) -> tuple[Payload, ...]:
-        """Describe the keys of the graphs; that a later miss could not be explained is no reason to publish nothing."""
+        """Describe the keys of the graphs; if that fails, publish the rest."""
         try:
             with self._call.clock.stage("explain"):
                 return explain_payloads(artifacts)

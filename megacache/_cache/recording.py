@@ -101,7 +101,7 @@ class Recorded:
 
 
 def recorded_in(blob: bytes) -> Recorded:
-    """Take what a blob of PyTorch's holds, for the environment of this process: it does not say where it was compiled.
+    """Take what a blob of PyTorch's holds; it does not say where it was compiled, and counts as compiled here.
 
     Raises `SettingsError` for a blob that holds nothing of use.
     """
@@ -138,7 +138,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
         try:
             compiled, missing, known = _compiled(recorded, session)
             guard = _compiler.toolchain() if compiled else {}
-        except CompilerError as error:  # artifacts are of use on their own
+        except CompilerError as error:  # artifacts are useful on their own
             compiled = {}
             warnings.append(f"compiled files were left out: {error}")
     if missing:

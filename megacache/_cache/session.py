@@ -125,7 +125,7 @@ _sessions: dict[tuple[str, ...], Session] = kept({})
 def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
     """Give the one session of this process for a cache: the same URL at another endpoint is another cache.
 
-    Credentials do not count, for they may be renewed while the process runs.
+    Credentials do not count: they may be renewed while the process runs.
     """
     return _sessions.setdefault((url, *_endpoints(storage_options or {})), Session())
 
@@ -218,7 +218,7 @@ def _unused(loaded: Collection[ArtifactRef], activity: _compiler.Activity) -> Ma
 
 
 def _never_missed(ref: ArtifactRef, activity: _compiler.Activity) -> bool:
-    """Tell whether lookups hit, and none of a graph missed; a miss that was not heard is taken for one of it."""
+    """Tell whether lookups hit, and none of a graph missed; a miss that was not observed counts as one of it."""
     lookups = activity.inductor if ref.kind == "inductor" else activity.aot_autograd
     if lookups is None or not lookups.hit or (ref.kind, ref.key) in activity.missed:
         return False

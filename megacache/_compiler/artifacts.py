@@ -19,7 +19,7 @@ _AHEAD_OF_TIME = b"BundledAOTAutogradResult"
 """The class of an entry that holds its graph, as those do that are compiled ahead of time."""
 _LOG = "its log tells why, under torch.compiler._cache"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-"""A key that is the name of a folder; `..` is none, nor is the empty one, which would be the folder of all."""
+"""A key that is the name of a folder. `..` is not one, nor is the empty key, whose folder would hold all keys."""
 
 
 _STATE = b"guards_expr"
@@ -169,7 +169,7 @@ def forget(artifacts: Iterable[tuple[str, str]]) -> None:
 
 
 def forget_exactly(artifacts: Iterable[ArtifactRef]) -> None:
-    """Remove what `forget` removes, but only where its content is the one that is named."""
+    """Remove what `forget` removes, but only files with the content that the reference names."""
     with door("removing cached graphs"):
         for artifact in artifacts:
             for entry in _entries(artifact.kind, artifact.key):

@@ -39,7 +39,7 @@ def probe_libraries() -> Iterator[Path]:
 def believe(passed: Iterable[str]) -> None:
     """Let the ISA picker, whenever it runs, take it that trials go well here that went well before.
 
-    It decides no earlier than it would, and makes the trials that nobody has recorded when it does.
+    It decides when it would have, and then makes the trials that no bundle has recorded.
     """
     _believed.update(passed)
     if _believed:
