@@ -160,6 +160,12 @@ def requested_cpu_capability() -> str:
     return os.environ.get("ATEN_CPU_CAPABILITY", "").lower()
 
 
+def full_collection_threshold(default: int) -> int:
+    """Read torch's variable for full garbage collections while it compiles; 0, and what is not a number, is off."""
+    value = os.environ.get("TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE", str(default))
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
 def plain_variables(names: Collection[str]) -> Mapping[str, str]:
     """Give the variables of these names, without those that hold a path or a long text."""
     return {

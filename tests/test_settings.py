@@ -187,3 +187,10 @@ def test_requested_cpu_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     assert requested_cpu_capability() == ""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "AVX2")
     assert requested_cpu_capability() == "avx2"
+
+
+def test_environment_is_read_in_one_place() -> None:
+    """No other module of megacache reads `os.environ`, but for the variables of b10-transfer."""
+    folder = Path(megacache.__file__).parent
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if "os.environ" in path.read_text()}
+    assert found == {"_settings.py", "compat/_variables.py"}

@@ -72,11 +72,12 @@ def parents_first(manifests: Iterable[Manifest]) -> list[Manifest]:
 
     PyTorch keeps one file a key of some kinds: the last one that is loaded stays.
     """
+    # By creation and id, so that all readers load in the same order.
     known = {manifest.bundle: manifest for manifest in sorted(manifests, key=lambda m: (m.created, m.bundle))}
     graph = {bundle: [parent for parent in m.parents if parent in known] for bundle, m in known.items()}
     try:
         return [known[bundle] for bundle in TopologicalSorter(graph).static_order()]
-    except CycleError:
+    except CycleError:  # no writer makes one; the order of creation is as good as any
         return list(known.values())
 
 

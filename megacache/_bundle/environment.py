@@ -78,6 +78,7 @@ class Environment:
     @property
     def fingerprint(self) -> str:
         """The first 16 hex digits of the digest of all facts."""
+        # The form must never change: it names the folders of all that is published.
         canonical = json.dumps(sorted(self.facts.items()), separators=(",", ":"))
         return Digest.of(canonical.encode()).hex[:16]
 

@@ -79,6 +79,7 @@ def pack_keys(keys: Iterable[GraphKey]) -> bytes:
         "graphs": graphs,
     }
     packed = pack_document(document, "explain")
+    # What no reader would accept must not be published.
     parse_keys(packed)
     return packed
 

@@ -285,8 +285,7 @@ def _unforeseen(error: Exception) -> MegacacheError:
 
 
 def _raising(error: MegacacheError) -> Callable[[], PublishResult]:
-    """Put a fault off until the result is due, which may be in another thread."""
-
+    # The fault is raised where the result is due, which may be in another thread.
     def fail() -> PublishResult:
         raise error
 

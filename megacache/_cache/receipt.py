@@ -92,7 +92,7 @@ def _word(receipt: Receipt) -> str:
 
 
 def _asked(receipt: Receipt) -> bool:
-    """Tell whether any graph was looked up; if that is unknown, it is taken to be so."""
+    # Unknown counts as asked: "too early to tell" would be wrong for ever.
     return any(lookups is None or lookups.total for lookups in (receipt.inductor, receipt.aot_autograd))
 
 

@@ -124,6 +124,7 @@ def nearest_other(
     """
     own = environment_prefix(environment.device, environment.fingerprint)
     others = [one for one in Inventory.of(store).holdings if one.prefix != own and one.visible]
+    # The same device first: a difference in software is what the user can change.
     ranked = sorted(others, key=lambda one: (one.prefix.device != own.device, one.prefix.path))
     found = _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)
     return min(found, key=lambda other: len(environment.mismatches(other)), default=None), len(others)

@@ -16,6 +16,7 @@ TOO_MANY = f"at most {MAX_BUNDLES:,} manifests of {MAX_MANIFEST_BYTES >> 20} MiB
 
 def affordable_manifests(sizes: Mapping[str, int]) -> Mapping[str, int]:
     """Choose the manifests to be read, given their sizes by bundle id: the small ones, if there are too many."""
+    # The small ones first: one that is huge must not keep others from being read.
     chosen, left = {}, MAX_MANIFEST_BYTES
     for bundle in sorted(sizes, key=lambda bundle: (sizes[bundle], bundle))[:MAX_BUNDLES]:
         left -= sizes[bundle]

@@ -56,6 +56,7 @@ class _Verification:
                 self._blame(done.item, done.fault)
             else:
                 self._manifests[done.item] = done.value
+        # Place and sizes are known from the listing: nothing is downloaded for them.
         for manifest in self._manifests.values():
             self._check_place(manifest.bundle, manifest.environment)
             self._check_sizes(manifest)

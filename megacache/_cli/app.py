@@ -115,9 +115,10 @@ def app() -> None:
 
 def main() -> None:
     """Run the command line; it ends the process."""
+    # A label may hold what the encoding of a terminal lacks.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a label may hold what a terminal of another encoding lacks
+            stream.reconfigure(errors="replace")
     try:
         app(prog_name="megacache")
     except Exception:  # noqa: BLE001 - Python would exit with 1, which is an answer here

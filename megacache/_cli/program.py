@@ -49,7 +49,6 @@ class ProgramCommand(click.Command):
         return None
 
     def _takes_value(self, ctx: click.Context, option: str) -> bool:
-        """Tell whether the word after an option is its value."""
         params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         return any(option in param.opts and not param.is_flag for param in params)
 

@@ -35,6 +35,7 @@ class Selection:
             chosen = tuple(one for one in chosen if one.prefix.device == slug(self.device))
         if self.environment is not None:
             chosen = _named(chosen, self.environment)
+        # Asked last: PyTorch takes seconds to answer.
         if self.mine:
             own = here().prefix
             chosen = tuple(one for one in chosen if one.prefix == own)

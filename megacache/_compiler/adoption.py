@@ -77,7 +77,7 @@ def _add(key: str, library: Path) -> None:
 
 
 def _owner(library: ctypes.CDLL) -> Any:
-    """Find the class of torch that asks for a library, by the entry points that it asks for."""
+    # Each class asks for an entry point of its own, and only the library tells which one was compiled.
     from torch._inductor.codecache import CppCodeCache, CppPythonBindingsCodeCache, CppWrapperCodeCache
 
     owners: Mapping[str, Any] = {

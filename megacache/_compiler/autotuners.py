@@ -67,7 +67,7 @@ def _lead(autotuner: Any) -> None:
 
 
 def _here(path: str) -> str:
-    """Name the place in this process's cache folder: PyTorch's files lie there two names deep."""
+    # PyTorch's files lie two names deep in its cache folder: the rest of the path is the publisher's.
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     return str(Path(cache_dir(), *Path(path).parts[-2:]))

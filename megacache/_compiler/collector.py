@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from megacache._compiler.compilations import on_compilations
+from megacache._settings import full_collection_threshold
 from megacache.errors import CompilerError
 
-_VARIABLE = "TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE"
 _USUAL = 1000
 """How many collections of the middle generation come before a full one; Python's own number is 10."""
 
@@ -82,8 +82,7 @@ def defer_while_compiling() -> None:
 
 
 def _threshold() -> int:
-    """Read the variable; 0 is off, as is what is not a number. A collector without generations never reads it."""
+    # A collector without generations never reads the third threshold.
     if sysconfig.get_config_var("Py_GIL_DISABLED") == 1:
         return 0
-    value = os.environ.get(_VARIABLE, str(_USUAL))
-    return int(value) if value.isascii() and value.isdigit() else 0
+    return full_collection_threshold(_USUAL)

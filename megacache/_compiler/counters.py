@@ -143,17 +143,17 @@ def _is_cleared(kind: str) -> bool:
 
 
 def _cpp_builds() -> Sequence[float]:
-    """Give the seconds of each; `torch._dynamo.reset` forgets what torch itself keeps of them."""
     from torch._dynamo.utils import compilation_time_metrics
 
     observed = tuple(build.seconds for build in events.builds())
+    # `torch._dynamo.reset` empties what torch itself keeps: the longer list is the right one.
     return max(observed, tuple(compilation_time_metrics.get("compile_file", ())), key=len)
 
 
 def _recorded() -> frozenset[Name]:
-    """Look at what torch recorded; a save would change what the next save gives."""
     from torch.compiler._cache import CacheArtifactManager
 
+    # Torch is not asked to save: that would change what its next save gives.
     with compile_lock(Deadline.after(_LOCK_SECONDS)):
         seen = tuple(CacheArtifactManager._seen_artifacts)
     return frozenset((artifact.type(), artifact.key, len(artifact.content)) for artifact in seen)

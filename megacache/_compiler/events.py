@@ -162,6 +162,6 @@ def _attempt() -> tuple[str, int]:
 
 
 def _reason(metadata: Mapping[str, Any]) -> str:
-    """Give the first line of torch's reason; the rest may be a page of the program's code."""
+    # The first line only: the rest may be a page of the program's code.
     first, _, _ = str(metadata.get("cache_bypass_reason") or UNKNOWN).strip().partition("\n")
     return first[:_MAX_REASON].strip() or UNKNOWN

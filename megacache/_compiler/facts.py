@@ -219,7 +219,6 @@ def _default_dtype() -> str:
 
 
 def _changed_config() -> str:
-    """Name the settings of Inductor that differ from their defaults."""
     import torch._inductor.config
 
     config: Any = torch._inductor.config

@@ -77,6 +77,7 @@ def refuses_conditions(error: BaseException) -> bool:
 
 def _translated(error: Exception, url: str, doing: str) -> MegacacheError:
     message = _told(error, url, doing)
+    # An answer may fit several of these: a wrong clock, for example, also comes as a refusal.
     if isinstance(error, ImportError):
         return SettingsError(message, hint=_install_hint(error))
     if isinstance(error, FileNotFoundError) or http_status(error) == NOT_FOUND:

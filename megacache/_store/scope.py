@@ -42,6 +42,7 @@ def _link_scope(link: str, *, chained: bool) -> str:
     place = redacted(f"{protocol}://{rest}").partition("://")[2]
     if protocol in S3 | GCS | AZURE:  # keys are not paths: `a//b` is not `a/b`
         return f"{protocol}://{before}{place.strip('/')}"
+    # A path can be written in several ways, an authority in one.
     authority, _, path = ("", "", place) if protocol == "memory" else place.partition("/")
     return f"{protocol}://{before}{authority}{_folder(path)}"
 

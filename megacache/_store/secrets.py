@@ -121,7 +121,7 @@ def _in_value(value: object) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Give the ways in which a secret may be written."""
+    # Clients quote, unquote and escape what they repeat.
     if len(secret.strip()) >= _LEAST:
         yield from {
             secret,

@@ -147,6 +147,7 @@ class Store:
             else:
                 return
         self._files.create(path, data, self.deadline, if_absent=False)
+        # Learnt only now: if the second attempt fails as well, the condition was not what the store refused.
         with _learning:
             if self.url in _unconditional:
                 return

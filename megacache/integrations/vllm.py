@@ -120,7 +120,6 @@ def _unrecorded(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _warm(config: Any) -> None:
-    """Warm this process before its first model."""
     if any(known is config for known in _configs):
         return
     _configs.append(config)

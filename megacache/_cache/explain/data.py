@@ -104,9 +104,9 @@ def explain_chunks(manifest: Manifest) -> tuple[ChunkRef, ...]:
 def _readable(
     key: GraphKey, anonymous: Callable[[str], str], known: dict[tuple[str, Component], Component]
 ) -> GraphKey:
-    """Anonymise and shorten; most values are the same for all graphs, and are done once."""
     components = {}
     for name, raw in key.components.items():
+        # Most values are the same for all graphs: each is made readable once.
         found = known.get((name, raw))
         if found is None:
             text = _short(anonymous(_code(raw.text)), _MAX_CODE) if name == "gm" else _value(raw.text, anonymous)

@@ -33,7 +33,6 @@ _DONE = "{} copied to {}, {} there already; {}, {}"
 
 
 def _transfer_options(command: Command) -> Command:
-    """Give the three commands the same options."""
     for option in (
         timeout_option(_DAY),
         json_option,

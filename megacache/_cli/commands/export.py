@@ -55,6 +55,7 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
         say("[bold yellow]left out:[/] {}: {}", bundle, fault)
     if not done.artifacts:
         raise BundleError(f"{store.url} holds no artifact of {holding.prefix.path} that can be used")
+    # Written last: without an artifact, a file that is there stays as it is.
     _write(Path(file), done.blob)
     if as_json:
         place = place_view(holding.prefix)

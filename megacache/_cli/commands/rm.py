@@ -47,6 +47,7 @@ def rm_command(
     _check_request(bundles, selection, everything=everything)
     chosen = selection.of(stock_of(store), store)
     plans = [plan_removal(store, holding, names) for holding, names in _wanted(chosen, bundles, store.url)]
+    # The plan is shown before anybody is asked.
     if not as_json:
         _print(plans, store.url)
     if plans and not dry_run:

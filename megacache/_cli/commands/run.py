@@ -53,6 +53,7 @@ def run_command(
     settings = AutostartSettings.read()
     settings = settings.changed(**given, log="warning" if quiet else settings.log or "info")
     changes = {"MEGACACHE_URL": lasting_url(chosen_url(url)), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
+    # Without a rate to judge there is nothing to do after the program: no process of ours stays in between.
     if min_hit_rate is None:
         become(path, command, autostart_environment(settings, changes))
     with tempfile.TemporaryDirectory(prefix="megacache-run-") as folder:
