@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from megacache._settings import AutostartSettings, Settings, child_environment
 from megacache._store import lasting_url
 from megacache.errors import MegacacheError
-from megacache.integrations._launch import autostart_environment
-from megacache.integrations.site import megacache_on_compile
+from megacache.integrations import autostart_environment, megacache_on_compile
 
 _NAME = "megacache.autostart"
 

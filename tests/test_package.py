@@ -5,9 +5,11 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -82,3 +84,15 @@ def test_public_objects_have_docstrings(value: type | ModuleType) -> None:
     assert value.__doc__
     for name, member in public_members(value):
         assert member.__doc__, name
+
+
+def test_rooms_are_entered_by_their_doors() -> None:
+    """A module imports from another room only what the room itself exports."""
+    folder = Path(megacache.__file__).parent
+    found = [
+        f"{path.relative_to(folder)}: {line.strip()}"
+        for path in folder.glob("**/*.py")
+        for line, room in re.findall(r"^( *(?:from|import) megacache\.(\w+)\.\w+.*)$", path.read_text(), re.MULTILINE)
+        if room != path.relative_to(folder).parts[0]
+    ]
+    assert found == []

@@ -11,7 +11,7 @@ from megacache._runtime import MAX_SHORT_TEXT, is_short_text
 from megacache.errors import FormatError, SettingsError
 
 FORMAT = (1, 2)
-"""Major and minor version. A reader refuses another major, and passes over fields of a later minor."""
+"""Major and minor version. A reader refuses another major, and ignores fields of a later minor."""
 MAX_MANIFEST_SIZE = 64 << 20
 """Bytes; a larger object at a manifest's name is not read."""
 MAX_CHUNK_SIZE = 2 << 30
@@ -72,7 +72,7 @@ class ChunkRef:
     """A chunk as the manifest names it."""
 
     part: str
-    """`artifacts`, `files` or `explain`; parts that a reader does not know are passed over."""
+    """`artifacts`, `files` or `explain`; a reader ignores parts that it does not know."""
     digest: Digest
     """Of the stored bytes; also the chunk's name."""
     stored_size: int

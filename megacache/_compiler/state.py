@@ -56,7 +56,7 @@ def recording_warnings(kinds: Collection[str], *, apart: bool) -> list[str]:
 
 
 def _told(*checks: Callable[[], str]) -> Iterator[str]:
-    """Run checks that only warn: one that fails in this torch is passed over, and costs the call nothing."""
+    """Run checks that only warn: one that fails in this torch is skipped, and costs the call nothing."""
     for check in checks:
         try:
             with door("checking for warnings"):

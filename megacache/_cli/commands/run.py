@@ -11,8 +11,7 @@ from megacache._cli.output import say
 from megacache._cli.program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache._store import lasting_url
-from megacache.integrations._launch import autostart_environment
-from megacache.integrations._receipts import HitRate, hit_rate
+from megacache.integrations import HitRate, autostart_environment, hit_rate
 
 
 @click.command("run", cls=ProgramCommand)

@@ -18,7 +18,7 @@ from megacache._cli.output import say
 from megacache._cli.program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache._store import lasting_url
-from megacache.integrations._launch import autostart_environment
+from megacache.integrations import autostart_environment
 
 _POLL_SECONDS = 0.5
 _REQUEST_SECONDS = 5.0
