@@ -46,13 +46,15 @@ def warm(
     strict: bool = False,
     progress: ProgressCallback | None = None,
     max_bytes: int = WARM_MAX_BYTES,
+    wait: float = 0.0,
     trusted_keys: Iterable[KeySource] | None = None,
     trust_threshold: int | None = None,
 ) -> WarmResult:
     """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
-    The arguments are those of `Cache` and `Cache.warm`: `timeout` in seconds, `max_bytes` in bytes before compression.
-    Returns a result in any case; raises a `MegacacheError` only if `strict`.
+    The arguments are those of `Cache` and `Cache.warm`: `timeout` in seconds, `max_bytes` in bytes before compression,
+    `wait` the seconds to wait for another worker that compiles, 0 if for none. Returns a result in any case; raises a
+    `MegacacheError` only if `strict`.
     """
     cache = Cache(
         url,
@@ -63,7 +65,7 @@ def warm(
         trusted_keys=trusted_keys,
         trust_threshold=trust_threshold,
     )
-    return cache.warm(timeout=timeout, max_bytes=max_bytes)
+    return cache.warm(timeout=timeout, max_bytes=max_bytes, wait=wait)
 
 
 @overload
@@ -137,6 +139,7 @@ def synchronized(
     storage_options: Mapping[str, Any] | None = None,
     warm_timeout: float = WARM_TIMEOUT,
     publish_timeout: float = PUBLISH_TIMEOUT,
+    wait: float = 0.0,
     publish_on_error: bool = False,
     files: bool = True,
     strict: bool = False,
@@ -148,8 +151,9 @@ def synchronized(
 ) -> Iterator[Synchronized]:
     """Warm, run the block, publish.
 
-    Both timeouts are in seconds. If the block raises, its exception goes on and nothing is published, unless
-    `publish_on_error` says otherwise. Faults raise a `MegacacheError` only if `strict`.
+    Both timeouts are in seconds, and so is `wait`, which is that of `Cache.warm`. If the block raises, its exception
+    goes on and nothing is published, unless `publish_on_error` says otherwise. Faults raise a `MegacacheError` only if
+    `strict`.
     """
     cache = Cache(
         url,
@@ -161,7 +165,7 @@ def synchronized(
         trust_threshold=trust_threshold,
         sign_with=sign_with,
     )
-    sync = Synchronized(cache.warm(timeout=warm_timeout))
+    sync = Synchronized(cache.warm(timeout=warm_timeout, wait=wait))
     try:
         try:
             yield sync

@@ -75,6 +75,8 @@ class AutostartSettings:
 
     warm_timeout: float = _WARM_TIMEOUT
     """`MEGACACHE_WARM_TIMEOUT`: seconds that the first compilation may wait for the store."""
+    wait: float = 0.0
+    """`MEGACACHE_WAIT`: seconds that the first compilation may wait for another worker; with 0, it waits for none."""
     publish_after: float = _PUBLISH_AFTER
     """`MEGACACHE_PUBLISH_AFTER`: seconds without a compilation after which what was compiled is published."""
     exit_timeout: float = _EXIT_TIMEOUT
@@ -91,6 +93,7 @@ class AutostartSettings:
         """Read the environment; raise `SettingsError` for a value that means nothing."""
         return cls(
             warm_timeout=_seconds("MEGACACHE_WARM_TIMEOUT", _WARM_TIMEOUT),
+            wait=_seconds("MEGACACHE_WAIT", 0.0),
             publish_after=_seconds("MEGACACHE_PUBLISH_AFTER", _PUBLISH_AFTER),
             exit_timeout=_seconds("MEGACACHE_EXIT_TIMEOUT", _EXIT_TIMEOUT),
             publish_when=os.environ.get("MEGACACHE_PUBLISH_WHEN") or None,
@@ -164,6 +167,12 @@ def full_collection_threshold(default: int) -> int:
     """Read torch's variable for full garbage collections while it compiles; 0, and what is not a number, is off."""
     value = os.environ.get("TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE", str(default))
     return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def announced_world_size() -> int:
+    """Tell how many ranks a launcher such as torchrun has announced; 1 if none has."""
+    value = os.environ.get("WORLD_SIZE", "")
+    return int(value) if value.isdecimal() else 1
 
 
 def plain_variables(names: Collection[str]) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 <device slug>/<fingerprint>/bundles/<bundle id>.msgpack     a manifest: the bundle exists when its manifest does
 <device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers
 <device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by its tag
+<device slug>/<fingerprint>/bundles/lease.<number>.<beat>   somebody compiles what is missing; of use for seconds
 <device slug>/<fingerprint>/chunks/<sha256>.zst             a compressed chunk, named by the digest of its stored bytes
 """
 
@@ -20,6 +21,7 @@ _MANIFEST = "msgpack"
 _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")
 _PLACE = re.compile(r"(?P<environment>[a-z0-9-]+/[0-9a-f]{16})/(?P<folder>bundles|chunks)/(?P<name>[^/]+)")
 _SIGNATURE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<tag>[0-9a-f]{16})\.sig")
+_LEASE = re.compile(r"lease\.(?P<number>\d{1,9})\.(?P<beat>\d{1,9})")
 _CHUNK = re.compile(r"(?P<digest>[0-9a-f]{64})\.zst")
 
 
@@ -31,6 +33,16 @@ def slug(device: str) -> str:
 def manifest_name(bundle: str) -> str:
     """Name a manifest within `bundles/`."""
     return f"{bundle}.{_MANIFEST}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LeaseName:
+    """One beat of a lease; the greatest is the newest."""
+
+    number: int
+    """Leases are numbered from 1: who takes over from a holder that died takes the next."""
+    beat: int
+    """0 when it is taken; its holder counts up for as long as it lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,10 @@ class EnvironmentPrefix:
         """Name a signature that was added later."""
         return f"{self.bundles}/{bundle}.{tag}.sig"
 
+    def lease(self, lease: "LeaseName") -> str:
+        """Name one beat of a lease."""
+        return f"{self.bundles}/lease.{lease.number}.{lease.beat}"
+
     def chunk(self, digest: Digest) -> str:
         """Name a chunk."""
         return f"{self.path}/chunks/{digest.hex}.zst"
@@ -91,9 +107,15 @@ def signature_of(name: str) -> tuple[str, str] | None:
     return (match["id"], match["tag"]) if match else None
 
 
+def lease_of(name: str) -> LeaseName | None:
+    """Read a name in `bundles/`: a beat if it is that of a lease."""
+    match = _LEASE.fullmatch(name)
+    return LeaseName(number=int(match["number"]), beat=int(match["beat"])) if match else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """What the key of an object says of it; one of the four is set."""
+    """What the key of an object says of it; one of the five is set."""
 
     prefix: EnvironmentPrefix
     manifest: str = ""
@@ -103,6 +125,7 @@ class Placed:
     signature: tuple[str, str] | None = None
     """Id of the bundle that it signs, and its tag."""
     chunk: Digest | None = None
+    lease: LeaseName | None = None
 
 
 def place(key: str) -> Placed | None:
@@ -120,6 +143,8 @@ def place(key: str) -> Placed | None:
 def _in_bundles(prefix: EnvironmentPrefix, name: str) -> Placed | None:
     if signature := signature_of(name):
         return Placed(prefix=prefix, signature=signature)
+    if lease := lease_of(name):
+        return Placed(prefix=prefix, lease=lease)
     bundle = _BUNDLE.fullmatch(name)
     if bundle is None:
         return None

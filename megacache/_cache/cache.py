@@ -17,6 +17,7 @@ from megacache._cache.receipt import Receipt
 from megacache._cache.recording import recorded_in, take
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._cache.session import Session, note_cost, take_receipt
+from megacache._cache.single_flight import Flight, checked_wait
 from megacache._cache.warm import Warming, status_of
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, in_background, quiet
@@ -72,7 +73,7 @@ class Cache:
         trusted = None if trusted_keys is None else tuple(trusted_keys)
         self._keys = Keys(trusted=trusted, threshold=trust_threshold, sign_with=sign_with)
 
-    def warm(self, *, timeout: float = WARM_TIMEOUT, max_bytes: int = WARM_MAX_BYTES) -> WarmResult:
+    def warm(self, *, timeout: float = WARM_TIMEOUT, max_bytes: int = WARM_MAX_BYTES, wait: float = 0.0) -> WarmResult:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
         On a GPU this initialises the device, as the first compilation would: a server that forks its workers must call
@@ -85,6 +86,11 @@ class Cache:
             max_bytes: How much is loaded at most, in bytes before compression; it goes to PyTorch's cache folder. The
                 newest bundles that fit are loaded, each whole; a warning names the others. The default, 16 GiB, is far
                 above what models need, and keeps a store that went wrong from filling disk and memory.
+            wait: Seconds to wait, besides, for another worker that compiles what is missing. Where nothing is published
+                for this environment, one worker goes on at once and compiles; the others load what it publishes, or
+                compile themselves when the wait is over. When that one dies or ends, another takes its place, within
+                half a minute. It is for workers that do not depend on each other: a rank of a distributed job waits
+                for nobody.
 
         Returns:
             A `WarmResult`; in every case but `loaded` the process goes on as it would have without this call.
@@ -94,7 +100,7 @@ class Cache:
         """
         clock = Stopwatch()
         result = self._softly(
-            lambda: self._warm(self._call(timeout, clock), max_bytes),
+            lambda: self._warm(self._call(timeout, clock), max_bytes, checked_wait(wait)),
             lambda error: WarmResult(url=self._shown(), status=status_of(error), reason=str(error), error=error),
         )
         result = replace(result, seconds=clock.seconds(), error=showable(result.error))
@@ -198,9 +204,8 @@ class Cache:
             progress=self._progress,
         )
 
-    @_compiler.full_collections_deferred()
-    def _warm(self, call: Call, max_bytes: int) -> WarmResult:
-        with call.clock.stage("torch"):
+    def _warm(self, call: Call, max_bytes: int, wait: float) -> WarmResult:
+        with call.clock.stage("torch"), _compiler.full_collections_deferred():
             if off := call.off():
                 return WarmResult(url=call.shown, status=WarmStatus.DISABLED, reason=off)
             session = call.session()
@@ -214,12 +219,21 @@ class Cache:
         # Importing torch takes seconds, which are not the store's: the timeout is for the store alone.
         call = call.restarted()
         policy, store = call.policy(), call.open_store()
+        listing, told = None, ""
+        if wait:
+            flight = Flight(call, store, environment, session, wait=wait)
+            listing, told = flight.land(), flight.told
+            call = call.restarted()
+            store = store.within(call.deadline)
         crash_guard = guard_beside(folder)
         install()
-        result = Warming(
+        warming = Warming(
             call, store, environment, session, crash_guard, policy=policy, files=self._files, max_bytes=max_bytes
-        ).run()
-        return replace(result, warnings=warnings + result.warnings)
+        )
+        with _compiler.full_collections_deferred():
+            result = warming.run(listing)
+        reason = "; ".join(filter(None, [result.reason, told])) if not result else result.reason
+        return replace(result, reason=reason, warnings=warnings + result.warnings)
 
     def _recorded(self, call: Call, labels: Mapping[str, str]) -> Callable[[], PublishResult]:
         """Take what was recorded by now; give the function that uploads it."""

@@ -55,10 +55,13 @@ class Publication:
     def run(self) -> PublishResult:
         """Subtract what this process and others have published, upload the rest, then announce it.
 
-        Keys are loaded, and the store is opened, only if there is something new.
+        Keys are loaded, and the store is opened, only if there is something new. Whoever waited for it waits no longer.
         """
-        with self._session.publishing(self._call.deadline):
-            return self._publish()
+        try:
+            with self._session.publishing(self._call.deadline):
+                return self._publish()
+        finally:
+            self._session.release()
 
     def _publish(self) -> PublishResult:
         if not self._recorded.found and not self._recorded.known:

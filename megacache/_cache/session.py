@@ -1,5 +1,6 @@
 """What this process knows of each cache it used, and what its warm starts cost."""
 
+import atexit
 import os
 import threading
 from collections import Counter
@@ -13,6 +14,7 @@ from megacache import _compiler
 from megacache._bundle import REPLACED_KINDS, ArtifactRef, FileRef
 from megacache._cache.receipt import GRAPH_KINDS, Receipt
 from megacache._cache.results import WarmResult
+from megacache._catalog import Lease
 from megacache._runtime import Deadline, kept
 from megacache.errors import AccessError, MegacacheError, UnavailableError
 
@@ -32,6 +34,7 @@ class Session:
         self._written: frozenset[str] = frozenset()
         self._unusable: frozenset[str] = frozenset()
         self._folder: str | None = None
+        self._lease: Lease | None = None
 
     @property
     def files(self) -> AbstractSet[tuple[str, str]]:
@@ -63,6 +66,11 @@ class Session:
         """PyTorch's cache folder when this process warmed."""
         return self._folder
 
+    @property
+    def lease(self) -> Lease | None:
+        """The lease by which others wait for what this process compiles, or its parent before a fork."""
+        return self._lease
+
     @contextmanager
     def publishing(self, deadline: Deadline) -> Iterator[None]:
         """Let one thread publish at a time, so that each sees what the one before it has published.
@@ -75,6 +83,17 @@ class Session:
             yield
         finally:
             self._lock.release()
+
+    def hold(self, lease: Lease) -> None:
+        """Keep others waiting until this process has published, or ends."""
+        self._lease = lease
+        # Not sooner: what is published at the end of the program comes first.
+        atexit.register(lease.release)
+
+    def release(self) -> None:
+        """Keep others waiting no longer."""
+        if self._lease is not None:
+            self._lease.release()
 
     def news(self, recorded: Iterable[ArtifactRef]) -> set[ArtifactRef]:
         """Give what is not known to be in the store; empty if that is only a newer state of what is.

@@ -91,9 +91,10 @@ class Warming:
         self._left = max_bytes
         self._tally = _Tally()
 
-    def run(self) -> WarmResult:
+    def run(self, listing: Listing | None = None) -> WarmResult:
         """Load all bundles that are whole and fit; a chunk that is gone makes one more round.
 
+        The store is listed first, unless that has just been done.
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
@@ -101,7 +102,7 @@ class Warming:
             self._suspects = self._crash_guard.look_back().suspects
             clear_suspects(self._crash_guard, self._restoration)
             try:
-                self._round()
+                self._round(listing)
                 if self._tally.incomplete:
                     self._round()
             finally:
@@ -111,9 +112,9 @@ class Warming:
             self._tally.left_out.append(f"not everything was loaded: {error}")
         return self._result()
 
-    def _round(self) -> None:
+    def _round(self, listing: Listing | None = None) -> None:
         with self._clock.stage("list"):
-            listing = self._catalog.list()
+            listing = listing or self._catalog.list()
             self._catalog = self._catalog.knowing(listing)
             clear_quarantined(listing, self._catalog, self._crash_guard, self._restoration)
         with self._clock.stage("manifests"):

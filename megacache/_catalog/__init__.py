@@ -7,6 +7,7 @@ from megacache._catalog.catalog import Catalog, Listing
 from megacache._catalog.delivery import Delivery, Order
 from megacache._catalog.export import Exported, export_blob
 from megacache._catalog.inventory import Holding, Inventory, nearest_other
+from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._catalog.removal import RemovalPlan, plan_removal
 from megacache._catalog.signing import add_signature
@@ -14,6 +15,7 @@ from megacache._catalog.transfer import Selected, Transfer, Transferred
 from megacache._catalog.verification import Verified, verify
 
 __all__ = [
+    "LEASE_TERM",
     "TOO_MANY",
     "WARM_MAX_BYTES",
     "Catalog",
@@ -21,6 +23,7 @@ __all__ = [
     "Exported",
     "Holding",
     "Inventory",
+    "Lease",
     "Listing",
     "Order",
     "RemovalPlan",

@@ -15,10 +15,12 @@ from megacache._bundle import (
     Envelope,
     Environment,
     EnvironmentPrefix,
+    LeaseName,
     Manifest,
     Payload,
     Signature,
     environment_prefix,
+    lease_of,
     manifest_name,
     open_chunk,
     open_envelope,
@@ -53,6 +55,8 @@ class Listing:
     """Size of the manifest of each bundle that is out of service."""
     signatures: Mapping[tuple[str, str], int]
     """Size of each signature that was added later, by bundle id and tag of the signature."""
+    leases: tuple[LeaseName, ...]
+    """Beats of leases, the newest last."""
 
 
 class Catalog:
@@ -94,6 +98,7 @@ class Catalog:
                 if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
             },
             signatures={found: size for name, size in sizes.items() if (found := signature_of(name))},
+            leases=tuple(sorted(lease for name in sizes if (lease := lease_of(name)))),
         )
 
     def knowing(self, listing: Listing) -> Self:

@@ -10,6 +10,7 @@ from megacache._bundle import (
     Digest,
     Environment,
     EnvironmentPrefix,
+    LeaseName,
     Manifest,
     Placed,
     environment_prefix,
@@ -40,6 +41,8 @@ class Holding:
     """Bytes of each signature that was added later, by bundle id and tag of the signature."""
     chunks: Mapping[Digest, int] = field(default_factory=dict)
     """Bytes of each chunk as stored."""
+    leases: tuple[LeaseName, ...] = ()
+    """Beats of leases, which nobody may hold any more."""
 
     @property
     def visible(self) -> Mapping[str, int]:
@@ -101,6 +104,7 @@ def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -
     chunks: dict[Digest, int] = {}
     marks: dict[str, frozenset[str]] = {}
     signatures: dict[tuple[str, str], int] = {}
+    leases = []
     for placed, size in objects:
         if placed.mark is not None:
             bundle, mark = placed.mark
@@ -109,9 +113,18 @@ def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -
             signatures[placed.signature] = size
         elif placed.chunk is not None:
             chunks[placed.chunk] = size
+        elif placed.lease is not None:
+            leases.append(placed.lease)
         else:
             manifests[placed.manifest] = size
-    return Holding(prefix=prefix, manifests=manifests, marks=marks, signatures=signatures, chunks=chunks)
+    return Holding(
+        prefix=prefix,
+        manifests=manifests,
+        marks=marks,
+        signatures=signatures,
+        chunks=chunks,
+        leases=tuple(sorted(leases)),
+    )
 
 
 def nearest_other(

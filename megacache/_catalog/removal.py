@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from megacache._bundle import Digest, EnvironmentPrefix
+from megacache._bundle import Digest, EnvironmentPrefix, LeaseName
 from megacache._catalog.catalog import Catalog
 from megacache._catalog.inventory import Holding
 from megacache._runtime import Progress, ProgressCallback, unordered
@@ -20,6 +20,7 @@ class RemovalPlan:
     """Bundle and mark."""
     signatures: tuple[tuple[str, str], ...]
     """Bundle and tag of the signature."""
+    leases: tuple[LeaseName, ...]
     chunks: tuple[Digest, ...]
     """Those that no other bundle needs."""
     size: int
@@ -35,6 +36,7 @@ class RemovalPlan:
             [
                 *(self.prefix.mark(bundle, mark) for bundle, mark in self.marks),
                 *(self.prefix.signature(bundle, tag) for bundle, tag in self.signatures),
+                *map(self.prefix.lease, self.leases),
             ],
             [self.prefix.chunk(digest) for digest in self.chunks],
         ]
@@ -82,6 +84,7 @@ def _plan(holding: Holding, bundles: list[str], chunks: set[Digest], *, kept: in
         bundles=tuple(bundles),
         marks=tuple((bundle, mark) for bundle in marked for mark in sorted(holding.marks[bundle])),
         signatures=tuple(one for one in sorted(holding.signatures) if everything or one[0] in bundles),
+        leases=holding.leases if everything else (),
         chunks=tuple(sorted(chunks)),
         size=size,
         kept=kept,

@@ -22,6 +22,7 @@ from megacache._compiler.state import (
     recording_warnings,
     switched_off,
     use_device,
+    world_size,
     writable_cache_folder,
 )
 
@@ -61,5 +62,6 @@ __all__ = [
     "use_device",
     "used_files",
     "watch",
+    "world_size",
     "writable_cache_folder",
 ]

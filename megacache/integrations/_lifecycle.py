@@ -98,7 +98,7 @@ class Autostart:
         # Before the call: a warm start may compile, which leads here again.
         self._warmed = True
         try:
-            warm(timeout=self._settings.warm_timeout)
+            warm(timeout=self._settings.warm_timeout, wait=self._settings.wait)
         except Exception:  # noqa: BLE001 - the program goes on
             _log.error("warm failed: %s", without_secrets(traceback.format_exc()))
 

@@ -63,6 +63,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
         "writable_cache_folder": str(folder),
         "current_environment": environment(),
         "loading_warnings": (),
+        "world_size": 1,
         "toolchain": {},
         "file_roots": {"inductor": (folder,)},
         "adopt": None,

@@ -17,6 +17,7 @@ from megacache.integrations import HitRate, autostart_environment, hit_rate
 @click.command("run", cls=ProgramCommand)
 @click.option("--min-hit-rate", type=Finite(0, 1), metavar="SHARE", help="Fail if fewer lookups hit.")
 @click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait no longer than this for the store.")
+@click.option("--wait", type=Finite(0), metavar="SECONDS", help="Wait so long for another worker that compiles.")
 @click.option(
     "--publish-after", type=Finite(0), metavar="SECONDS", help="Publish once nothing was compiled for so long."
 )
@@ -39,6 +40,9 @@ def run_command(
     Every Python process that the program starts loads what fits before its first compilation. It publishes in the
     background once nothing was compiled for a while, and at its end, whether it succeeds or fails; a process that is
     killed, or ends by os._exit, publishes nothing then. Exit code, input, output and signals are the program's own.
+
+    With --wait, of the programs that find nothing published, one compiles at once; the others wait for what it
+    publishes, and compile themselves if that takes longer. Use it for workers that do not depend on each other.
 
     With --min-hit-rate, a program that succeeds ends with 5 if its processes made no lookups in PyTorch's caches, or if
     a smaller share of them hit.

@@ -1,0 +1,113 @@
+"""Single flight: of the workers that find nothing published, one compiles, and the others wait for its bundle."""
+
+import random
+import time
+from contextlib import suppress
+from typing import Any
+
+from megacache import _compiler
+from megacache._bundle import Environment, LeaseName, environment_prefix
+from megacache._cache.call import Call
+from megacache._cache.session import Session
+from megacache._catalog import LEASE_TERM, Catalog, Lease, Listing
+from megacache._runtime import Deadline, counted
+from megacache._store import Store
+from megacache.errors import AccessError, SettingsError, UnavailableError
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 6.0
+"""Seconds between two listings, on average; of 1,000 workers that wait, 170 ask in a second."""
+
+
+class Flight:
+    """One worker among those that start with nothing published."""
+
+    def __init__(self, call: Call, store: Store, environment: Environment, session: Session, *, wait: float) -> None:
+        """Join the others; `wait` is how many seconds at most."""
+        self._call = call
+        self._store = store
+        self._prefix = environment_prefix(environment.device, environment.fingerprint)
+        self._session = session
+        self._wait = wait
+        self._may_compile_for_others = not call.settings.read_only
+        self.told = ""
+        """What came of it, for the reason of a miss."""
+
+    def land(self) -> Listing:
+        """Give the first listing that shows a bundle, or the last one if this worker is to compile."""
+        with self._call.clock.stage("list"):
+            listing = self._list()
+        if listing.visible or self._objection():
+            return listing
+        with self._call.clock.stage("wait"):
+            return self._watch(listing)
+
+    def _objection(self) -> str:
+        """Say why this process must not wait; a process that compiles for the others does not wait for itself."""
+        ranks = _compiler.world_size()
+        if ranks > 1:
+            self.told = f"it did not wait for other workers, because it is one of {counted(ranks, 'rank')} of a job"
+        elif self._session.lease is not None and not self._session.lease.over:
+            self.told = "this process compiles for the others, which wait"
+        return self.told
+
+    def _watch(self, listing: Listing) -> Listing:
+        started = seen_at = time.monotonic()
+        seen, pause = _newest(listing), _FIRST_PAUSE
+        while not listing.visible:
+            now = time.monotonic()
+            if _newest(listing) != seen:
+                seen, seen_at = _newest(listing), now
+            abandoned = seen is None or now - seen_at >= LEASE_TERM
+            if abandoned and self._may_compile_for_others and self._take(listing):
+                return listing
+            if now - started >= self._wait:
+                self.told = f"it waited {self._wait:g} s for another worker, which has published nothing"
+                return listing
+            if now - seen_at >= LEASE_TERM and not self._may_compile_for_others:
+                self.told = "no other worker compiles, and this one cannot publish"
+                return listing
+            self._sleep(min(pause, started + self._wait - now))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            with suppress(UnavailableError):  # one that fails for a moment costs less than compiling
+                listing = self._list()
+        return listing
+
+    def _take(self, listing: Listing) -> bool:
+        """Become the worker that compiles, if none is faster and what it compiles will be published."""
+        if self._call.signing().objection:
+            self._may_compile_for_others = False
+            return False
+        try:
+            lease = Lease.take(self._bounded(), self._prefix, listing.leases)
+        except AccessError:
+            self._may_compile_for_others = False
+            return False
+        if lease is None:
+            return False
+        lease.keep(self._wait)
+        self._session.hold(lease)
+        self.told = "this process compiles for the others, which wait"
+        return True
+
+    def _list(self) -> Listing:
+        return Catalog(self._bounded(), self._prefix).list()
+
+    def _bounded(self) -> Store:
+        """Give the store with as much time for one step as the call gives all of them."""
+        return self._store.within(self._call.deadline.restarted())
+
+    def _sleep(self, seconds: float) -> None:
+        # Workers that start together should not go on together; forked ones share the state of `random`.
+        time.sleep(seconds * random.SystemRandom().uniform(0.5, 1.5))
+
+
+def checked_wait(seconds: Any) -> float:
+    """Read how long to wait for another worker."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        msg = f"wait is {seconds!r:.40}"
+        raise SettingsError(msg, hint="give a number of seconds; 0 waits for no other worker")
+    return float(Deadline.after(seconds).seconds if seconds else 0)
+
+
+def _newest(listing: Listing) -> LeaseName | None:
+    return listing.leases[-1] if listing.leases else None

@@ -1,0 +1,93 @@
+"""A lease tells other workers that somebody compiles what the store lacks, for as long as its holder lives.
+
+It is one object that only one worker can create, and beside it a beat that the holder renews. Whoever waits watches
+the beats by a clock of its own: no two clocks need agree, and nothing has to be cleaned up after a holder that died.
+Where a store cannot create an object once only, two workers may compile; nothing else goes wrong.
+"""
+
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+
+from megacache._bundle import EnvironmentPrefix, LeaseName
+from megacache._runtime import Deadline
+from megacache._store import Store
+from megacache.errors import MegacacheError
+
+LEASE_TERM = 30.0
+"""Seconds without a new beat after which a lease counts no more."""
+_BEAT = 8.0
+"""Seconds between two beats."""
+_CONTENT = b"\n"  # several stores have no empty objects
+
+
+class Lease:
+    """A lease that this process holds."""
+
+    def __init__(self, store: Store, prefix: EnvironmentPrefix, number: int) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._beat = LeaseName(number=number, beat=0)
+        self._over = threading.Event()
+        self._writing = threading.Lock()
+        self._process = os.getpid()
+
+    @classmethod
+    def take(cls, store: Store, prefix: EnvironmentPrefix, found: Iterable[LeaseName]) -> "Lease | None":
+        """Take the lease that follows those found in a listing; None if another worker was faster."""
+        old = tuple(found)
+        lease = cls(store, prefix, max((one.number for one in old), default=0) + 1)
+        if not store.create(prefix.lease(lease._beat), _CONTENT):
+            return None
+        for one in old:
+            store.delete(prefix.lease(one))
+        return lease
+
+    @property
+    def number(self) -> int:
+        """Which lease it is, from 1."""
+        return self._beat.number
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been released."""
+        return self._over.is_set()
+
+    def keep(self, seconds: float) -> None:
+        """Renew it from a thread of its own, until it is released or `seconds` are over."""
+        deadline = Deadline.after(seconds)
+
+        def beat() -> None:
+            while not self._over.wait(min(_BEAT, deadline.remaining())) and deadline.remaining():
+                with suppress(MegacacheError):  # the next beat may come through, and waiting is bounded anyway
+                    self.renew()
+
+        with suppress(RuntimeError):  # no thread is to be had: others take over after LEASE_TERM
+            threading.Thread(target=beat, name="megacache-lease", daemon=True).start()
+
+    def renew(self) -> None:
+        """Show that the holder lives: write the next beat, and delete the one before."""
+        store = self._store.within(Deadline.after(LEASE_TERM))
+        with self._writing:
+            if self.over:
+                return
+            last, self._beat = self._beat, LeaseName(number=self.number, beat=self._beat.beat + 1)
+            store.create(self._prefix.lease(self._beat), _CONTENT)
+            if last.beat:
+                store.delete(self._prefix.lease(last))
+
+    def release(self, seconds: float = _BEAT) -> None:
+        """Let the others go on at once; a forked child leaves that to its parent, and a store that fails to time."""
+        if self.over or os.getpid() != self._process:
+            return
+        self._over.set()
+        store = self._store.within(Deadline.after(seconds))
+        if not self._writing.acquire(timeout=seconds):
+            return  # a beat is on its way to a store that hangs
+        try:
+            with suppress(MegacacheError):
+                for beat in {self._beat, LeaseName(number=self.number, beat=0)}:
+                    store.delete(self._prefix.lease(beat))
+        finally:
+            self._writing.release()

@@ -1,0 +1,132 @@
+"""Of the workers that find nothing published, one compiles and the others wait; none waits for what will never come."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from megacache import Cache, WarmResult
+from megacache._cache import single_flight
+from megacache._catalog import Catalog, Lease
+from megacache._runtime import Deadline, forget
+from megacache._store import Store
+from megacache.errors import SettingsError
+from tests.kit.builders import artifact, environment, prefix_of
+from tests.kit.torchless import Compiler
+
+PLACE = prefix_of(environment())
+LONG = 60.0
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a lease count for a second."""
+    monkeypatch.setattr(single_flight, "LEASE_TERM", 1.0)
+    monkeypatch.setattr(single_flight, "_FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(single_flight, "_LONGEST_PAUSE", 0.1)
+
+
+def warm(folder: Path, wait: float = LONG) -> WarmResult:
+    """Warm as a process would that has never heard of this cache."""
+    forget()
+    return Cache(str(folder)).warm(wait=wait)
+
+
+def hold(folder: Path) -> Lease:
+    """Take a lease as another process would."""
+    store = Store.open(str(folder), storage_options=None, deadline=Deadline.after(LONG))
+    lease = Lease.take(store, PLACE, Catalog(store, PLACE).list().leases)
+    assert lease is not None
+    return lease
+
+
+def leases(folder: Path) -> list[Path]:
+    """Name what leases are there."""
+    return list(folder.glob("*/*/bundles/lease.*"))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_first_compiles_at_once(tmp_path: Path) -> None:
+    """Where nobody is ahead, nobody waits; others are told that somebody compiles."""
+    result = warm(tmp_path)
+    assert result.status == "miss"
+    assert result.reason.endswith("this process compiles for the others, which wait")
+    assert len(leases(tmp_path)) == 1
+
+
+def test_others_load_what_it_publishes(compiler: Compiler, tmp_path: Path) -> None:
+    """A worker that waits is given the bundle, and the lease is gone with the publication."""
+    first = Cache(str(tmp_path))
+    first.warm(wait=LONG)
+    compiler.compile(artifact("one"))
+    with ThreadPoolExecutor() as pool:
+        waiting: Future[WarmResult] = pool.submit(lambda: Cache(f"file://{tmp_path}").warm(wait=LONG))
+        assert first.publish().status == "published"
+        result = waiting.result(LONG)
+    assert result.status == "loaded"
+    assert not result.reason
+    assert not leases(tmp_path)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_holder_that_died_is_followed(tmp_path: Path) -> None:
+    """A lease without new beats counts no more, and the next worker takes its place."""
+    hold(tmp_path)
+    assert "compiles for the others" in warm(tmp_path).reason
+    assert [path.name for path in leases(tmp_path)] == ["lease.2.0"]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_wait_in_vain_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker compiles itself when the wait is over, and says so; the lease stays with its holder."""
+    monkeypatch.setattr(single_flight, "LEASE_TERM", LONG)
+    hold(tmp_path)
+    result = warm(tmp_path, 0.3)
+    assert result.status == "miss"
+    assert result.reason.endswith("it waited 0.3 s for another worker, which has published nothing")
+    assert result.seconds["wait"] >= 0.3
+    assert [path.name for path in leases(tmp_path)] == ["lease.1.0"]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_worker_that_cannot_publish_takes_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for one who can, and not at all for longer than that one would need to show itself."""
+    monkeypatch.setenv("MEGACACHE_READ_ONLY", "1")
+    assert "no other worker compiles, and this one cannot publish" in warm(tmp_path).reason
+    assert not leases(tmp_path)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_process_does_not_wait_for_itself(tmp_path: Path) -> None:
+    """A second warm start of the process that compiles goes on at once."""
+    warm(tmp_path)
+    again = Cache(str(tmp_path)).warm(wait=LONG)
+    assert "this process compiles for the others" in again.reason
+    assert "wait" not in again.seconds
+
+
+@pytest.mark.usefixtures("compiler")
+def test_rank_of_a_job_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks wait for one another while they compile: one that waited for a publication would stop the others."""
+    monkeypatch.setattr("megacache._compiler.world_size", lambda: 8)
+    hold(tmp_path)
+    result = warm(tmp_path)
+    assert "it is one of 8 ranks of a job" in result.reason
+    assert "wait" not in result.seconds
+
+
+@pytest.mark.usefixtures("compiler")
+def test_without_wait_there_is_no_lease(tmp_path: Path) -> None:
+    """It is off by default."""
+    warm(tmp_path, 0)
+    assert not leases(tmp_path)
+
+
+@pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "5", None, True])
+@pytest.mark.usefixtures("compiler")
+def test_wait_that_is_no_number_is_refused(wait: object, tmp_path: Path) -> None:
+    """The error names it and says what to give."""
+    result = warm(tmp_path, wait)  # type: ignore[arg-type]
+    assert isinstance(result.error, SettingsError)
+    assert "wait is" in result.reason
+    assert "0 waits for no other worker" in result.reason
