@@ -12,6 +12,7 @@ from megacache._bundle.artifacts import (
     is_known_artifact,
     is_portable_artifact,
     parse_blob,
+    variant_of,
 )
 from megacache._bundle.bundle import (
     Unpacked,
@@ -135,4 +136,5 @@ __all__ = [
     "tag_of",
     "unpack_chunk",
     "unseal",
+    "variant_of",
 ]

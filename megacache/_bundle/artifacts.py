@@ -149,6 +149,17 @@ def identify_artifact(artifact: Artifact) -> ArtifactRef:
     return ArtifactRef(kind=artifact.kind, key=artifact.key, digest=digest, size=len(artifact.content))
 
 
+def variant_of(ref: ArtifactRef) -> tuple[str, str, str]:
+    """Give what two artifacts have in common that serve in each other's place: kind, key and guard.
+
+    PyTorch compiles a graph again, under the same key, for sizes that the guard of the first one excludes. An artifact
+    whose guard is not known serves only in its own place.
+    """
+    if ref.kind in REPLACED_KINDS:
+        return ref.kind, ref.key, ""
+    return ref.kind, ref.key, str(ref.digest) if ref.guard is None else ref.guard
+
+
 def is_portable_artifact(artifact: Artifact) -> bool:
     """Tell whether an artifact is of a kind, a key and a size that a reader will accept."""
     return is_known_artifact(artifact.kind, artifact.key) and artifact.weight < MAX_CHUNK_SIZE

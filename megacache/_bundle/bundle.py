@@ -6,7 +6,13 @@ from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 
-from megacache._bundle.artifacts import ARTIFACTS_PART, declared_artifacts, strange_artifacts, unpack_artifacts
+from megacache._bundle.artifacts import (
+    ARTIFACTS_PART,
+    declared_artifacts,
+    strange_artifacts,
+    unpack_artifacts,
+    variant_of,
+)
 from megacache._bundle.chunk import Name
 from megacache._bundle.digest import Digest
 from megacache._bundle.document import pack
@@ -36,12 +42,12 @@ def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str], files: F
     """Name a bundle after what it holds and what its process knew.
 
     Contents do not count, because no two compilations give the same bytes: workers that start cold together and compile
-    the same model name the same bundle. A worker that had loaded it, and compiled another variant under the same key,
-    names another one.
+    the same model name the same bundle. A worker that compiled another variant under the same key, or had loaded the
+    bundle, names another one.
     """
-    keys = sorted({(ref.kind, ref.key) for ref in artifacts})
+    variants = sorted({variant_of(ref) for ref in artifacts})
     paths = sorted({(file.root, file.path) for file in files.index})
-    return Digest.of(pack([keys, sorted(parents), paths, sorted(files.guard.items())])).hex[:32]
+    return Digest.of(pack([variants, sorted(parents), paths, sorted(files.guard.items())])).hex[:32]
 
 
 def describe(

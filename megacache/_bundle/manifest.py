@@ -10,7 +10,7 @@ from megacache._bundle.environment import Environment
 from megacache._runtime import MAX_SHORT_TEXT, is_short_text
 from megacache.errors import FormatError, SettingsError
 
-FORMAT = (1, 2)
+FORMAT = (1, 3)
 """Major and minor version. A reader refuses another major, and ignores fields of a later minor."""
 MAX_MANIFEST_SIZE = 64 << 20
 """Bytes; a larger object at a manifest's name is not read."""
@@ -37,6 +37,8 @@ class ArtifactRef:
     digest: Digest
     size: int
     """Bytes of content."""
+    guard: str | None = field(default=None, compare=False)
+    """Digest of the condition under which PyTorch uses it; empty if there is none, None if that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,9 @@ def _document(manifest: Manifest) -> Mapping[str, object]:
         "environment": dict(manifest.environment.facts),
         "recorded": dict(manifest.environment.recorded),
         "parents": list(manifest.parents),
-        "artifacts": [[a.kind, a.key, str(a.digest), a.size] for a in manifest.artifacts],
+        "artifacts": [
+            [a.kind, a.key, str(a.digest), a.size, *([] if a.guard is None else [a.guard])] for a in manifest.artifacts
+        ],
         "files": {
             "guard": dict(manifest.files.guard),
             "probes": list(manifest.files.probes),
@@ -151,17 +155,22 @@ def _parse(node: Node) -> Manifest:
             facts=node.field("environment").texts(most=_MAX_FACTS), recorded=node.field("recorded").texts()
         ),
         parents=tuple(parent.text() for parent in node.field("parents").items()),
-        artifacts=tuple(_parse_artifact(item.leading(4)) for item in node.field("artifacts").items()),
+        artifacts=tuple(_parse_artifact(item) for item in node.field("artifacts").items()),
         chunks=tuple(_parse_chunk(item.leading(5)) for item in node.field("chunks").items(most=MAX_CHUNKS)),
         files=_parse_files(node.optional("files")),
         labels=node.field("labels").texts(most=_MAX_LABELS),
     )
 
 
-def _parse_artifact(items: Sequence[Node]) -> ArtifactRef:
-    kind, key, digest, size = items
+def _parse_artifact(node: Node) -> ArtifactRef:
+    node.leading(4)
+    kind, key, digest, size, *later = node.items()
     return ArtifactRef(
-        kind=kind.text(), key=key.text(), digest=_parse_digest(digest), size=size.integer(most=_MAX_SIZE)
+        kind=kind.text(),
+        key=key.text(),
+        digest=_parse_digest(digest),
+        size=size.integer(most=_MAX_SIZE),
+        guard=later[0].text() if later else None,  # none in minor versions before 3
     )
 
 

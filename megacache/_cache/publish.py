@@ -83,7 +83,7 @@ class Publication:
         if not left:
             self._session.cover(new.artifacts, parents, new.files)
             return self._result(
-                PublishStatus.COVERED, reason="other processes have published an artifact under every key"
+                PublishStatus.COVERED, reason="other processes have published an artifact under every key and guard"
             )
         drafts = [self._draft(part, set(parents)) for part in left.bundles(self._environment.device_type)]
         if not self._fits(catalog, drafts):
@@ -97,7 +97,7 @@ class Publication:
         return result
 
     def _uncovered(self, new: Found, catalog: Catalog, parents: set[str]) -> Found:
-        """Leave out what bundles new to this process hold under the same name; these become parents."""
+        """Leave out what bundles new to this process hold, in whatever bytes; these become parents."""
         listing = catalog.list()
         self._session.rule_out(listing.withdrawn)
         known = self._session.bundles | self._session.unusable
@@ -111,8 +111,7 @@ class Publication:
             if self._environment.mismatches(manifest.environment):
                 self._session.rule_out([done.item])
                 continue
-            keys = {(ref.kind, ref.key) for ref in manifest.artifacts}
-            remaining = left.without(keys, self._recorded.covered_by(manifest.files))
+            remaining = left.without(manifest.artifacts, self._recorded.covered_by(manifest.files))
             if len(remaining) < len(left):
                 parents.add(manifest.bundle)
             left = remaining

@@ -1,7 +1,7 @@
 """What this process has compiled and could publish, taken at one moment."""
 
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from megacache import _compiler
 from megacache._bundle import (
@@ -9,6 +9,7 @@ from megacache._bundle import (
     Artifact,
     ArtifactRef,
     CompiledFile,
+    Digest,
     Environment,
     FileRef,
     FilesPart,
@@ -18,6 +19,7 @@ from megacache._bundle import (
     identify_file,
     is_portable_artifact,
     parse_blob,
+    variant_of,
 )
 from megacache._cache.compiled_files import gone
 from megacache._cache.session import Session
@@ -36,10 +38,13 @@ class Found:
     def __len__(self) -> int:
         return len(self.artifacts) + len(self.files)
 
-    def without(self, keys: Container[tuple[str, str]], paths: Container[tuple[str, str]]) -> "Found":
-        """Leave out what others hold: artifacts by kind and key, files by root and path."""
+    def without(self, held: Collection[ArtifactRef], paths: Container[tuple[str, str]]) -> "Found":
+        """Leave out what others hold: artifacts by kind, key and guard, or by content, and files by root and path."""
+        refs, variants = frozenset(held), frozenset(map(variant_of, held))
         return Found(
-            artifacts={ref: one for ref, one in self.artifacts.items() if (ref.kind, ref.key) not in keys},
+            artifacts={
+                ref: one for ref, one in self.artifacts.items() if ref not in refs and variant_of(ref) not in variants
+            },
             files={ref: one for ref, one in self.files.items() if (ref.root, ref.path) not in paths},
         )
 
@@ -79,7 +84,7 @@ class Recorded:
     def news(self, session: Session) -> Found:
         """Give what is not known to be in the store."""
         new = session.news(self.found.artifacts)
-        artifacts = {ref: artifact for ref, artifact in self.found.artifacts.items() if ref in new}
+        artifacts = {_guarded(ref, one): one for ref, one in self.found.artifacts.items() if ref in new}
         return Found(artifacts=artifacts, files=self.found.files).without((), session.files)
 
     def files_part(self, files: Mapping[FileRef, CompiledFile]) -> FilesPart:
@@ -98,6 +103,12 @@ class Recorded:
         if file_mismatches(here, part.guard, roots=roots, device_type=self.environment.device_type):
             return ()
         return {(ref.root, ref.path) for ref in part.index}
+
+
+def _guarded(ref: ArtifactRef, artifact: Artifact) -> ArtifactRef:
+    """Add the digest of an artifact's guard to what names it."""
+    guard = _compiler.guard(artifact)
+    return replace(ref, guard=str(Digest.of(guard.encode(errors="surrogatepass"))) if guard else guard)
 
 
 def recorded_in(blob: bytes) -> Recorded:

@@ -32,7 +32,7 @@ class PublishStatus(StrEnum):
     UNCHANGED = "unchanged"
     """Nothing was compiled since this process last warmed or published; the store was not asked."""
     COVERED = "covered"
-    """Other processes had published an artifact under every key."""
+    """Other processes had published an artifact under every key and guard."""
     DUPLICATE = "duplicate"
     """Another process published the same bundle a moment earlier."""
     EMPTY = "empty"

@@ -13,7 +13,7 @@ from megacache._compiler.counters import Activity, Lookups, activity
 from megacache._compiler.events import watch
 from megacache._compiler.facts import current_environment, toolchain
 from megacache._compiler.files import Located, file_roots, lists_others, remove, restore, used_files
-from megacache._compiler.graph_keys import graph_key, graphs_below
+from megacache._compiler.graph_keys import graph_key, graphs_below, guard
 from megacache._compiler.probes import believe, passed_probes
 from megacache._compiler.state import (
     cache_folder,
@@ -44,6 +44,7 @@ __all__ = [
     "full_collections_deferred",
     "graph_key",
     "graphs_below",
+    "guard",
     "is_kernel",
     "lists_others",
     "load",

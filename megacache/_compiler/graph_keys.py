@@ -1,4 +1,4 @@
-"""Read what PyTorch's key of a graph was made of, out of what it recorded for that graph.
+"""Read what PyTorch's key of a graph was made of, and its guard, out of what it recorded for that graph.
 
 Inductor keeps with each compiled graph the lines that describe its key, one for each component: `[<digest>] name:
 value`. They are found by their attribute's name and read opcode by opcode with `pickletools`, which builds no object
@@ -7,17 +7,18 @@ and runs nothing: unpickling the graph would load all its kernels for a list of 
 
 import pickletools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 
 from megacache._bundle import Artifact, Component, GraphKey
 from megacache._compiler.door import door
 
 _LINES = b"\x8c\x1b_fx_graph_cache_debug_lines"
-_GUARDS = b"\x8c\x0bguards_expr"
+_GUARD = "guards_expr"
 _GRAPH_KEY = re.compile(rb"\x8c\x34(f[a-z2-7]{51})")
 _LINE = re.compile(r"\[(?P<digest>[a-z2-7]{51})\] (?P<name>[^:\n]{1,400}): (?P<text>.*)", re.DOTALL)
 _TEXTS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"})
+_REFERENCES = frozenset({"BINGET", "LONG_BINGET"})
 _LIST = frozenset({"MEMOIZE", "EMPTY_LIST", "MARK", "APPENDS", "APPEND", "FRAME"})
 
 
@@ -28,8 +29,22 @@ def graph_key(artifact: Artifact) -> GraphKey | None:
     """
     content = bytes(artifact.content)
     with door("describing a graph's key"):
-        components, guard = dict(_components(content)), _guard(content)
-    return GraphKey(kind=artifact.kind, key=artifact.key, components=components, guard=guard) if components else None
+        components = dict(_components(content))
+    if not components:
+        return None
+    return GraphKey(kind=artifact.kind, key=artifact.key, components=components, guard=guard(artifact) or "")
+
+
+def guard(artifact: Artifact) -> str | None:
+    """Read the condition on sizes under which PyTorch uses an `inductor` or `aot_autograd` artifact.
+
+    It is empty if there is none, and None if it cannot be read. An entry that holds its graphs has theirs as well.
+    """
+    try:
+        found = list(_guards(bytes(artifact.content)))
+    except ValueError:  # it is written in another way than is known here
+        return None
+    return ("\n".join(found) if any(found) else "") if found else None
 
 
 def graphs_below(artifact: Artifact) -> frozenset[str]:
@@ -46,14 +61,28 @@ def _components(content: bytes) -> Iterator[tuple[str, Component]]:
             return
 
 
-def _guard(content: bytes) -> str:
-    """Give the condition on sizes under which the graph may be used; empty if there is none."""
-    for name, value in _operations(content, _GUARDS):
-        if name in _TEXTS:
-            return str(value)
-        if name != "MEMOIZE":
-            return ""
-    return ""
+def _guards(content: bytes) -> Iterator[str]:
+    """Give the value of each attribute with a guard; pickle writes a text once, and then refers to it by number."""
+    texts: dict[int, str | None] = {}
+    text, is_value = None, False
+    for operation, value, _ in pickletools.genops(content):
+        if operation.name == "MEMOIZE":
+            texts[len(texts)] = text
+        elif operation.name != "FRAME":
+            text = _text(operation.name, value, texts)
+            if is_value and text is None:
+                raise ValueError("a guard is no text")
+            if is_value:
+                yield str(text)
+            is_value = not is_value and text == _GUARD
+
+
+def _text(operation: str, value: object, texts: Mapping[int, str | None]) -> str | None:
+    if operation in _TEXTS:
+        return str(value)
+    if operation in _REFERENCES and isinstance(value, int):
+        return texts.get(value)
+    return "" if operation == "NONE" else None
 
 
 def _operations(content: bytes, attribute: bytes) -> Iterator[tuple[str, object]]:

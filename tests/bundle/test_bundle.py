@@ -1,11 +1,10 @@
 """A bundle is named and described by what is in it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from megacache._bundle import (
-    Artifact,
+    ArtifactRef,
     CompiledFile,
     Digest,
     FilesPart,
@@ -16,6 +15,7 @@ from megacache._bundle import (
     identify_artifact,
     identify_file,
     pack_chunk,
+    variant_of,
 )
 from tests.kit.builders import artifact, bundle, compiled_file, environment, payload
 
@@ -25,15 +25,29 @@ def files_part(*files: CompiledFile) -> FilesPart:
     return FilesPart(guard={"compiler": "one"}, index=tuple(map(identify_file, files)))
 
 
-def test_bundle_is_named_by_kinds_and_keys() -> None:
-    """The order of artifacts, their contents and repeats do not change a bundle's id; a key or a kind does."""
-    first, second = artifact("one", b"1"), artifact("two", b"2")
-    name = bundle_id(map(identify_artifact, [first, second]), [])
+def ref(key: str, content: bytes = b"content", *, guard: str | None = "", kind: str = "inductor") -> ArtifactRef:
+    """Name an artifact as a publisher does."""
+    return replace(identify_artifact(artifact(key, content, kind=kind)), guard=guard)
+
+
+def test_bundle_is_named_by_kinds_keys_and_guards() -> None:
+    """The order of artifacts, their contents and repeats do not change a bundle's id; a key, a kind or a guard does."""
+    first, second = ref("one", b"1"), ref("two", b"2")
+    name = bundle_id([first, second], [])
     assert len(name) == 32
-    assert bundle_id(map(identify_artifact, [second, first]), []) == name
-    assert bundle_id(map(identify_artifact, [artifact("one", b"other"), second, first]), []) == name
-    others: list[Sequence[Artifact]] = [[first], [first, artifact("2")], [first, artifact("two", kind="pgo")]]
-    assert name not in {bundle_id(map(identify_artifact, other), []) for other in others}
+    assert bundle_id([second, first], []) == name
+    assert bundle_id([ref("one", b"other"), second, first], []) == name
+    others = [[first], [first, ref("2")], [first, ref("two", kind="pgo")], [first, ref("two", guard="x")]]
+    assert name not in {bundle_id(other, []) for other in others}
+
+
+def test_artifact_serves_in_place_of_one_with_its_kind_key_and_guard() -> None:
+    """Where the guard is not known nobody else can say, except of the same bytes; some kinds have none."""
+    assert variant_of(ref("k", b"1")) == variant_of(ref("k", b"2")) != variant_of(ref("k", b"1", guard="x"))
+    assert variant_of(ref("k", b"1", guard=None)) == variant_of(ref("k", b"1", guard=None))
+    known = {variant_of(ref("k", b"1", guard=guard)) for guard in ("", "x")}
+    assert variant_of(ref("k", b"2", guard=None)) not in {*known, variant_of(ref("k", b"1", guard=None))}
+    assert variant_of(ref("k", b"1", guard=None, kind="pgo")) == variant_of(ref("k", b"2", guard=None, kind="pgo"))
 
 
 def test_bundle_is_named_by_its_parents() -> None:

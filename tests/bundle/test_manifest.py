@@ -63,7 +63,7 @@ def test_document_is_as_described() -> None:
     """The fields are those of this format version, and an envelope has no signature of its own."""
     fields = "artifacts bundle chunks created environment files format labels parents producer recorded"
     assert " ".join(sorted(DOCUMENT)) == fields
-    assert DOCUMENT["format"] == list(FORMAT) == [1, 2]
+    assert DOCUMENT["format"] == list(FORMAT) == [1, 3]
     envelope = msgpack.unpackb(seal(MANIFEST))
     assert (envelope.keys(), envelope["signatures"]) == ({"payloadType", "payload", "signatures"}, [])
 
@@ -131,6 +131,7 @@ CHUNK = ["artifacts", f"sha256:{'0' * 64}", 1, 1, "zstd"]
         ({"artifacts": [[*ARTIFACT[:2], "md5:0", 1]]}, "manifest.artifacts[0][2]"),
         ({"artifacts": [[*ARTIFACT[:3], -1]]}, "manifest.artifacts[0][3]"),
         ({"artifacts": [[*ARTIFACT[:3], 1 << 51]]}, "manifest.artifacts[0][3]"),
+        ({"artifacts": [[*ARTIFACT, 1]]}, "manifest.artifacts[0][4]"),
         ({"files": []}, "manifest.files"),
         ({"files": {**FILES, "guard": {"compiler": 1}}}, "manifest.files.guard.compiler"),
         ({"files": {**FILES, "probes": [b"p"]}}, "manifest.files.probes[0]"),
@@ -170,6 +171,16 @@ def test_rows_are_read_in_their_order() -> None:
     assert (files.guard, files.probes) == ({"a": "b"}, ("p",))
     assert files.index == (FileRef(root="r", path="f", digest=Digest("3" * 64), size=6, mode=0o644),)
     assert found.chunks == (ChunkRef(part="p", digest=Digest("2" * 64), stored_size=4, raw_size=5, codec="c"),)
+
+
+def test_guards_are_read() -> None:
+    """A manifest tells of each artifact that there is no guard, or which, or that nobody knows, as older ones do."""
+    guards = (None, "", f"sha256:{'1' * 64}")
+    artifacts = tuple(replace(MANIFEST.artifacts[0], key=f"k{n}", guard=guard) for n, guard in enumerate(guards))
+    found = unseal(seal(replace(MANIFEST, artifacts=artifacts))).artifacts
+    assert (found, tuple(one.guard for one in found)) == (artifacts, guards)
+    (old,) = read(format=[1, 2], artifacts=[ARTIFACT]).artifacts
+    assert old.guard is None
 
 
 def test_manifest_without_files_is_read() -> None:

@@ -1,5 +1,6 @@
 """A publication that would take too much, or that nobody would load, writes nothing at all; none outlasts its time."""
 
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys, Signing
 from megacache.errors import DeadlineError
-from tests.kit.builders import artifact, call_on, environment, noise, open_store
+from tests.kit.builders import Graph, artifact, bundle, call_on, environment, noise, open_store, upload
 
 BIG = [artifact(f"f{n}", noise(10_000, n)) for n in range(3)]
 
@@ -89,6 +90,32 @@ def test_limit_is_of_all_bundles_together(tmp_path: Path, monkeypatch: pytest.Mo
         result = publish(store, *BIG, files=files, most=stored(unlimited) + margin, known=Session())
         expected = (PublishStatus.TOO_LARGE, 0) if margin else (PublishStatus.PUBLISHED, stored(unlimited))
         assert (result.status, stored(store)) == expected
+
+
+def graph(number: int, guard: str | None) -> Artifact:
+    """Make what two compilations of one graph give: other bytes under the same key."""
+    return artifact(content=pickle.dumps(Graph([str(number)], guard)))
+
+
+def test_variant_is_stored_once() -> None:
+    """What others have published covers what has its kind, key and guard, and no other variant of that key."""
+    store = open_store()
+    variants = [graph(1, "s0 <= 64"), graph(2, "65 <= s0"), graph(3, None), artifact(content=b"of unknown form")]
+    statuses = [publish(store, one, known=Session()).status for one in variants]
+    assert statuses == [PublishStatus.PUBLISHED] * 4
+    again = [graph(4, "s0 <= 64"), graph(5, "65 <= s0"), graph(6, None), variants[3]]
+    statuses = [publish(store, one, known=Session()).status for one in again]
+    assert statuses == [PublishStatus.COVERED] * 4
+
+
+def test_bundle_that_tells_no_guards_covers_what_is_in_it() -> None:
+    """An older manifest does not say which variants it holds: others are published beside it, once."""
+    store = open_store()
+    old = bundle([graph(1, "s0 <= 64")])
+    assert old.manifest.artifacts[0].guard is None
+    upload(store, old)
+    published = [publish(store, graph(n, "s0 <= 64"), known=Session()).status for n in (1, 2, 3)]
+    assert published == [PublishStatus.COVERED, PublishStatus.PUBLISHED, PublishStatus.COVERED]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._compiler import graph_key, graphs_below
+from megacache._compiler import graph_key, graphs_below, guard
 from megacache.errors import CompilerError
 from tests.kit.builders import UNHURRIED, Graph, artifact
 
@@ -63,6 +63,41 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
     key = graph_key(artifact(KEY, pickle.dumps(graph)))
     assert key is not None
     assert not trap.exists()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize(
+    ("guards", "read"),
+    [
+        ([None], ""),
+        (["s0 <= 64"], "s0 <= 64"),
+        ([None, None], ""),
+        (["s0 <= 64", None], "s0 <= 64\n"),
+        ([None, "s0 <= 64"], "\ns0 <= 64"),
+        (["s0 <= 64"] * 2, "s0 <= 64\ns0 <= 64"),
+    ],
+)
+def test_guards_of_all_that_an_artifact_holds_are_read(guards: list[str | None], read: str, protocol: int) -> None:
+    """An entry that holds its graphs has their guards beside its own: pickle writes the name, and equal texts, once."""
+    whole = {"lines": list(map(str, range(300))), "graphs": [Graph([line("gm", "x")], one) for one in guards]}
+    assert guard(artifact("a1", pickle.dumps(whole, protocol=protocol), kind="aot_autograd")) == read
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no pickle", pickle.dumps({}), pickle.dumps({"guards_expr": 42}), pickle.dumps(["guards_expr"])]
+)
+def test_guard_that_cannot_be_read_is_not_known(content: bytes) -> None:
+    """What holds no guard, or one that is no text, is not taken for an artifact without a condition."""
+    assert guard(artifact(KEY, content)) is None
+
+
+@UNHURRIED
+@given(st.binary(max_size=80))
+def test_guard_cut_off_by_anything_is_read_or_not_known(rest: bytes) -> None:
+    """Whatever follows the attribute's name, nothing is raised."""
+    start = pickle.dumps({"guards_expr": None})
+    found = guard(artifact(KEY, start[: start.index(b"N")] + rest))
+    assert found is None or isinstance(found, str)
 
 
 def test_graphs_below_an_entry_are_found() -> None:

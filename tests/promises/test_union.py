@@ -165,3 +165,35 @@ def test_second_cold_process_finds_itself_covered(processes: Processes, tmp_path
     )
     assert [covered["status"], unchanged["status"]] == ["covered", "unchanged"]
     assert len(manifests(store)) == 1
+
+
+def test_cold_processes_with_other_guards_lose_nothing(processes: Processes, tmp_path: Path) -> None:
+    """A process that compiles a variant cold adds it to what another has published, and each variant is stored once."""
+    url = str(tmp_path / "store")
+    statuses = []
+    for rows in (8, 128, 64, 200):  # the first and the third have one guard, the second and the last the other
+        _, published = processes.run(step("run", model="guarded", rows=rows), step("publish", url=url))
+        statuses.append((published["status"], published["artifacts"]))
+    both = {"inductor": 1, "aot_autograd": 1}
+    assert statuses == [("published", both), ("published", both), ("covered", {}), ("covered", {})]
+    for rows in (9, 129):
+        warmed, ran = processes.run(step("warm", url=url), step("run", model="guarded", rows=rows))
+        assert warmed["artifacts"] == {"inductor": 2, "aot_autograd": 2}
+        assert hits(ran)
+
+
+def test_variants_that_are_published_at_once_survive(processes: Processes, tmp_path: Path) -> None:
+    """Two cold processes that publish two variants at the same moment name two bundles, and both are served."""
+    url, gate = str(tmp_path / "store"), str(tmp_path / "gate")
+    both = [
+        processes.start(
+            step("run", model="guarded", rows=rows),
+            step("meet", path=gate, others=2),
+            step("publish", url=url, files=False),
+        )
+        for rows in (8, 128)
+    ]
+    assert [child.answers()[-1]["status"] for child in both] == ["published", "published"]
+    for rows in (9, 129):
+        _, ran = processes.run(step("warm", url=url), step("run", model="guarded", rows=rows))
+        assert hits(ran)
