@@ -16,6 +16,7 @@ from typing import Any
 
 from megacache._compiler.door import door
 from megacache._compiler.facts import compiler_name
+from megacache._compiler.libraries import load_library
 
 _ENDING = ".main.so"
 _MOST = 8_000
@@ -50,7 +51,7 @@ def check_kernel(library: Path) -> None:
     """Load the library of a kernel, and see that torch can use it; raise `CompilerError` if not."""
     if len(_entries) < _MOST:
         with door("loading the library of a kernel"):
-            _owner(ctypes.CDLL(str(library)))
+            _owner(load_library(library))
 
 
 def adopt(libraries: Iterable[Path]) -> None:
@@ -69,7 +70,7 @@ def unasked() -> frozenset[Path]:
 
 
 def _add(key: str, library: Path) -> None:
-    held = ctypes.CDLL(str(library))
+    held = load_library(library)
     entry = _Entry(path=library, key=key, owner=_owner(held), library=held)
     # A library that this process has compiled or loaded itself stays.
     if entry.owner.cache.setdefault(key, entry) is entry:

@@ -16,6 +16,7 @@ from megacache._compiler import roots as known_roots
 from megacache._compiler.adoption import check_kernel, is_kernel, unasked
 from megacache._compiler.door import door
 from megacache._compiler.kernels import kernel_files
+from megacache._compiler.libraries import check_module, module_name
 from megacache._compiler.probes import probe_libraries
 from megacache._runtime import inner_folder, temporary_beside
 from megacache._settings import triton_home
@@ -72,8 +73,8 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     """Put a file under its root, whole at once; return False if it was there.
 
     Another file of its name is replaced, for PyTorch names what it compiles after its source, and would fail with one
-    that is damaged. What a program keeps under a root of its own may be newer, and stays. The library of a kernel gets
-    its name once it has been loaded: no process ever finds one there that it cannot load.
+    that is damaged. What a program keeps under a root of its own may be newer, and stays. The library of a kernel and a
+    module of Triton's get their names once they have been loaded: no process ever finds one there that it cannot load.
 
     Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well,
     `CompilerError` for a library that PyTorch could not use, and `OSError`.
@@ -81,13 +82,12 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     with _place(file.root, file.path, folder, create=True) as target:
         content = _moved(file, file.content, _ROOT, _bytes(folder))
         if _holds(target, content) or (os.path.lexists(target) and _is_the_programs(file)):
-            _check_present(target)
+            _check_present(file.path, target)
             return False
         with temporary_beside(target) as temporary:
             temporary.write_bytes(content)
             temporary.chmod(_plain(file.mode))
-            if is_kernel(file.path):
-                check_kernel(temporary)
+            _check(file.path, temporary)
             temporary.replace(target)
             return True
 
@@ -140,14 +140,21 @@ def _is_the_programs(file: CompiledFile) -> bool:
     return known_roots.find(file.root) is not None and not is_kernel(file.path)
 
 
-def _check_present(target: Path) -> None:
-    """Remove the library of a kernel, and raise `CompilerError`, if PyTorch could not use it."""
-    if is_kernel(target.name):
-        try:
-            check_kernel(target)
-        except CompilerError:
-            target.unlink(missing_ok=True)
-            raise
+def _check(path: str, library: Path) -> None:
+    """Raise `CompilerError` for the library of a kernel, or a module of Triton's, that could not be used."""
+    if is_kernel(path):
+        check_kernel(library)
+    elif name := module_name(path):
+        check_module(library, name)
+
+
+def _check_present(path: str, target: Path) -> None:
+    """Check a file that is there, and remove it if it could not be used."""
+    try:
+        _check(path, target)
+    except CompilerError:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _moved(file: "CompiledFile | Located", content: bytes, before: bytes, after: bytes) -> bytes:

@@ -1,0 +1,62 @@
+"""Libraries that were restored: whether the system, and whoever asks for them, can load them."""
+
+import _ctypes
+import ctypes
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from megacache._compiler.door import door
+
+_MODULE = re.compile(r"(?:.*/)?[A-Z2-7]{52}/(\w+)(?:\.[\w-]+)*\.so")
+"""A module for Python that Triton has the C compiler make, in a folder of its own: `cuda_utils`, a launcher."""
+_HEADER, _SEGMENT = struct.Struct("<32xQ14xHH"), struct.Struct("<IxxxxQ16xQ")
+_LOADED = 1
+
+
+def load_library(library: Path) -> ctypes.CDLL:
+    """Load a library; raise `OSError` if that is not possible.
+
+    The system would end the process for one of which the end is missing.
+    """
+    with library.open("rb") as file:
+        head = file.read(4_096)
+    if max(_ends(head), default=0) > library.stat().st_size:
+        msg = f"{library.name} is cut off"
+        raise OSError(msg)
+    return ctypes.CDLL(str(library))
+
+
+def _ends(head: bytes) -> Iterator[int]:
+    """Tell where the segments end that are to be loaded, of a file in ELF's form for 64 bits, least byte first."""
+    if head[:6] != b"\x7fELF\2\1" or len(head) < _HEADER.size:
+        return
+    at, size, count = _HEADER.unpack_from(head)
+    for place in range(at, at + size * count, size or 1):
+        if place + _SEGMENT.size > len(head):
+            return
+        kind, offset, length = _SEGMENT.unpack_from(head, place)
+        if kind == _LOADED:
+            yield offset + length
+
+
+def module_name(path: str) -> str | None:
+    """Give the name of the module that a compiled file is, by its path, or None if it is none."""
+    match = _MODULE.fullmatch(path)
+    return match[1] if match else None
+
+
+def check_module(library: Path, name: str) -> None:
+    """Load a module of Triton's, and let it go again; raise `CompilerError` if Triton could not use it.
+
+    Triton makes it anew if it cannot be loaded, but fails if another library has been loaded in its place.
+    """
+    with door("loading a module of Triton's"):
+        held = load_library(library)
+        try:
+            if not hasattr(held, f"PyInit_{name}"):
+                msg = f"it is no module {name}"
+                raise ImportError(msg)
+        finally:
+            _ctypes.dlclose(held._handle)

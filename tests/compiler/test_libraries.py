@@ -1,0 +1,73 @@
+"""A restored library that nobody could load never gets its name, and the process that finds that out goes on."""
+
+import importlib.util
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from megacache._bundle import CompiledFile
+from megacache._compiler import restore
+from megacache._compiler.files import mapped_files
+from megacache.errors import CompilerError
+
+
+def extension() -> Path:
+    """Find a module for Python that is a library, and that this process has not loaded."""
+    spec = importlib.util.find_spec("_testcapi")
+    if spec is not None and spec.origin is not None and spec.origin.endswith(".so"):
+        return Path(spec.origin)
+    mapped = {path.resolve() for path in mapped_files()}
+    found = (
+        path for path in sorted(Path(sysconfig.get_path("platlib")).rglob("*.so")) if path.stat().st_size < 1 << 20
+    )
+    return next(path for path in found if path.resolve() not in mapped and exports_its_name(path))
+
+
+def exports_its_name(path: Path) -> bool:
+    """Tell whether a library is a module of the name that its file has."""
+    return f"PyInit_{path.name.partition('.')[0]}\0".encode() in path.read_bytes()
+
+
+EXTENSION = extension()
+SOUND = EXTENSION.read_bytes()
+FOLDER = "A2Z7" * 13
+MODULE = f"{FOLDER}/{EXTENSION.name}"
+CUT = SOUND[: len(SOUND) // 4]
+UNUSABLE: Mapping[str, tuple[str, bytes]] = {
+    "garbage": (MODULE, b"garbage" * 1_000),
+    "empty": (MODULE, b""),
+    "cut off": (MODULE, CUT),
+    "another module": (f"{FOLDER}/cuda_utils.so", SOUND),
+    "launcher in a folder of Inductor's": (
+        f"triton/0/{FOLDER}/__triton_launcher.cpython-311-x86_64-linux-gnu.so",
+        b"x",
+    ),
+    "kernel that is cut off": ("ab/cabc.main.so", CUT),
+}
+
+
+def file(path: str, content: bytes) -> CompiledFile:
+    """Make a library."""
+    return CompiledFile(root="triton", path=path, mode=0o755, content=content)
+
+
+@pytest.mark.parametrize(("path", "content"), UNUSABLE.values(), ids=UNUSABLE)
+def test_library_that_cannot_be_used_is_not_restored(path: str, content: bytes, tmp_path: Path) -> None:
+    """It gets no name, and where it has one already, it loses it: what needs it is compiled."""
+    with pytest.raises(CompilerError):
+        restore(file(path, content), tmp_path)
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
+    (tmp_path / path).write_bytes(content)
+    with pytest.raises(CompilerError):
+        restore(file(path, content), tmp_path)
+    assert not (tmp_path / path).exists()
+
+
+def test_module_that_can_be_used_is_restored_and_let_go(tmp_path: Path) -> None:
+    """A module stays out of this process until Triton asks for it: what is not used is not published as used."""
+    assert restore(file(MODULE, SOUND), tmp_path)
+    assert not restore(file(MODULE, SOUND), tmp_path)
+    assert (tmp_path / MODULE).read_bytes() == SOUND
+    assert [path for path in mapped_files() if path.is_relative_to(tmp_path)] == []
