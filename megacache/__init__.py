@@ -7,25 +7,29 @@ with torch.no_grad():
 megacache.publish("s3://bucket/flux/v1")     # uploads what is new
 """
 
-from megacache import errors
-from megacache._api import Synchronized, environment, explain, publish, receipt, synchronized, warm
-from megacache._bundle import Environment, Mismatch
-from megacache._cache import (
-    Cache,
-    Difference,
-    ExplainStatus,
-    Explanation,
-    GraphMiss,
-    PublishResult,
-    PublishStatus,
-    Receipt,
-    WarmResult,
-    WarmStatus,
-)
-from megacache._compiler import Lookups
-from megacache._runtime import Progress
+from typing import TYPE_CHECKING
+
 from megacache._version import __version__
-from megacache.errors import MegacacheError
+
+if TYPE_CHECKING:
+    from megacache import errors
+    from megacache._api import Synchronized, environment, explain, publish, receipt, synchronized, warm
+    from megacache._bundle import Environment, Mismatch
+    from megacache._cache import (
+        Cache,
+        Difference,
+        ExplainStatus,
+        Explanation,
+        GraphMiss,
+        PublishResult,
+        PublishStatus,
+        Receipt,
+        WarmResult,
+        WarmStatus,
+    )
+    from megacache._compiler import Lookups
+    from megacache._runtime import Progress
+    from megacache.errors import MegacacheError
 
 __all__ = [
     "Cache",
@@ -53,3 +57,30 @@ __all__ = [
     "synchronized",
     "warm",
 ]
+
+_ROOMS = {
+    "_api": ("Synchronized", "environment", "explain", "publish", "receipt", "synchronized", "warm"),
+    "_bundle": ("Environment", "Mismatch"),
+    "_compiler": ("Lookups",),
+    "_runtime": ("Progress",),
+    "errors": ("MegacacheError",),
+}
+"""Where names come from when they are first used; all others are from `_cache`."""
+
+if not TYPE_CHECKING:  # type checkers would take any name for one of the package
+
+    def __getattr__(name: str) -> object:
+        """Import what is used for the first time: a program that only imports megacache pays nothing for it."""
+        if name not in __all__:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        from importlib import import_module
+
+        if name == "errors":
+            return import_module("megacache.errors")
+        room = next((room for room, names in _ROOMS.items() if name in names), "_cache")
+        value = globals()[name] = getattr(import_module(f"megacache.{room}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

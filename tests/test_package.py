@@ -34,18 +34,46 @@ def public_members(value: type | ModuleType) -> list[tuple[str, object]]:
     ]
 
 
+def loaded_by(code: str) -> set[str]:
+    """Run some code in a fresh interpreter, and name the modules that it has loaded."""
+    told = f"import json, sys; {code}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=120, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
 def test_import_is_cheap() -> None:
-    """A fresh interpreter that imports megacache has loaded neither PyTorch, nor fsspec or a client of a store."""
-    code = "import json, sys, megacache; print(json.dumps(sorted(sys.modules)))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert {name.partition(".")[0] for name in json.loads(loaded.stdout)} & (FOREIGN | {"megacache"}) == {"megacache"}
+    """A fresh interpreter that imports megacache has loaded its version and nothing else of it."""
+    loaded = loaded_by("import megacache")
+    assert {name for name in loaded if name.startswith("megacache")} == {"megacache", "megacache._version"}
+    assert {"dataclasses", "logging", "asyncio"} & loaded == set()
+
+
+def test_names_cost_no_foreign_library() -> None:
+    """Every public name can be used without PyTorch, fsspec or a client of a store having been loaded."""
+    loaded = loaded_by("from megacache import *; Cache; warm; errors.StoreError")
+    assert {name.partition(".")[0] for name in loaded} & FOREIGN == set()
+
+
+def test_help_loads_no_command() -> None:
+    """`megacache --help` answers without importing what the commands need."""
+    code = "import contextlib; from megacache._cli import main; sys.argv[1:] = ['--help']"
+    loaded = loaded_by(f"{code}\nwith contextlib.suppress(SystemExit): main()\nNone")
+    assert not {name for name in loaded if name.startswith("megacache._cli.commands.")}
+    assert {name.partition(".")[0] for name in loaded} & (FOREIGN - {"click"}) == set()
 
 
 def test_all_is_exactly_the_public_names() -> None:
     """What the package holds without an underscore stands in `__all__`, once, with the version; nothing else does."""
-    public = {name for name in vars(megacache) if not name.startswith("_")} - ON_REQUEST
+    public = {name for name in dir(megacache) if not name.startswith("_")} - ON_REQUEST - {"TYPE_CHECKING"}
+    assert {name for name in public if getattr(megacache, name) is None} == set()
     assert set(megacache.__all__) == public | {"__version__"}
     assert len(megacache.__all__) == len(set(megacache.__all__))
+
+
+def test_name_that_is_not_there_is_named() -> None:
+    """A misspelt name is an `AttributeError`, as of any module."""
+    with pytest.raises(AttributeError, match="module 'megacache' has no attribute 'wram'"):
+        megacache.wram  # type: ignore[attr-defined] # noqa: B018
 
 
 def test_names_come_from_the_package() -> None:

@@ -10,32 +10,33 @@ from typing import Any
 import click
 
 from megacache._cli.exit_codes import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of
-from megacache._cli.output import say
-from megacache._store import without_secrets
 from megacache._version import __version__
 from megacache.errors import MegacacheError
 
 COMMANDS = {
-    "ls": "ls",
-    "inspect": "inspect",
-    "verify": "verify",
-    "explain": "explain",
-    "env": "env",
-    "cp": "cp",
-    "push": "cp",
-    "pull": "cp",
-    "export": "export",
-    "import": "export",
-    "rm": "rm",
-    "quarantine": "quarantine",
-    "keygen": "keys",
-    "sign": "keys",
-    "run": "run",
-    "sidecar": "sidecar",
-    "demo": "demo",
-    "completion": "completion",
+    "ls": ("ls", "List GPU types, environments and bundles in a cache."),
+    "inspect": ("inspect", "Show what is in a bundle."),
+    "verify": ("verify", "Read everything in a cache, and say whether it is sound."),
+    "explain": ("explain", "Say whether a cache fits this machine, and if not, why."),
+    "env": ("env", "Show the facts that decide which bundles fit this machine."),
+    "cp": ("cp", "Copy a cache, or some environments of it."),
+    "push": ("cp", "Copy the bundles of a local store to URL."),
+    "pull": ("cp", "Copy the bundles under URL to a local store."),
+    "export": ("export", "Write the artifacts of one environment into one file."),
+    "import": ("export", "Publish a file that PyTorch saved, for this machine."),
+    "rm": ("rm", "Remove bundles, environments or a whole cache for good."),
+    "quarantine": ("quarantine", "Take a bundle out of service for every reader."),
+    "keygen": ("keys", "Make a pair of keys: FILE to sign with, FILE.pub to trust."),
+    "sign": ("keys", "Add a signature to what is published under URL."),
+    "run": ("run", "Run any Python program warm, and publish what it compiles."),
+    "sidecar": ("sidecar", "Run a server warm, and publish once it is ready."),
+    "demo": ("demo", "Show on a small model what a warm start is worth."),
+    "completion": ("completion", "Print what makes a shell complete commands and options."),
 }
-"""Each command and its module, which is imported when the command is asked for; a module may hold several."""
+"""Each command, its module, which may hold several, and its first sentence.
+
+A module is imported when its command is asked for: `--help` and completion, which a person waits for, need none.
+"""
 
 
 class Commands(click.Group):
@@ -51,9 +52,15 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"megacache._cli.commands.{COMMANDS[cmd_name]}")
+        module = import_module(f"megacache._cli.commands.{COMMANDS[cmd_name][0]}")
         found: click.Command = getattr(module, f"{cmd_name}_command")
         return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without loading them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -71,12 +78,18 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:  # click repeats the words that it did not expect
+            from megacache._store import without_secrets
+
             error.message = without_secrets(error.message)  # type: ignore[misc] # final only for type checkers
             raise
         except MegacacheError as error:
+            from megacache._cli.output import say
+
             say("[bold red]error:[/] {}", error)
             ctx.exit(exit_code_of(error))
         except (KeyboardInterrupt, click.Abort):
+            from megacache._cli.output import say
+
             say("interrupted")
             ctx.exit(EXIT_INTERRUPTED)
 
@@ -122,5 +135,7 @@ def main() -> None:
     try:
         app(prog_name="megacache")
     except Exception:  # noqa: BLE001 - Python would exit with 1, which is an answer here
+        from megacache._store import without_secrets
+
         sys.stderr.write(without_secrets(traceback.format_exc()))
         sys.exit(EXIT_BUG)

@@ -74,6 +74,12 @@ def test_help_lists_every_command_and_exit_code() -> None:
     assert re.findall(r"^ +(\d+) ", told, re.MULTILINE) == list(map(str, [0, *codes]))
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_of_a_command_what_it_says_of_itself(name: str) -> None:
+    """The list of commands holds the first sentence of the help of each."""
+    assert COMMANDS[name][1] == command(name).get_short_help_str(limit=120)
+
+
 def test_help_says_all_of_each_command_in_its_line() -> None:
     """In the list of commands none is cut off, on a terminal of 80 columns."""
     listed = run("--help").stdout.partition("Commands:\n")[2].splitlines()
