@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.kit.servers import HOST, free_port
 
-_READY_SECONDS, _END_SECONDS = 400.0, 60.0
+_READY_SECONDS, _SAYS_SECONDS, _END_SECONDS = 400.0, 120.0, 60.0
 _OWN = ("MEGACACHE_", "VLLM_", "TORCH")
 _SMALL = (
     *("--dtype", "bfloat16", "--max-model-len", "256", "--max-num-seqs", "4"),
@@ -56,9 +56,9 @@ class Server:
         """Give its log so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_until_it_says(self, words: str, seconds: float = 120.0) -> None:
-        """Wait for a line of its log."""
-        _wait(lambda: words in self.said(), seconds, self)
+    def wait_until_it_says(self, words: str, *, times: int = 1) -> None:
+        """Wait for a line of its log, which each of several workers may write."""
+        _wait(lambda: self.said().count(words) >= times, _SAYS_SECONDS, self)
 
     def complete(self, prompt: str) -> str:
         """Ask for the most likely continuation."""
@@ -74,26 +74,16 @@ class Server:
 
 @contextmanager
 def serving(
-    model: Path, folders: ServerFolders, *before: str, options: Sequence[str] = (), url: bool = True
+    model: Path, folders: ServerFolders, *before: str, options: Sequence[str] = (), url: bool = True, quiet: float = 3
 ) -> Iterator[Server]:
-    """Start `vllm serve` in an empty container, with `before` in front of the command; wait until it answers."""
+    """Start `vllm serve` in an empty container, with `before` in front of the command; wait until it answers.
+
+    In `before`, `{port}` stands for the port of the server.
+    """
     container, port = folders.emptied(), free_port()
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
-    variables |= {
-        "HOME": str(container / "home"),
-        "TMPDIR": str(container / "tmp"),
-        "TORCHINDUCTOR_CACHE_DIR": str(container / "inductor"),
-        "VLLM_CACHE_ROOT": str(container / "vllm"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "HF_HUB_OFFLINE": "1",
-        "MEGACACHE_PUBLISH_AFTER": "3",
-        "MEGACACHE_LOG": "info",
-        **({"MEGACACHE_URL": str(folders.store)} if url else {}),
-    }
+    variables = _variables(container, folders.store if url else None) | {"MEGACACHE_PUBLISH_AFTER": f"{quiet:g}"}
     command: Sequence[str] = (
-        *before,
+        *(word.format(port=port) for word in before),
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "model"),
         *("--host", HOST, "--port", str(port), *_SMALL, *options),
     )
@@ -108,6 +98,52 @@ def serving(
         with suppress(ProcessLookupError):
             os.killpg(popen.pid, signal.SIGKILL)
         popen.wait(_END_SECONDS)
+
+
+def run_offline(model: Path, folders: ServerFolders) -> str:
+    """Generate a text by `LLM(…)` in an empty container, all in one process; give what it has said."""
+    variables = _variables(folders.emptied(), folders.store) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", _OFFLINE, str(model)],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=_READY_SECONDS,
+        check=False,
+    )
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said[-4000:]
+    return said
+
+
+_OFFLINE = """
+import sys
+from vllm import LLM, SamplingParams
+model = LLM(
+    sys.argv[1], dtype="bfloat16", max_model_len=256, max_num_seqs=4, max_num_batched_tokens=256,
+    gpu_memory_utilization=0.5,
+)
+(done,) = model.generate(["hello"], SamplingParams(max_tokens=8, temperature=0))
+print("continued:", ascii(done.outputs[0].text))
+"""
+
+
+def _variables(container: Path, store: Path | None) -> dict[str, str]:
+    """Give the environment of a container, with the URL of the store if there is one."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
+    return variables | {
+        "HOME": str(container / "home"),
+        "TMPDIR": str(container / "tmp"),
+        "TORCHINDUCTOR_CACHE_DIR": str(container / "inductor"),
+        "VLLM_CACHE_ROOT": str(container / "vllm"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": "1",
+        "MEGACACHE_PUBLISH_AFTER": "3",
+        "MEGACACHE_LOG": "info",
+        **({"MEGACACHE_URL": str(store)} if store else {}),
+    }
 
 
 def _wait(done: Any, seconds: float, server: Server) -> None:

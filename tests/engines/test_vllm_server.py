@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.server import ServerFolders, serving
+from tests.engines.server import ServerFolders, run_offline, serving
 
 pytestmark = pytest.mark.nightly
 PUBLISHED, COLD, WARM = "megacache: publish published", "megacache: warm miss", "megacache: warm loaded"
 UNCHANGED = "megacache: publish unchanged"
+WORKERS = 2
 RUN = (sys.executable, "-m", "megacache", "run")
 
 
@@ -52,3 +53,50 @@ def test_server_that_may_shut_down_publishes_at_its_end(model: Path, folders: Se
     with serving(model, folders, *run, options=["--shutdown-timeout", "20"], url=False) as server:
         assert server.end(signal.SIGTERM) == 0
     assert folders.bundles()
+
+
+def test_server_below_sidecar(model: Path, folders: ServerFolders) -> None:
+    """The sidecar publishes as soon as the server is ready, long before it is quiet; the second start is warm."""
+    sidecar = (sys.executable, "-m", "megacache", "sidecar", "--ready-url", "http://127.0.0.1:{port}/health")
+    command = (*sidecar, str(folders.store), "--")
+    with serving(model, folders, *command, url=False, quiet=600) as server:
+        server.wait_until_it_says(PUBLISHED)
+        assert "ready after" in server.said()
+        assert server.end(signal.SIGTERM) == 0
+    stored = folders.bundles()
+    with serving(model, folders, *command, url=False, quiet=600) as server:
+        server.wait_until_it_says("compiled anew: 0 C++")
+        assert server.end(signal.SIGTERM) == 0
+    assert folders.bundles() == stored
+
+
+def test_two_workers_of_one_model(model: Path, folders: ServerFolders) -> None:
+    """With tensor parallelism, both workers publish what they compile, and both start warm."""
+    options = ["--tensor-parallel-size", "2"]
+    with serving(model, folders, options=options) as server:
+        first = server.complete("hello")
+        server.wait_until_it_says("megacache: publish ", times=WORKERS)
+        assert server.end(signal.SIGTERM) == 0
+    stored = folders.bundles()
+    with serving(model, folders, options=options) as server:
+        assert server.complete("hello") == first
+        server.wait_until_it_says("compiled anew: 0 C++", times=WORKERS)
+        assert server.end(signal.SIGTERM) == 0
+    assert folders.bundles() == stored
+
+
+def test_one_process(model: Path, folders: ServerFolders) -> None:
+    """A script that uses `LLM(…)` publishes at its end, and its second run is warm and says the same."""
+    cold = run_offline(model, folders)
+    assert PUBLISHED in cold
+    stored = folders.bundles()
+    warm = run_offline(model, folders)
+    assert WARM in warm
+    assert "compiled anew: 0 C++" in warm
+    assert folders.bundles() == stored
+    assert continued(warm) == continued(cold)
+
+
+def continued(said: str) -> str:
+    """Find what the model made of the prompt."""
+    return next(line for line in said.splitlines() if line.startswith("continued:"))
