@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from examples.benchmark import figure, first_output, machine, ptxas, redis_server, requests, transfers
+from examples.benchmark import figure, first_output, imports, machine, ptxas, redis_server, requests, transfers
 from examples.benchmark.agenda import Record, Section
 from examples.benchmark.bench import Bench, OutOfTimeError
 from examples.benchmark.models import GPU_MODELS, MODELS
@@ -33,7 +33,7 @@ from examples.benchmark.results import Results
 from examples.benchmark.variants import VARIANTS, missing
 from tests.kit.servers.moto import serve
 
-_SECTIONS: Mapping[str, Section] = {"A": first_output, "B": transfers, "C": transfers, "D": requests}
+_SECTIONS: Mapping[str, Section] = {"A": first_output, "B": transfers, "C": transfers, "D": requests, "E": imports}
 _ON_S3: Mapping[Section, str] = {transfers: "transfers, s3", requests: "requests"}
 """What other sections measure by the same means as the variant on S3, as it is named when it is left out."""
 _S3 = "megacache-s3"

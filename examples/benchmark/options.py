@@ -9,7 +9,7 @@ from examples.benchmark.models import GPU_MODELS
 from examples.benchmark.variants import VARIANTS
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = "ABCD"
+SECTIONS = "ABCDE"
 _GPU_SECTIONS = "A"
 """What is transferred, which is the rest, is the same on every device."""
 _TOLD = """\
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--device", choices=("cpu", "cuda", "all"), help=_DEVICE)
     command.add_argument("--budget", type=float, metavar="SECONDS", help=_BUDGET)
     command.add_argument("--rounds", type=int, default=3, help="samples of each variant (default: 3)")
-    command.add_argument("--only", choices=SECTIONS, help="A first output, B time, C memory, D requests")
+    command.add_argument("--only", choices=SECTIONS, help="A first output, B time, C memory, D requests, E imports")
     command.add_argument("--quick", action="store_true", help="one round of small cases, to see that it works")
     _choice(command, "--models", GPU_MODELS)
     _choice(command, "--variants", tuple(VARIANTS))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from examples.benchmark import first_output, requests, transfers
+from examples.benchmark import first_output, imports, requests, transfers
 from examples.benchmark.corpus import Content
 from examples.benchmark.results import Results
 from examples.benchmark.samples import Figure, Sample, series, value
@@ -31,6 +31,7 @@ def markdown(results: Results) -> str:
         first_output.SECTION: first_outputs,
         transfers.SECTION: _transfers,
         requests.SECTION: _requests,
+        imports.SECTION: _imports,
     }
     parts = [_head(results.facts)]
     for name, write in sections.items():
@@ -123,6 +124,25 @@ def _requests(samples: Sequence[Sample]) -> Iterator[str]:
     yield table(
         ("cache, call", "requests", *requests.METHODS),
         ((f"{s.case}: {s.variant}", *(str(int(s.values[m])) for m in ("all", *requests.METHODS))) for s in samples),
+    )
+
+
+def _imports(samples: Sequence[Sample]) -> Iterator[str]:
+    base = series(samples, imports.CASE, imports.BASE, value("cpu"))
+    found = {name: series(samples, imports.CASE, name, value("cpu")) for name in imports.COMMANDS}
+    yield "## CPU time of a fresh interpreter, in milliseconds"
+    yield table(
+        ("command", "median", "least to most", f"÷ `{imports.BASE}`"),
+        (
+            (
+                f"`{name}`",
+                f"{one.median * 1000:.0f}",
+                " to ".join(f"{end * 1000:.0f}" for end in one.span),
+                number(ratio),
+            )
+            for name, one in found.items()
+            if (ratio := one / base).by_round
+        ),
     )
 
 

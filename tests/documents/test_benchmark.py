@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.benchmark import figure, first_output, transfers
+from examples.benchmark import figure, first_output, imports, transfers
 from examples.benchmark.bench import Bench
 from examples.benchmark.models import GPU_MODELS, build
 from examples.benchmark.report import markdown
@@ -151,3 +151,16 @@ def test_tables_of_a_run_that_was_cut_short() -> None:
     rounds = [*samples({"megacache": 4.0})][:2] + [*samples({"copy": 5.0})][2:]
     (verdict,) = verdicts(rounds)
     assert verdict.of_copy is None
+
+
+def test_imports_are_told_beside_that_of_click() -> None:
+    """Each command has its median and its share of importing click, round by round."""
+    seconds = {imports.BASE: 0.040, "import megacache": 0.020}
+    some = [
+        Sample(section=imports.SECTION, case=imports.CASE, variant=name, round=turn, values={"cpu": one * (turn + 1)})
+        for turn in range(2)
+        for name, one in seconds.items()
+    ]
+    told = markdown(Results(facts=FACTS, samples=some))
+    assert "| `import megacache` | 30 | 20 to 40 | 0.50 |" in told
+    assert "--help" not in told

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.benchmark import __main__ as command
-from examples.benchmark import first_output, machine, ptxas, requests, transfers
+from examples.benchmark import first_output, imports, machine, ptxas, requests, transfers
 from examples.benchmark.agenda import Record
 from examples.benchmark.bench import Bench, OutOfTimeError, ProcessFailedError
 from examples.benchmark.models import GPU_MODELS, MODELS, build
@@ -61,7 +61,7 @@ def test_gpu_gets_the_first_outputs_only(monkeypatch: pytest.MonkeyPatch) -> Non
     """What is transferred is measured once, beside the CPU; the GPU begins with the case that fal has published."""
     monkeypatch.setattr(machine, "gpu", lambda: "a GPU")
     options = parsed(["--device", "all"])
-    assert (sections(options, "cuda"), sections(options, "cpu")) == ("A", "ABCD")
+    assert (sections(options, "cuda"), sections(options, "cpu")) == ("A", "ABCDE")
     assert build(GPU_MODELS[0], size="quick", device="cpu").options == {"mode": "reduce-overhead", "fullgraph": True}
     assert set(MODELS) < set(GPU_MODELS)
 
@@ -70,7 +70,7 @@ def test_each_section_plans_what_it_measures(tmp_path: Path, moto_server: MotoSe
     """All that is planned is named once, without S3 where there is none."""
     without = Bench(rounds=2, quick=True, folder=tmp_path, models=("gpt", "llama"), variants=tuple(VARIANTS))
     with_s3 = replace(without, moto=moto_server)
-    for section in (first_output, transfers, requests):
+    for section in (first_output, transfers, requests, imports):
         plan = section.planned(with_s3)
         assert len(set(plan)) == len(plan) > 0
     assert len(first_output.planned(without)) == 2 * 2 * len(VARIANTS)
