@@ -22,7 +22,7 @@ CONTEXT = click.Context(app, info_name="megacache", **app.context_settings)
 ASSIGNMENT = re.compile(r"(?:export )?(?P<name>[A-Z_]+)=(?:\$\([^)]*\)|\S+)\s*")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = ("megacache", "nox", "python", "pytest", "pip")
-OF_OTHERS = {"--", "-m", "-march=native", "--shutdown-timeout"}
+OF_OTHERS = {"--", "-m", "-march=native", "--shutdown-timeout", "--tensor-parallel-size"}
 """Options that documents name alone, and that belong to a shell, to pytest, to a compiler and to vLLM."""
 METADATA = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 NOXFILE = ast.parse((REPOSITORY / "noxfile.py").read_text())
