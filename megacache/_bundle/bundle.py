@@ -23,6 +23,7 @@ from megacache._version import __version__
 from megacache.errors import UntrustedError
 
 NO_FILES = FilesPart()
+NO_OPERATORS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,12 @@ class Unpacked:
     """Its compiled files, if it holds any."""
 
 
-def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str], files: FilesPart = NO_FILES) -> str:
+def bundle_id(
+    artifacts: Iterable[ArtifactRef],
+    parents: Iterable[str],
+    files: FilesPart = NO_FILES,
+    operators: Mapping[str, str] = NO_OPERATORS,
+) -> str:
     """Name a bundle after what it holds and what its process knew.
 
     Contents do not count, because no two compilations give the same bytes: workers that start cold together and compile
@@ -47,7 +53,8 @@ def bundle_id(artifacts: Iterable[ArtifactRef], parents: Iterable[str], files: F
     """
     variants = sorted({variant_of(ref) for ref in artifacts})
     paths = sorted({(file.root, file.path) for file in files.index})
-    return Digest.of(pack([variants, sorted(parents), paths, sorted(files.guard.items())])).hex[:32]
+    conditions = [sorted(operators.items())] if operators else []
+    return Digest.of(pack([variants, sorted(parents), paths, sorted(files.guard.items()), *conditions])).hex[:32]
 
 
 def describe(
@@ -58,10 +65,11 @@ def describe(
     parents: Iterable[str],
     labels: Mapping[str, str],
     files: FilesPart = NO_FILES,
+    operators: Mapping[str, str] = NO_OPERATORS,
 ) -> Manifest:
     """Write the manifest of a new bundle."""
     return Manifest(
-        bundle=bundle_id(artifacts, parents, files),
+        bundle=bundle_id(artifacts, parents, files, operators),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         producer=f"megacache {__version__}",
         environment=environment,
@@ -70,6 +78,7 @@ def describe(
         files=files,
         chunks=tuple(chunks),
         labels=dict(labels),
+        operators=dict(operators),
     )
 
 

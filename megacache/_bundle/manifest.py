@@ -24,6 +24,7 @@ _MAX_SIZE = 1 << 50
 _MAX_FACTS = 256
 _MAX_LABELS = 256
 _MAX_PROBES = 1_024
+_MAX_OPERATORS = 4_096
 
 _MAX_OWN_LABELS = 64
 
@@ -100,6 +101,8 @@ class Manifest:
     files: FilesPart = field(default_factory=FilesPart)
     labels: Mapping[str, str] = field(default_factory=dict)
     """The publisher's own words."""
+    operators: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the definitions of the custom operators that the artifacts call, by name: conditions of loading."""
 
 
 def seal(manifest: Manifest, sign: Callable[[bytes], Signature] | None = None) -> bytes:
@@ -142,6 +145,7 @@ def _document(manifest: Manifest) -> Mapping[str, object]:
         },
         "chunks": [[c.part, str(c.digest), c.stored_size, c.raw_size, c.codec] for c in manifest.chunks],
         "labels": dict(manifest.labels),
+        "operators": dict(manifest.operators),
     }
 
 
@@ -159,7 +163,12 @@ def _parse(node: Node) -> Manifest:
         chunks=tuple(_parse_chunk(item.leading(5)) for item in node.field("chunks").items(most=MAX_CHUNKS)),
         files=_parse_files(node.optional("files")),
         labels=node.field("labels").texts(most=_MAX_LABELS),
+        operators=_parse_operators(node.optional("operators")),
     )
+
+
+def _parse_operators(node: Node | None) -> Mapping[str, str]:
+    return {} if node is None else node.texts(most=_MAX_OPERATORS)  # none in minor versions before 3
 
 
 def _parse_artifact(node: Node) -> ArtifactRef:

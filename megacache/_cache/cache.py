@@ -211,6 +211,7 @@ class Cache:
             session = call.session()
             # The hooks come before anything is loaded: what is not watched from the beginning is not counted.
             _compiler.watch()
+            _compiler.look_into_inner_graphs()
             _compiler.defer_while_compiling()
             folder = _compiler.writable_cache_folder()
             session.begin(folder)

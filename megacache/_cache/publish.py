@@ -111,7 +111,9 @@ class Publication:
             if self._environment.mismatches(manifest.environment):
                 self._session.rule_out([done.item])
                 continue
-            remaining = left.without(manifest.artifacts, self._recorded.covered_by(manifest.files))
+            otherwise = self._recorded.defined_otherwise(manifest.operators)
+            held = [ref for ref in manifest.artifacts if (ref.kind, ref.key) not in otherwise]
+            remaining = left.without(held, self._recorded.covered_by(manifest.files))
             if len(remaining) < len(left):
                 parents.add(manifest.bundle)
             left = remaining
@@ -119,14 +121,23 @@ class Publication:
 
     def _draft(self, left: Found, parents: set[str]) -> "_Draft":
         files = self._recorded.files_part(left.files)
+        operators = self._recorded.operators_of(left.artifacts.values())
         # An unusable bundle may have this name. With that bundle as a parent, the new one gets another.
-        while (bundle := bundle_id(left.artifacts, parents, files)) in self._session.unusable:
+        while (bundle := bundle_id(left.artifacts, parents, files, operators)) in self._session.unusable:
             parents.add(bundle)
         refs = tuple(sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest)))
         artifacts = [left.artifacts[ref] for ref in refs]
         parts = file_payloads(left.files[ref] for ref in files.index)
         payloads = (*artifact_payloads(artifacts), *parts, *self._explain_data(artifacts))
-        return _Draft(bundle=bundle, parents=parents, found=left, artifacts=refs, files=files, payloads=payloads)
+        return _Draft(
+            bundle=bundle,
+            parents=parents,
+            found=left,
+            artifacts=refs,
+            files=files,
+            operators=operators,
+            payloads=payloads,
+        )
 
     def _fits(self, catalog: Catalog, drafts: Sequence["_Draft"]) -> bool:
         if self._max_bytes is None:
@@ -170,6 +181,7 @@ class Publication:
             parents=draft.parents,
             labels=self._labels,
             files=draft.files,
+            operators=draft.operators,
         )
         created = catalog.announce(manifest, signer)
         if created:
@@ -202,4 +214,5 @@ class _Draft:
     found: Found
     artifacts: tuple[ArtifactRef, ...]
     files: FilesPart
+    operators: Mapping[str, str]
     payloads: tuple[Payload, ...]

@@ -37,6 +37,8 @@ class Receipt:
 
     PyTorch asks for the other kinds only under some settings: that it did not ask for them tells nothing.
     """
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Those that were not used, for they call a custom operator that is defined otherwise here, by operator."""
     inductor: Lookups | None = field(default_factory=Lookups)
     """Lookups in the FX graph cache, one for each forward and each backward."""
     aot_autograd: Lookups | None = field(default_factory=Lookups)
@@ -139,6 +141,8 @@ def _warnings(receipt: Receipt) -> Iterator[str]:
         for reason, count in (lookups.reasons if lookups else {}).items():
             graphs = counted(count, "graph")
             yield f"{name}'s cache does not take {graphs}, which will cost their time at every start: {reason}"
+    for name, count in receipt.refused.items():
+        yield f"{counted(count, 'loaded artifact')} not used: custom operator {name} is defined otherwise here"
     if receipt.counters_cleared:
         yield "PyTorch's counters were cleared in this process: the lookups before that are missing in part"
 

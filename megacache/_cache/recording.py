@@ -1,6 +1,6 @@
 """What this process has compiled and could publish, taken at one moment."""
 
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from megacache import _compiler
@@ -80,6 +80,8 @@ class Recorded:
     """Trials of the ISA picker that went well."""
     environment: Environment
     warnings: tuple[str, ...]
+    operators: _compiler.Operators = field(default_factory=dict)
+    """The custom operators that the artifacts call, as they are defined here."""
 
     def news(self, session: Session) -> Found:
         """Give what is not known to be in the store."""
@@ -95,6 +97,21 @@ class Recorded:
         roots = {ref.root for ref in index}
         guard = applicable(known_roots.guard(self.guard, roots), roots, self.environment.device_type)
         return FilesPart(guard=guard, probes=self.probes, index=index, missing=self.missing)
+
+    def operators_of(self, artifacts: Iterable[Artifact]) -> _compiler.Operators:
+        """Describe the custom operators that some of the artifacts call."""
+        if not self.operators:
+            return {}
+        called = frozenset[str]().union(*(_compiler.called_operators(one.content) for one in artifacts))
+        return {name: digest for name, digest in self.operators.items() if name in called}
+
+    def defined_otherwise(self, operators: _compiler.Operators) -> Collection[tuple[str, str]]:
+        """Give kind and key of the artifacts that call an operator which is defined otherwise where others compiled."""
+        changed = {name for name, digest in self.operators.items() if operators.get(name, digest) != digest}
+        if not changed:
+            return frozenset()
+        called = {ref: _compiler.called_operators(one.content) for ref, one in self.found.artifacts.items()}
+        return {(ref.kind, ref.key) for ref, names in called.items() if names & changed}
 
     def covered_by(self, part: FilesPart) -> Container[tuple[str, str]]:
         """Give roots and paths of the files of another bundle that serve here as well as this process's own."""
@@ -155,6 +172,12 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     if missing:
         warnings.append(f"{gone(missing)}: whoever loads its graphs has to compile that again")
     artifacts = {identify_artifact(one): one for one in _latest(recorded) if is_portable_artifact(one)}
+    operators: _compiler.Operators = {}
+    try:
+        called = (_compiler.called_operators(one.content) for one in artifacts.values())
+        operators = _compiler.definitions(frozenset[str]().union(*called))
+    except CompilerError as error:
+        warnings.append(f"nothing is published of the definitions of custom operators: {error}")
     return Recorded(
         found=Found(artifacts=artifacts, files=compiled),
         guard=guard,
@@ -163,6 +186,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
         probes=_compiler.passed_probes() if compiled else (),
         environment=_compiler.current_environment(),
         warnings=tuple(warnings),
+        operators=operators,
     )
 
 

@@ -207,6 +207,7 @@ def take_receipt() -> Receipt:
         files=sum(cost.files for cost in costs),
         loaded=dict(Counter(ref.kind for ref in loaded)),
         unused=_unused(loaded, activity),
+        refused=activity.refused,
         inductor=activity.inductor,
         aot_autograd=activity.aot_autograd,
         cpp_kernels=activity.cpp_kernels,

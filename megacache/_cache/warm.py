@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache import _compiler
-from megacache._bundle import Environment, Manifest, Unpacked, parents_first, refusal
+from megacache._bundle import ArtifactRef, Environment, FileRef, Manifest, Unpacked, parents_first, refusal
 from megacache._cache.call import Call
 from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
 from megacache._cache.crash_guard import CrashGuard
@@ -55,6 +55,8 @@ class _Tally:
     """Each with what is said of it."""
     left_out: list[str] = field(default_factory=list)
     artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
+    unmet: dict[str, dict[ArtifactRef, frozenset[str]]] = field(default_factory=dict)
+    """Artifacts that call custom operators which are defined otherwise here, by bundle, with the operators."""
     written: dict[str, set[Path]] = field(default_factory=dict)
     """Files of artifacts that were not there before, by bundle."""
     bytes_wanted: int = 0
@@ -184,15 +186,28 @@ class Warming:
             self._tally.loaded.append(bundle)
             with self._clock.stage("files"), self._crash_guard.armed():
                 useful = self._restoration.settle(delivery.manifest)
-            self._session.load(bundle, delivery.manifest.artifacts, useful)
+            self._settle(delivery.manifest, useful)
+
+    def _settle(self, manifest: Manifest, files: Collection[FileRef]) -> None:
+        """Remember what a bundle holds; what it holds for other operators than this program's is known, not loaded."""
+        unmet = self._tally.unmet.get(manifest.bundle, {})
+        self._session.load(manifest.bundle, [ref for ref in manifest.artifacts if ref not in unmet], files)
+        if unmet:
+            self._session.cover(unmet, [manifest.bundle])
+            names = ", ".join(sorted(frozenset[str]().union(*unmet.values())))
+            self._tally.left_out.append(
+                f"{counted(len(unmet), 'artifact')} of bundle {manifest.bundle} left out: custom operators are defined "
+                f"otherwise here: {names}"
+            )
 
     def _use(self, manifest: Manifest, unpacked: Unpacked) -> None:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
         if unpacked.blob:
             with self._clock.stage("load"), self._crash_guard.armed():
-                loaded = _compiler.load(unpacked.blob, self._store.deadline)
+                loaded, unmet = _compiler.load_if_met(unpacked.blob, manifest.operators, self._store.deadline)
             tally.artifacts = tally.artifacts.plus(loaded)
+            tally.unmet.setdefault(manifest.bundle, {}).update(unmet)
             tally.written.setdefault(manifest.bundle, set()).update(loaded.written)
         else:
             with self._clock.stage("files"), self._crash_guard.armed():

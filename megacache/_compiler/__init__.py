@@ -6,14 +6,16 @@ package.
 
 from megacache._compiler import roots
 from megacache._compiler.adoption import adopt, is_kernel
-from megacache._compiler.artifacts import Loaded, forget, forget_exactly, load, record, take_back, unrecorded
+from megacache._compiler.artifacts import Loaded, forget, forget_exactly, record, take_back, unrecorded
 from megacache._compiler.collector import defer_while_compiling, full_collections_deferred
 from megacache._compiler.compilations import on_compilations
+from megacache._compiler.conditions import Operators, called_operators, definitions, load_if_met
 from megacache._compiler.counters import Activity, Lookups, activity
 from megacache._compiler.events import watch
 from megacache._compiler.facts import current_environment, toolchain
 from megacache._compiler.files import Located, file_roots, lists_others, remove, restore, used_files
 from megacache._compiler.graph_keys import graph_key, graphs_below, guard
+from megacache._compiler.opaque import look_into_inner_graphs
 from megacache._compiler.probes import believe, passed_probes
 from megacache._compiler.state import (
     cache_folder,
@@ -31,13 +33,16 @@ __all__ = [
     "Loaded",
     "Located",
     "Lookups",
+    "Operators",
     "activity",
     "adopt",
     "believe",
     "cache_folder",
+    "called_operators",
     "current_device",
     "current_environment",
     "defer_while_compiling",
+    "definitions",
     "file_roots",
     "forget",
     "forget_exactly",
@@ -47,8 +52,9 @@ __all__ = [
     "guard",
     "is_kernel",
     "lists_others",
-    "load",
+    "load_if_met",
     "loading_warnings",
+    "look_into_inner_graphs",
     "on_compilations",
     "passed_probes",
     "record",

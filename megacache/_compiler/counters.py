@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from megacache._compiler import events
+from megacache._compiler import conditions, events
 from megacache._compiler.door import compile_lock, door
 from megacache._compiler.kernels import compiled_kernels
 from megacache._runtime import Deadline
@@ -72,6 +72,8 @@ class Activity:
     """What torch has recorded, on hits and on misses."""
     missed: frozenset[tuple[str, str]] = frozenset()
     """Kind and key of the lookups that missed, as far as they were observed."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Loaded artifacts that call a custom operator which is defined otherwise here, by operator."""
 
 
 def activity() -> Activity:
@@ -88,6 +90,7 @@ def activity() -> Activity:
         counters_cleared=bool(_told(lambda: any(map(_is_cleared, _COUNTERS)), False)),
         recorded=_told(_recorded, frozenset[Name]()),
         missed=frozenset((lookup.kind, lookup.key) for lookup in events.lookups() if lookup.state == "miss"),
+        refused=conditions.refused(),
     )
 
 

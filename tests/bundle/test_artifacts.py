@@ -122,9 +122,9 @@ def test_longest_key_of_a_profile_is_one_that_pytorch_can_write(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     longest = next(n for n in range(300, 0, -1) if is_portable_artifact(artifact("x" * n, kind="pgo")))
     profile = pickle.dumps(defaultdict(dict))
-    _compiler.load(build_blob([artifact("x" * longest, profile, kind="pgo")]), Deadline.after(60))
+    _compiler.load_if_met(build_blob([artifact("x" * longest, profile, kind="pgo")]), {}, Deadline.after(60))
     with pytest.raises(CompilerError, match="too long"):
-        _compiler.load(build_blob([artifact("x" * (longest + 1), profile, kind="pgo")]), Deadline.after(60))
+        _compiler.load_if_met(build_blob([artifact("x" * (longest + 1), profile, kind="pgo")]), {}, Deadline.after(60))
 
 
 CLIMBING = ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a/b", "a\\b", "a\0", "a\n", "a.so", "кључ", "x" * 129]

@@ -61,7 +61,7 @@ def test_nothing_is_written_that_cannot_be_read(manifest: Manifest) -> None:
 
 def test_document_is_as_described() -> None:
     """The fields are those of this format version, and an envelope has no signature of its own."""
-    fields = "artifacts bundle chunks created environment files format labels parents producer recorded"
+    fields = "artifacts bundle chunks created environment files format labels operators parents producer recorded"
     assert " ".join(sorted(DOCUMENT)) == fields
     assert DOCUMENT["format"] == list(FORMAT) == [1, 3]
     envelope = msgpack.unpackb(seal(MANIFEST))
@@ -88,7 +88,7 @@ def test_envelope_may_hold_more() -> None:
     assert unseal(pack({**envelope, "signatures": [{"keyid": "k", "sig": b"s"}], "new": 1})) == MANIFEST
 
 
-@pytest.mark.parametrize("name", sorted(DOCUMENT.keys() - {"files"}))
+@pytest.mark.parametrize("name", sorted(DOCUMENT.keys() - {"files", "operators"}))
 def test_each_field_must_be_there(name: str) -> None:
     """A missing field is a `FormatError` that names it."""
     with pytest.raises(FormatError, match=f"^manifest: no field '{name}'"):

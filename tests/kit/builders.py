@@ -224,4 +224,5 @@ manifests = st.builds(
         ).map(tuple),
     ),
     labels=texts,
+    operators=texts,
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 import megacache
 from megacache import PublishResult, Receipt, WarmResult
-from tests.kit import engines, models
+from tests.kit import engines, models, operators
 
 Answer = dict[str, Any]
 
@@ -125,7 +125,18 @@ def explain(**options: Any) -> Answer:
 def run(model: str, **options: Any) -> Answer:
     """Compile and run a model; answer with a digest of its outputs and what torch's caches counted meanwhile."""
     before = lookups()
-    return _described(getattr(models, model)(**options), before)
+    return _described(_model(model)(**options), before)
+
+
+def _model(name: str) -> Callable[..., list[Any]]:
+    found: Callable[..., list[Any]] = getattr(models if hasattr(models, name) else operators, name)
+    return found
+
+
+def define(**options: bool) -> Answer:
+    """Define the custom operators of `tests.kit.operators`."""
+    operators.define(**options)
+    return {}
 
 
 def migrated(program: str, **options: Any) -> Answer:
@@ -186,7 +197,7 @@ def clear_counters() -> Answer:
 
 def eager(model: str, **options: Any) -> Answer:
     """Run a model without compiling it."""
-    outputs = getattr(models, model)(compiled=False, **options)
+    outputs = _model(model)(compiled=False, **options)
     return {"sum": [float(tensor.double().sum()) for tensor in outputs]}
 
 
@@ -374,6 +385,7 @@ STEPS: dict[str, Callable[..., Answer]] = {
         run,
         migrated,
         b10,
+        define,
         eager,
         receipt,
         receipt_in_fork,

@@ -62,7 +62,7 @@ def warm(store: Address, *, folder: str) -> str:
     answers: dict[str, Any] = {"toolchain": {}, "file_roots": {"inductor": (Path(folder),)}, "adopt": None}
     for name, answer in answers.items():
         setattr(_compiler, name, lambda *_, answer=answer: answer)
-    _compiler.load = lambda *_: _compiler.Loaded()
+    _compiler.load_if_met = lambda *_: (_compiler.Loaded(), {})
     guard = CrashGuard(Path(folder).with_name("starts") / str(os.getpid()))
     opened = open_store(store)
     result = Warming(call_on(opened), opened, environment(), Session(), guard).run()
