@@ -16,7 +16,7 @@ from megacache._compiler import roots as known_roots
 from megacache._compiler.adoption import check_kernel, is_kernel, unasked
 from megacache._compiler.door import door
 from megacache._compiler.kernels import kernel_files
-from megacache._compiler.libraries import check_module, module_name
+from megacache._compiler.libraries import check_library, module_name
 from megacache._compiler.probes import probe_libraries
 from megacache._runtime import inner_folder, temporary_beside
 from megacache._settings import triton_home
@@ -135,17 +135,23 @@ def _holds(target: Path, content: bytes) -> bool:
         return False
 
 
+_PROBE = re.compile(r"[a-z2-7]{2}/c[a-z2-7]{51}\.so")
+"""A library, named after its code, by which PyTorch's ISA picker tries what the processor can do."""
+
+
 def _is_the_programs(file: CompiledFile) -> bool:
     """Tell whether a program may change a file as it goes on."""
     return known_roots.find(file.root) is not None and not is_kernel(file.path)
 
 
 def _check(path: str, library: Path) -> None:
-    """Raise `CompilerError` for the library of a kernel, or a module of Triton's, that could not be used."""
+    """Raise `CompilerError` for a library that could not be used: of a kernel, of Triton's, or a probe."""
     if is_kernel(path):
         check_kernel(library)
     elif name := module_name(path):
-        check_module(library, name)
+        check_library(library, name)
+    elif _PROBE.fullmatch(path):
+        check_library(library)
 
 
 def _check_present(path: str, target: Path) -> None:

@@ -47,16 +47,17 @@ def module_name(path: str) -> str | None:
     return match[1] if match else None
 
 
-def check_module(library: Path, name: str) -> None:
-    """Load a module of Triton's, and let it go again; raise `CompilerError` if Triton could not use it.
+def check_library(library: Path, module: str | None = None) -> None:
+    """Load a library, and let it go again; raise `CompilerError` if that is not possible, or it is not that module.
 
-    Triton makes it anew if it cannot be loaded, but fails if another library has been loaded in its place.
+    Triton makes a module anew if it cannot be loaded, but fails if another library has been loaded in its place. From a
+    probe that cannot be loaded PyTorch concludes that the processor lacks what the probe tries.
     """
-    with door("loading a module of Triton's"):
+    with door("loading a compiled library"):
         held = load_library(library)
         try:
-            if not hasattr(held, f"PyInit_{name}"):
-                msg = f"it is no module {name}"
+            if module is not None and not hasattr(held, f"PyInit_{module}"):
+                msg = f"it is not a module {module}"
                 raise ImportError(msg)
         finally:
             _ctypes.dlclose(held._handle)

@@ -34,6 +34,7 @@ EXTENSION = extension()
 SOUND = EXTENSION.read_bytes()
 FOLDER = "A2Z7" * 13
 MODULE = f"{FOLDER}/{EXTENSION.name}"
+PROBE = f"ab/c{'ab2' * 17}.so"
 CUT = SOUND[: len(SOUND) // 4]
 UNUSABLE: Mapping[str, tuple[str, bytes]] = {
     "garbage": (MODULE, b"garbage" * 1_000),
@@ -44,6 +45,8 @@ UNUSABLE: Mapping[str, tuple[str, bytes]] = {
         f"triton/0/{FOLDER}/__triton_launcher.cpython-311-x86_64-linux-gnu.so",
         b"x",
     ),
+    "garbage for a probe": (PROBE, b"garbage" * 1_000),
+    "probe that is cut off": (PROBE, CUT),
     "kernel that is cut off": ("ab/cabc.main.so", CUT),
 }
 
