@@ -6,6 +6,7 @@ from typing import Self
 
 from megacache.errors import DeadlineError, SettingsError
 
+# Python's locks and queues refuse a wait of `inf` seconds.
 _LONGEST = 7 * 24 * 3600.0
 
 

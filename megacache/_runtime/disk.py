@@ -17,6 +17,7 @@ _ABANDONED_SECONDS = 24 * 3600.0
 _swept: set[tuple[int, int]] = kept(set())
 """Device and number of each folder in which this process has looked for files that were left behind."""
 
+# By link(2), `EPERM` is for a file system without hard links; the others are for a call that is not supported.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -29,6 +30,7 @@ def inner_folder(base: Path, *names: str, create: bool = False, private: bool = 
     """
     if create:
         base.mkdir(parents=True, exist_ok=True)
+    # With `O_PATH`, a folder need not be readable to be passed through.
     descriptor = os.open(base, os.O_PATH | os.O_DIRECTORY)
     try:
         # Root may write anywhere, and the owner of `base` may replace all in it: their folders add no danger.
@@ -86,10 +88,10 @@ def _sweep(folder: Path, before: float) -> None:
 def create_file(path: Path, data: bytes) -> None:
     """Write a file under a temporary name and link it to its own; raise `FileExistsError` if the name is taken.
 
-    fsspec's own exclusive mode writes in place, so that readers see half a file, and lets two racing writers win. On
-    a mount without hard links the file is renamed into place instead, which is whole but not exclusive.
+    On a mount without hard links the file is renamed into place instead, which is whole but not exclusive.
     """
-    if path.exists():
+    # fsspec's own exclusive mode writes in place: readers see half a file, and two writers that race may both win.
+    if path.exists():  # spares the writing; the link decides
         raise FileExistsError(path)
     _make_folder(path.parent)
     with temporary_beside(path) as temporary:
@@ -99,6 +101,7 @@ def create_file(path: Path, data: bytes) -> None:
             # The content reaches the disk before its name does: after a power cut, no name leads to half a file.
             os.fsync(file.fileno())
         _publish(temporary, path)
+    # A new name survives a power cut once its folder is on the disk.
     _sync_folder(path.parent)
 
 

@@ -18,6 +18,7 @@ def at_shutdown(finish: Callable[[], None]) -> None:
 
     If the program is already ending, `finish` is not called.
     """
+    # `threading._register_atexit` is private, and in CPython since 3.9.
     # Where `atexit` comes, executors refuse work, and without one no host name is resolved any more; children of
     # multiprocessing end without it. What is registered here runs before threads are joined, in reverse order, hence
     # before the hook of `concurrent.futures.thread`, which uses the same list.
@@ -37,6 +38,7 @@ def in_background(work: Callable[[], Value]) -> "Future[Value]":
         finally:
             _running.discard(threading.current_thread())
 
+    # A future that is running cannot be cancelled.
     future.set_running_or_notify_cancel()
     thread = threading.Thread(target=run, name="megacache-publish")
     _running.add(thread)

@@ -27,4 +27,5 @@ def is_short_text(value: object) -> bool:
     """Tell whether a value is text that can be written as UTF-8, of at most 1,000 characters."""
     if not isinstance(value, str) or len(value) > MAX_SHORT_TEXT:
         return False
+    # A lone surrogate has no form in UTF-8: `replace` writes a question mark for it.
     return value.isascii() or value == value.encode(errors="replace").decode()

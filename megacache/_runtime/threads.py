@@ -19,6 +19,7 @@ from megacache.errors import BundleError, MegacacheError, UnavailableError
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
+# S3 gives each connection some 60 MB/s, however fast the network is.
 WORKERS = 16
 """Requests under way at once."""
 _BEGIN_SECONDS = 5.0
@@ -97,6 +98,7 @@ def call(function: Callable[[], Value], *, deadline: Deadline, doing: str) -> Va
     deadline.check(doing)
     for done in unordered(lambda _: function(), [None], deadline=deadline, doing=doing):
         return done.result()
+    # `unordered` yields one result for each item, or raises.
     raise AssertionError
 
 
@@ -119,9 +121,11 @@ def unordered(
     def work() -> None:
         try:
             while not abandoned.is_set():
+                # Under the lock: the next item is not taken before this one has been admitted.
                 with feed:
                     item = next(todo)
                     admit(item)
+                # The caller may have gone while this thread waited to be admitted.
                 if abandoned.is_set():
                     return
                 results.put(_attempt(function, item))
@@ -159,6 +163,7 @@ def within_window(
     try:
         for done in arrivals:
             yield done
+            # By now the caller has worked on the item.
             window.release(weight(done.item))
     finally:
         arrivals.close()
@@ -166,10 +171,7 @@ def within_window(
 
 
 def _start(work: Callable[[], None], count: int) -> None:
-    """Start daemon threads, as many as there can be; raise `UnavailableError` if not one of them begins.
-
-    `threading.Thread.start` waits for ever for a thread that had no memory to begin with.
-    """
+    """Start daemon threads, as many as there can be; raise `UnavailableError` if not one of them begins."""
     begun = queue.SimpleQueue[None]()
 
     def begin() -> None:
@@ -179,6 +181,7 @@ def _start(work: Callable[[], None], count: int) -> None:
     started = 0
     with suppress(RuntimeError):  # the limit of threads is reached
         for _ in range(count):
+            # `threading.Thread.start` would wait for ever for a thread that had no memory to begin with.
             _thread.start_new_thread(begin, ())
             started += 1
     try:
@@ -193,6 +196,7 @@ def _attempt(function: Callable[[Item], Value], item: Item) -> Done[Item, Value]
         return Done(item, function(item), None)
     except MegacacheError as fault:
         return Done(item, None, fault)
+    # An item that is too large for this process is left out like a damaged one: the others may fit.
     except (MemoryError, RecursionError) as error:
         return Done(item, None, BundleError(f"too large for this process: {type(error).__name__}"))
     except BaseException as bug:  # noqa: BLE001 - raised in the thread that waits for the item
