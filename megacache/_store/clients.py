@@ -12,7 +12,9 @@ WEB = frozenset({"http", "https"})
 LOCAL = frozenset({"file", "local"})
 ARCHIVES = frozenset({"zip", "tar", "libarchive"})
 
+# What a client has kept of a listing hides what other processes wrote since.
 _FRESH: Mapping[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+# By default, s3fs and gcsfs wait for more than 500 s for an endpoint that does not answer.
 _S3_OPTIONS: Mapping[str, Any] = {
     **_FRESH,
     "config_kwargs": {
@@ -20,6 +22,7 @@ _S3_OPTIONS: Mapping[str, Any] = {
         "read_timeout": 10,
         # Of botocore's modes, only this one tries again after a 429 with an unknown code.
         "retries": {"mode": "legacy", "total_max_attempts": 3},
+        # By default 10, fewer than the chunks that are read at once.
         "max_pool_connections": 64,
     },
 }
@@ -40,8 +43,8 @@ def to_be_opened(url: str, options: Mapping[str, Any]) -> tuple[str, dict[str, A
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Let what is given override the defaults, one level down as well."""
     merged = {**defaults, **given}
+    # Whoever gives one of the `config_kwargs` keeps the others.
     for name, default in defaults.items():
         if isinstance(default, Mapping) and isinstance(given.get(name), Mapping):
             merged[name] = {**default, **given[name]}

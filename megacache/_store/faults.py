@@ -9,6 +9,7 @@ from megacache._store.secrets import without_secrets
 from megacache.errors import AccessError, MegacacheError, MissingError, SettingsError, UnavailableError
 
 _EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
+# By name, for the clients that define them need not be installed.
 _ACCESS_ERRORS = frozenset(
     {
         "CredentialRetrievalError",
@@ -22,8 +23,10 @@ _ACCESS_ERRORS = frozenset(
         "UnauthorizedSSOTokenError",
     }
 )
+# What aiohttp and botocore raise for an answer that ends too early.
 _BROKEN_BODIES = frozenset({"ClientPayloadError", "IncompleteReadError", "ResponseStreamingError"})
 _REFUSED = frozenset({401, 403})
+# Alibaba's OSS and older gateways answer so to `If-None-Match`.
 _CONDITION_REFUSED = frozenset({400, 501})
 _UNABLE = frozenset({405, 501})
 _WRONG_TIME = "RequestTimeTooSkewed"
@@ -54,7 +57,7 @@ def http_status(error: BaseException) -> int | None:
     """Find the HTTP status in an exception or in what caused it."""
     for cause in _causes(error):
         response = getattr(cause, "response", None)
-        if isinstance(response, dict):
+        if isinstance(response, dict):  # as botocore keeps it
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:
             # aiohttp has `status`, and a `code` that only warns; requests, httpx and Azure have `status_code`.
@@ -96,14 +99,14 @@ def _told(error: Exception, url: str, doing: str) -> str:
 
 
 def _message(error: Exception) -> str:
-    """Repeat what a client says, with the status and the code of S3's answer, which s3fs leaves out."""
+    # s3fs leaves the status and the code of S3's answer out of its message.
     code = _error_code(error)
     answer = f" (HTTP {http_status(error)} {code})" if code else ""
     return without_secrets(f"{type(error).__name__} {error}").strip().replace("\n", " ")[:_MAX_MESSAGE] + answer
 
 
 def _error_code(error: Exception) -> str:
-    """Find the code that S3 gives its errors."""
+    # Only botocore's errors hold a dictionary.
     answers = (getattr(cause, "response", None) for cause in _causes(error))
     return next((str(answer.get("Error", {}).get("Code", "")) for answer in answers if isinstance(answer, dict)), "")
 
@@ -122,12 +125,14 @@ def _no_bucket(error: Exception) -> bool:
 def _is_refusal(error: Exception) -> bool:
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return True
+    # gcsfs raises a plain `OSError` for a 403.
     if http_status(error) in _REFUSED or str(error).startswith("Forbidden"):
         return True
     return any(type(cause).__name__ in _ACCESS_ERRORS for cause in _causes(error))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    # A library may have chained its exceptions in a circle.
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         yield error

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _OBJECTS = S3 | GCS | AZURE
 _GREENLETS = frozenset({"gevent", "eventlet"})
+# s3fs and gcsfs upload in parts what is larger than their `chunksize`.
 _SINGLE_PUT = 1 << 40
 _LARGEST = 64 << 20
 """Bytes of the largest object that megacache writes, and more."""
@@ -63,6 +64,7 @@ class Filesystem:
         """Read the first bytes of a file."""
         if self._protocols & WEB:
             return self._wait(self._stream, path, size, doing=self._doing("read"), deadline=deadline)  # type: ignore[no-any-return]
+        # Given a range, s3fs need not ask for the size first: one request, not two.
         return self._ask("cat_file", path, start=0, end=size, deadline=deadline)  # type: ignore[no-any-return]
 
     def create(self, path: str, data: bytes, deadline: Deadline, *, if_absent: bool) -> None:
@@ -77,7 +79,7 @@ class Filesystem:
         if self._protocols & (S3 | GCS):
             # Servers honour the condition on a single PUT only, and not on a multipart upload.
             how["chunksize"] = _SINGLE_PUT
-        elif not self._protocols & AZURE:
+        elif not self._protocols & AZURE:  # elsewhere a file needs its folder
             self._ask("makedirs", path.rpartition("/")[0], exist_ok=True, deadline=deadline)
         self._ask("pipe_file", path, data, **how, deadline=deadline)
 
@@ -86,7 +88,6 @@ class Filesystem:
         self._ask("rm_file", path, deadline=deadline)
 
     def _find(self, path: str, deadline: Deadline) -> Mapping[str, int | None]:
-        """Give the size of each file below a folder, in one request if it can be had."""
         # A listing that the client has kept would hide what other processes wrote since.
         self._fs.invalidate_cache()
         parent, _, name = path.rpartition("/")
@@ -107,7 +108,7 @@ class Filesystem:
         return {info["name"]: info.get("size") for info in infos if info["type"] == "file"}
 
     def _walk(self, root: str, deadline: Deadline) -> Mapping[str, int | None]:
-        """Give the files that a web server links to in its listings, each of which links to itself as well."""
+        """Give the files that a web server links to in its listings."""
         found: dict[str, int | None] = {}
         folders = [root]
         for folder in folders:
@@ -117,10 +118,12 @@ class Filesystem:
                 continue
             for info in infos:
                 name = f"{root}/{posixpath.normpath(info['name'].removeprefix(root).lstrip('/'))}"
+                # Links that sort a listing have a query, as Apache's `?C=M;O=A`; others lead to the parent folder.
                 if set("?#") & set(name) or f"{root}/.." in name:
                     continue
                 if info["type"] == "file":
                     found[name] = info.get("size")
+                # A listing may link to itself.
                 elif name not in folders and name != f"{root}/.":
                     folders.append(name)
         return found
@@ -146,13 +149,13 @@ class Filesystem:
         return -1 if size is None else size
 
     async def _stream(self, path: str, size: int) -> bytes:
-        """Read the first bytes of a file on the web, where a server may send all of it, however little is asked for."""
         session = await self._fs.set_session()
         options = dict(self._fs.kwargs)
         options["headers"] = {**options.get("headers", {}), "Accept-Encoding": "identity"}
         pieces = []
         async with session.get(self._fs.encode_url(path), **options) as answer:
             self._fs._raise_not_found_for_status(answer, path)
+            # Some servers send the whole file, however little is asked for.
             while size > 0 and (piece := await answer.content.read(size)):
                 pieces.append(piece)
                 size -= len(piece)
@@ -161,6 +164,7 @@ class Filesystem:
     def _ask(self, method: str, *args: Any, deadline: Deadline, **kwargs: Any) -> Any:
         doing = self._doing(method)
         deadline.check(doing)
+        # `DirFileSystem` calls itself asynchronous, whatever it wraps.
         if not self._fs.async_impl or "dir" in self._protocols:
             return call(lambda: getattr(self._fs, method)(*args, **kwargs), deadline=deadline, doing=doing)
         return self._wait(getattr(self._fs, f"_{method}"), *args, doing=doing, deadline=deadline, **kwargs)
@@ -173,6 +177,7 @@ class Filesystem:
 
         deadline.check(doing)
         try:
+            # fsspec takes a timeout of 0 for none.
             return sync(self._fs.loop, ask, *args, timeout=max(deadline.remaining(), 0.001), **kwargs)
         except FSTimeoutError as error:
             raise deadline.missed(doing) from error
@@ -182,7 +187,7 @@ class Filesystem:
 
 
 def _refuse_greenlets(url: str) -> None:
-    """Raise `UnavailableError` where Python's sockets and threads are replaced: asyncio's loop needs the real ones."""
+    # A greenlet would run fsspec's event loop in the thread that waits for it: no request would ever be made.
     library = socket.socket.__module__.partition(".")[0]
     if library in _GREENLETS:
         raise UnavailableError(
@@ -192,24 +197,23 @@ def _refuse_greenlets(url: str) -> None:
 
 
 def _protocols(fs: "AbstractFileSystem") -> tuple[str, ...]:
-    """Name the protocols that a filesystem speaks, the one that it is best known by first."""
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 def _prepare(fs: "AbstractFileSystem | None") -> None:
-    """Set up a client, and each client that it wraps."""
     while fs is not None:
         if S3.intersection(_protocols(fs)):
             fs.retries = 1  # s3fs tries again around botocore, twice for a read, and makes 100 requests of one
         if AZURE.intersection(_protocols(fs)):
             _hurry(fs.service_client)
+        # asyncio resolves host names in this executor; the private name is None until it has made one of its own.
         if fs.async_impl and getattr(fs.loop, "_default_executor", None) is None:
             fs.loop.set_default_executor(DaemonExecutor())
         fs = getattr(fs, "fs", None)
 
 
 def _hurry(client: Any) -> None:
-    """Let Azure's client try three times within seconds, as S3's does: it waits for 15 before it tries again."""
-    with suppress(AttributeError):
+    # By itself Azure's client waits for 15 s before it tries again; S3's tries three times within seconds.
+    with suppress(AttributeError):  # `_config` is private to azure-storage-blob
         policy = client._config.retry_policy
         policy.initial_backoff, policy.increment_base, policy.random_jitter_range, policy.total_retries = 0, 1, 0.5, 2

@@ -29,6 +29,7 @@ def _link_scope(link: str, *, chained: bool) -> str:
     from fsspec.core import get_filesystem_class
     from fsspec.registry import available_protocols
 
+    # In a chain a name alone may be a protocol, as in `simplecache::s3://…`.
     named, found, rest = link.partition("://")
     if not found and not (chained and named in available_protocols()):
         named, rest = "file", link

@@ -22,11 +22,14 @@ _PLAIN_NAMES = frozenset(
     }
 )
 """Names of options whose values are shown, but for a user, a password and a query in them."""
+# Words that gcsfs takes for a token, and modes in which botocore tries again.
 _PLAIN_VALUES = frozenset({"anon", "browser", "cache", "cloud", "google_default", "legacy", "standard"})
+# A shorter text is not a secret, and would be found in every other.
 _LEAST = 4
-"""Characters: a shorter text is not a secret, and would be found in every other."""
+"""Characters of a secret."""
 _LONG = 8
 """Characters from which on a secret is found within other words, too."""
+# A process that runs for long may be given new credentials again and again.
 _MOST = 4_096
 _HIDDEN = "***"
 _MARKS = re.compile(r"[:/@?#]")
@@ -59,6 +62,7 @@ def keep_secret(url: str, options: Mapping[str, Any] | None = None) -> None:
 
 def without_secrets(text: str) -> str:
     """Make a text that somebody else wrote fit to be shown."""
+    # A copy, for another thread may learn a secret meanwhile; the longest first, for it may hold a shorter one.
     for secret in sorted(_known.copy(), key=len, reverse=True):
         if len(secret) >= _LONG:
             text = text.replace(secret, _HIDDEN)

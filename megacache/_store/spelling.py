@@ -40,6 +40,7 @@ def _mistake(url: str) -> tuple[str, ...] | None:
     protocol, found, rest = url.partition("://")
     if found and url != url.strip():
         return "has white space around it", url.strip()
+    # A folder may have such a name.
     if (unfinished := _UNFINISHED.match(url)) and not os.path.exists(url):  # noqa: PTH110 - no error
         slashes = "///" if unfinished["protocol"] in LOCAL else "//"
         return "lacks a colon or a slash", f"{unfinished['protocol']}:{slashes}{url[unfinished.end() :]}"
@@ -53,7 +54,8 @@ def _mistake(url: str) -> tuple[str, ...] | None:
 
 
 def _asks(link: str, *, behind: bool) -> bool:
-    """Tell whether a link has a query; a file on the web may have one, if it holds the store as an archive does."""
+    # An archive on the web holds the store, and may need a query to be read.
     if behind and link.partition("://")[0] in WEB:
         return False
+    # Taken literally, a URL of an older version with an epoch would be an empty folder.
     return "?" in link and ("?epoch=" in link or local_folder(link) is None)

@@ -31,6 +31,8 @@ _unconditional: set[str] = kept(set())
 _CREATE_ATTEMPTS = 5
 _READ_ATTEMPTS = 3
 _PAUSE_SECONDS = 0.1
+# s3fs raises `FileExistsError` for a 412 only if the answer names a condition, which radosgw's does not. With 409 AWS
+# tells a writer that others write the same object right now.
 _EXISTS, _CONFLICT = 412, 409
 
 
@@ -96,6 +98,7 @@ class Store:
 
     def read(self, key: str, *, size: int) -> bytes:
         """Read the first `size` bytes of an object, in one request; raise `MissingError` if it is not there."""
+        # HTTP has no range of zero bytes.
         if not size:
             return b""
         with faults(self.url, f"reading {key}"):
@@ -148,6 +151,7 @@ class Store:
                 return
         self._files.create(path, data, self.deadline, if_absent=False)
         # Learnt only now: if the second attempt fails as well, the condition was not what the store refused.
+        # Of the threads that learn it at once, one warns.
         with _learning:
             if self.url in _unconditional:
                 return
