@@ -19,8 +19,9 @@ from megacache._compiler.facts import compiler_name
 from megacache._compiler.libraries import load_library
 
 _ENDING = ".main.so"
+# Each takes five of the 65,530 mappings that Linux grants a process by default.
 _MOST = 8_000
-"""Libraries that are held at most: each takes five of the 65,530 mappings that Linux grants a process."""
+"""Libraries that are held at most."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class _Entry:
     asked: bool = False
 
     def __call__(self) -> Any:
+        # torch's own entries end in the same private method, from 2.8 to 2.15.
         self.asked = True
         return self.owner._load_library(str(self.path), self.key)
 
@@ -96,10 +98,7 @@ def _owner(library: ctypes.CDLL) -> Any:
 
 @functools.cache
 def _do_without_compiler() -> None:
-    """Let torch name a compiler that this host lacks, if it does: the names of libraries are made of its command line.
-
-    What has to be compiled after all fails when it is started, as it would have when the compiler was searched for.
-    """
+    """Let torch name a compiler that this host lacks."""
     from torch._inductor import cpp_builder
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -112,6 +111,7 @@ def _do_without_compiler() -> None:
     else:
         return
 
+    # The names of libraries are made of the compiler's command line: without a name, no restored one would be found.
     @functools.cache
     def stand_in(candidates: Any) -> str:
         try:
@@ -124,6 +124,7 @@ def _do_without_compiler() -> None:
         try:
             run(*command, **options)
         except FileNotFoundError as error:
+            # What has to be compiled after all fails as it would have when the compiler was searched for.
             raise InvalidCxxCompiler from error
 
     cpp_builder.cpp_compiler_search = stand_in

@@ -80,6 +80,7 @@ def _ahead_of_time_keys_are_random() -> bool:
     """Tell whether this torch puts the name of a graph compiled ahead of time, which is random, into its key."""
     from torch._functorch._aot_autograd.schemas import AOTConfig
 
+    # The method is in torch 2.13 to 2.15, and not in 2.11.
     return hasattr(AOTConfig, "to_cacheable")
 
 
@@ -88,15 +89,13 @@ def _is_ahead_of_time(artifact: Artifact) -> bool:
 
 
 def _check_nothing_recorded() -> None:
-    """Raise `CompilerError` if there was something to save, and let torch's next save begin anew.
-
-    A save that failed, as for lack of memory, leaves a part of what it wrote behind, and all later ones go on from it.
-    """
+    """Raise `CompilerError` if there was something to save, and let torch's next save begin anew."""
     from torch.compiler import _cache
 
     recorder: Any = getattr(_cache, "CacheArtifactManager", None)
     if recorder is None or recorder._cache_info.empty():
         return
+    # A save that failed, as for lack of memory, leaves a part of what it wrote, from which all later ones would go on.
     recorder._serializer.clear()
     recorder._new_cache_artifacts.clear()
     for artifact in recorder._seen_artifacts:
@@ -116,6 +115,7 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
 
         artifacts = tuple(parse_blob(raw))
         _check_usable(artifacts)
+        # While it is off, torch's loader fails on a profile.
         blob = raw if torch._dynamo.config.automatic_dynamic_local_pgo else _without(artifacts, "pgo")
         before = _files(artifacts)
         try:

@@ -47,6 +47,7 @@ def _led(recheck: Callable[..., None]) -> Callable[..., None]:
         # What another PyTorch keeps in another way is left to it: nothing here may fail the program's compilation.
         with suppress(Exception):
             _lead(autotuner)
+        # Read first: afterwards only the winner may be left.
         offered = [result.config for result in autotuner.compile_results]
         recheck(autotuner, reload_kernel_from_src)
         with suppress(Exception):
@@ -59,6 +60,7 @@ def _led(recheck: Callable[..., None]) -> Callable[..., None]:
 def _lead(autotuner: Any) -> None:
     if autotuner.filename is not None:
         autotuner.filename = _here(autotuner.filename)
+    # The hook is a method of the autotuner's cache, which keeps the path by itself as well.
     cache = getattr(autotuner.save_cache_hook, "__self__", None)
     local = getattr(cache, "local_cache", None)
     if cache is not None and local is not None:
@@ -74,10 +76,7 @@ def _here(path: str) -> str:
 
 
 def _settle(autotuner: Any, offered: list[Any], reload_kernel: Callable[[], Any]) -> None:
-    """Take the winner of a coordinate descent, which PyTorch before 2.13 would look for again in two cases.
-
-    One is that the winner was among the configurations that were offered, the other that only one was.
-    """
+    """Take the winner of a coordinate descent, which PyTorch before 2.13 would look for again in two cases."""
     from torch._inductor.runtime import triton_heuristics
 
     results = autotuner.compile_results
@@ -86,9 +85,11 @@ def _settle(autotuner: Any, offered: list[Any], reload_kernel: Callable[[], Any]
     winners, *_ = triton_heuristics.check_autotune_cache(offered, autotuner.filename, autotuner.inductor_meta)
     if len(winners) != 1 or not getattr(winners[0], "found_by_coordesc", False):
         return
+    # It takes a winner that was offered, but does not take over that a descent has found it.
     if _form(results[0].config) == _form(winners[0]):
         results[0].config.found_by_coordesc = True
         return
+    # It looks for no winner where only one configuration was offered. A kernel in a bundle lacks its function.
     if autotuner.fn.fn is None:
         autotuner.fn = reload_kernel().fn
     autotuner.compile_results = [autotuner._precompile_config(winners[0])]

@@ -17,18 +17,18 @@ from megacache._compiler.compilations import on_compilations
 from megacache._settings import full_collection_threshold
 from megacache.errors import CompilerError
 
+# As in torch 2.15.
 _USUAL = 1000
 """How many collections of the middle generation come before a full one; Python's own number is 10."""
 
 
 class _Collector:
-    """The thresholds belong to the whole process: of the spans that overlap, the last one gives them back.
-
-    The spans of `on_compilations` begin in one thread and may end in another, so that they are counted here again.
-    """
+    """Sets the thresholds of Python's collector for spans of time, and gives them back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        # The thresholds belong to the whole process: of spans that overlap, the last one gives them back. A span of
+        # `on_compilations` may end in another thread than it began in, and a block may lie within it.
         self._open = 0
         self._before = self._meanwhile = (0, 0, 0)
 
@@ -37,6 +37,7 @@ class _Collector:
             self._open += 1
             if self._open == 1:
                 young, middle, old = self._before = gc.get_threshold()
+                # A program that waits for longer than this keeps its own number.
                 gc.set_threshold(young, middle, max(old, _threshold()))
                 self._meanwhile = gc.get_threshold()
 
@@ -50,7 +51,7 @@ class _Collector:
                 gc.set_threshold(*self._before)
 
     def forget_spans(self) -> None:
-        """Give the thresholds back in a child that was forked within a span, whose end it never sees."""
+        # Another thread of the parent may have held the lock. A child never sees the end of the span it was forked in.
         self._lock = threading.Lock()
         if self._open:
             self._open = 1

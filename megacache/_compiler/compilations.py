@@ -16,10 +16,13 @@ from megacache._compiler.door import door
 
 _PHASES = frozenset(
     {
+        # Dynamo's frames, and backwards, which may be compiled long after their forwards
         "entire_frame_compile",
         "entire_backward_compile",
+        # `aot_compile`, which torch 2.8 does not time
         "fullgraph_capture",
         "backend_compile",
+        # AOTAutograd and Inductor, which `standalone_compile` starts without Dynamo
         "_recursive_pre_grad_passes",
         "create_aot_dispatcher_function",
         "inductor_compile",
@@ -39,6 +42,7 @@ class _Compilations:
         self.forget_phases()
 
     def forget_phases(self) -> None:
+        # In a forked child, too: its parent's threads, which are compiling, do not exist there.
         self._lock = threading.Lock()
         self._open = 0
         self._own = threading.local()
@@ -85,6 +89,7 @@ def _watch() -> None:
     with door("hooking into its compilations"):
         import torch._dynamo.utils
 
+        # Private, with these names from torch 2.8 to 2.15: `dynamo_timed` calls them for each phase.
         Trace: Any = torch._dynamo.utils.ChromiumEventLogger  # noqa: N806 - a class
         began, ended = Trace.log_event_start, Trace.log_event_end
 
@@ -108,6 +113,7 @@ def _watch() -> None:
 
 def _run(calls: Any) -> None:
     for call in calls:
+        # What goes wrong in a hook must not fail the program's compilation.
         with suppress(Exception):
             call()
 

@@ -106,6 +106,7 @@ def load_if_met(
             if needed:
                 ref = identify_artifact(artifact)
                 _expected.setdefault(ref.key, {})[ref.digest] = ref, needed
+                # An operator that is not defined yet is compared at the look-up, if that is watched.
                 if unmet := [name for name, found in _differing(needed) if found or not watched]:
                     left_out[ref] = frozenset(unmet)
             if not unmet:
@@ -126,6 +127,7 @@ def _watch_lookups() -> bool:
     """Look at each graph before torch does; tell whether this torch lets that be done."""
     from torch._inductor import codecache
 
+    # Private, and alike in torch 2.8 to 2.15: the caches of Inductor and of AOTAutograd read candidates by this method.
     owner: Any = getattr(codecache, "GuardedCache", None)
     candidates: Any = vars(owner).get("iterate_over_candidates") if owner else None
     if not isinstance(candidates, classmethod):

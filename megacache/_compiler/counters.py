@@ -13,6 +13,7 @@ from megacache._runtime import Deadline
 from megacache.errors import MegacacheError
 
 _COUNTERS = {"inductor": "fxgraph_cache", "aot_autograd": "autograd_cache"}
+# A compilation may hold the lock for minutes, and a receipt should not take so long.
 _LOCK_SECONDS = 1.0
 _Told = TypeVar("_Told")
 
@@ -106,10 +107,7 @@ def _told(read: Callable[[], _Told], nothing: _Told) -> _Told | None:
 
 
 def _lookups(kind: str) -> Lookups:
-    """Merge what torch counted and what was observed: counters may have been cleared, and hooks set too late.
-
-    A graph counts once, however often torch looked it up before it had specialised all numbers in it.
-    """
+    # torch looks a graph up again once it has specialised a number in it: these lookups are of one graph.
     again = Counter(lookup.state for lookup in events.superseded() if lookup.kind == kind)
     counted, observed = _counted(kind) - again, _observed(kind) - again
     guards_told = kind == "aot_autograd" or events.watching()  # of Inductor's, torch keeps no count
@@ -117,6 +115,7 @@ def _lookups(kind: str) -> Lookups:
     reasons = Counter(lookup.reason for lookup in events.lookups() if lookup.kind == kind and lookup.reason)
     reasons -= Counter(lookup.reason for lookup in events.superseded() if lookup.kind == kind and lookup.reason)
     reasons[events.UNKNOWN] += bypassed - reasons.total()
+    # torch's counters may have been cleared, and the hooks may have been set too late: the greater number is right.
     return Lookups(
         hit=max(counted["hit"], observed["hit"]),
         missed=max(counted["miss"], observed["miss"]),

@@ -27,6 +27,7 @@ def compile_lock(deadline: Deadline) -> Iterator[None]:
     """Hold the lock under which torch compiles, which its own save and load do not take."""
     from torch._dynamo.convert_frame import compile_lock as lock
 
+    # It is reentrant from torch 2.8 to 2.15: a warm start within a compilation runs in the thread that holds it.
     if not lock.acquire(timeout=max(deadline.remaining(), 0.001)):
         raise deadline.missed("waiting for a compilation to end")
     try:

@@ -128,6 +128,7 @@ def _timed(run_compile_cmd: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return run_compile_cmd(*command, **options)
         finally:
+            # Callers may give the command by position or by name.
             kernel = _KERNEL in str((*command, *options.values()))
             _builds.append(Build(kernel=kernel, seconds=time.perf_counter() - started))
 
@@ -140,6 +141,7 @@ def _note_event(event_name: str, _time_ns: int, metadata: Mapping[str, Any] | No
         return
     metadata = metadata or {}
     compilation, attempt = _attempt()
+    # Inductor tells the time saved in nanoseconds, AOTAutograd in milliseconds.
     _lookups.append(
         Lookup(
             kind=_CACHES[cache],

@@ -22,6 +22,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 if TYPE_CHECKING:
     import torch
 
+# Private, and in `torch.cpu` from 2.11 to 2.15; what a torch lacks counts as unknown.
 _X86_PROBES = (
     ("avx2", "_is_avx2_supported"),
     ("avx512", "_is_avx512_supported"),
@@ -79,11 +80,13 @@ def cpu_flags() -> str:
     """Give the processor's flags as the kernel tells them."""
     if not _CPUINFO.is_file():
         return ""
+    # x86 tells them under one name, ARM under the other.
     match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _CPUINFO.read_text(), re.MULTILINE)
     return match[1] if match else ""
 
 
 def _without_folders(name: str) -> str:
+    # A folder, which may have the name of a user, must not be published.
     return _digest(name) if os.sep in name else name
 
 
@@ -104,6 +107,7 @@ def current_environment() -> Environment:
         import torch
         import torch._dynamo
 
+        # Unless it looks, a build for CUDA names CUDA where no GPU is.
         device = torch.accelerator.current_accelerator(check_available=True)
         facts = {
             "format": str(FORMAT[0]),
@@ -111,6 +115,7 @@ def current_environment() -> Environment:
             **_software_facts(),
             "os": platform.system(),
             "machine": platform.machine(),
+            # PyTorch's own keys leave this out: what was compiled with AVX512 would hit under AVX2, with wrong numbers.
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cpu_extensions": _cpu_extensions(),
         }
@@ -128,7 +133,7 @@ def _device_facts(device: "torch.device | None") -> Mapping[str, str]:
         name = module.get_device_name() if hasattr(module, "get_device_name") else device.type
         return {"device_type": device.type, "device_name": name, "device_capability": ""}
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    if torch.version.hip:
+    if torch.version.hip:  # a device of ROCm is of type cuda to torch
         return {"device_type": "rocm", "device_name": properties.name, "device_capability": properties.gcnArchName}
     capability = f"{properties.major}.{properties.minor}"
     return {"device_type": "cuda", "device_name": properties.name, "device_capability": capability}
@@ -143,6 +148,7 @@ def _software_facts() -> Mapping[str, str]:
         "torch_key": torch_key().hex(),
         "toolkit": torch.version.cuda or torch.version.hip or "",
         "triton": _triton_key(),
+        # `SOABI` tells builds of one version apart, such as the one without the GIL.
         "python": f"{platform.python_implementation()} {sys.version_info.major}.{sys.version_info.minor} "
         f"{sysconfig.get_config_var('SOABI') or ''}".strip(),
     }
@@ -180,7 +186,7 @@ def _probed(name: str, probe: Callable[[], bool] | None) -> str:
 
 
 def _recorded(device: "torch.device | None") -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Read each recorded fact by itself; give them, and the errors of those that could not be read."""
+    """Give the recorded facts, and the errors of those that could not be read."""
     readers: dict[str, Callable[[], str]] = {
         "threads": _threads,
         "driver": lambda: _driver_version(device),
@@ -191,10 +197,11 @@ def _recorded(device: "torch.device | None") -> tuple[Mapping[str, str], Mapping
         "inductor_config": _changed_config,
     }
     recorded, unread = dict.fromkeys(readers, ""), {}
+    # Each is read by itself: the start may not depend on what is only recorded.
     for name, read in readers.items():
         try:
             recorded[name] = read()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the start does not depend on this fact
+        except Exception as error:  # noqa: BLE001 - as said above
             unread[name] = f"{type(error).__name__}: {without_secrets(str(error))[:200]}"
             _log.debug("fact not read: name=%s error=%s", name, unread[name])
     return {**recorded, **plain_variables(RECORDED)}, unread
@@ -231,6 +238,7 @@ def _driver_version(device: "torch.device | None") -> str:
 
     if device is None or device.type != "cuda" or torch.version.hip:
         return ""
+    # Builds of torch for CUDA lack the private function that would tell: the driver itself is asked.
     version = ctypes.c_int()
     status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
     if status != 0:

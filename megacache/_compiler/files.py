@@ -23,8 +23,11 @@ from megacache._settings import triton_home
 from megacache.errors import CompilerError, UntrustedError
 
 _MAPS = Path("/proc/self/maps")
+# What is not a file has the inode 0.
 _MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
+# Linux adds it to the path of a mapped file that was removed.
 _REMOVED = " (deleted)"
+# The beginning of the names of Triton's lists.
 _GROUP = "__grp__"
 _ROOT = b"[root]"
 """Stands for the folder of the root in the content of a file."""
@@ -72,21 +75,21 @@ def mapped_files() -> Iterator[Path]:
 def restore(file: CompiledFile, folder: Path) -> bool:
     """Put a file under its root, whole at once; return False if it was there.
 
-    Another file of its name is replaced, for PyTorch names what it compiles after its source, and would fail with one
-    that is damaged. What a program keeps under a root of its own may be newer, and stays. The library of a kernel and a
-    module of Triton's get their names once they have been loaded: no process ever finds one there that it cannot load.
+    Another file of its name is replaced, unless it may be one that a program has changed since.
 
     Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well,
     `CompilerError` for a library that PyTorch could not use, and `OSError`.
     """
     with _place(file.root, file.path, folder, create=True) as target:
         content = _moved(file, file.content, _ROOT, _bytes(folder))
+        # PyTorch names what it compiles after its source, and would fail with a file that is damaged.
         if _holds(target, content) or (os.path.lexists(target) and _is_the_programs(file)):
             _check_present(file.path, target)
             return False
         with temporary_beside(target) as temporary:
             temporary.write_bytes(content)
             temporary.chmod(_plain(file.mode))
+            # Tried before it has its name: no process ever finds a library there that it cannot load.
             _check(file.path, temporary)
             temporary.replace(target)
             return True
@@ -171,6 +174,7 @@ def _moved(file: "CompiledFile | Located", content: bytes, before: bytes, after:
 
 
 def _bytes(folder: Path) -> bytes:
+    # As it stands in Triton's lists, which are JSON.
     return json.dumps(str(folder)).strip('"').encode()
 
 
@@ -179,19 +183,18 @@ def _plain(mode: int) -> int:
 
 
 def file_roots() -> Mapping[str, tuple[Path, ...]]:
-    """Name the folders that compiled files lie under: PyTorch's own and those that are registered.
-
-    Triton's files may be looked for in two: Inductor leads Triton to a folder below its own, but not before it makes
-    its first kernel, and what Triton needs until then, such as its `cuda_utils`, lies in Triton's own.
-    """
+    """Name the folders that compiled files lie under: PyTorch's own, of Triton maybe two, and those registered."""
     with door("finding its cache folders"):
         import torch
         from torch._inductor.runtime.cache_dir_utils import cache_dir, triton_cache_dir
 
         cuda: Any = torch.cuda
+        # Asking for the device initialises CUDA, after which a server cannot fork its workers.
         device = cuda.current_device() if cuda.is_initialized() else 0
         inductor, triton = Path(cache_dir()), Path(triton_cache_dir(device))
         led = triton.is_relative_to(inductor)
+        # Inductor leads Triton to a folder below its own, but not before it makes its first kernel: what Triton needs
+        # until then, such as its `cuda_utils`, lies in Triton's own.
         own = {"inductor": (inductor,), "triton": (triton, triton_home()) if led else (triton,)}
         return own | {root.name: (root.folder,) for root in known_roots.registered()}
 
@@ -218,6 +221,7 @@ def _locate(path: Path, roots: Mapping[str, tuple[Path, ...]]) -> Located | None
     # folder of its own may put both into it, at a place that the next process learns only when it compiles.
     folders = [(root, folder) for root, places in roots.items() for folder in places]
     for root, folder in sorted(folders, key=lambda item: (known_roots.find(item[0]) is None, -len(item[1].parts))):
+        # A library is mapped under its real path, whatever links led to it.
         for form in {folder, folder.resolve()}:
             if path.is_relative_to(form):
                 return Located(root=root, path=path.relative_to(form).as_posix(), folder=folder)

@@ -13,6 +13,7 @@ from io import BytesIO
 from megacache._bundle import Artifact, Component, GraphKey
 from megacache._compiler.door import door
 
+# Pickle puts `\x8c` and a byte of length before a short text; \x34 is 52, the length of a key.
 _LINES = b"\x8c\x1b_fx_graph_cache_debug_lines"
 _GUARD = "guards_expr"
 _GRAPH_KEY = re.compile(rb"\x8c\x34(f[a-z2-7]{51})")
@@ -62,13 +63,14 @@ def _components(content: bytes) -> Iterator[tuple[str, Component]]:
 
 
 def _guards(content: bytes) -> Iterator[str]:
-    """Give the value of each attribute with a guard; pickle writes a text once, and then refers to it by number."""
+    """Give the value of each attribute with a guard."""
+    # Pickle writes a text once, and then refers to it by its number among all that it has noted.
     texts: dict[int, str | None] = {}
     text, is_value = None, False
     for operation, value, _ in pickletools.genops(content):
         if operation.name == "MEMOIZE":
             texts[len(texts)] = text
-        elif operation.name != "FRAME":
+        elif operation.name != "FRAME":  # it may stand anywhere, and means nothing
             text = _text(operation.name, value, texts)
             if is_value and text is None:
                 raise ValueError("a guard is no text")

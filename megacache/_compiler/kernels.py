@@ -74,6 +74,7 @@ def watch_kernels() -> None:
     if has_triton_package() and not _watched:
         _watch_triton()
         _watch_workers()
+    # Without Triton the number is known, too: it is 0.
     _watched.append("")
 
 
@@ -86,6 +87,7 @@ def _watch_triton() -> None:
     """Ask Triton to tell of each kernel that it compiles in this process, or finds in its folder."""
     from triton import knobs
 
+    # Somebody may listen already, and there is room for one.
     before: Callable[..., Any] | None = knobs.compilation.listener
 
     def note(**event: Any) -> None:
@@ -99,7 +101,7 @@ def _watch_triton() -> None:
 
 
 def _watch_workers() -> None:
-    """Look at what the pool of workers gives back: a worker has compiled what is newer than its task."""
+    """Look at what the pool of workers gives back."""
     from torch._inductor import async_compile, codecache
 
     owner: Any = async_compile.AsyncCompile
@@ -134,5 +136,6 @@ def _note(autotuner: Any, begun: int) -> None:
     for result in autotuner.compile_results:
         name = str(result.kernel.hash)
         files = (folder / folder_name(name)).iterdir()
+        # A worker does not say whether it has compiled: it has if a file is newer than its task.
         if max(path.stat().st_mtime_ns for path in files) >= begun:
             _compiled.add(name)

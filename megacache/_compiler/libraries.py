@@ -11,15 +11,14 @@ from megacache._compiler.door import door
 
 _MODULE = re.compile(r"(?:.*/)?[A-Z2-7]{52}/(\w+)(?:\.[\w-]+)*\.so")
 """A module for Python that Triton has the C compiler make, in a folder of its own: `cuda_utils`, a launcher."""
+# Of ELF: where the descriptions of segments begin, their size and number; of each, the kind, the offset and the length.
 _HEADER, _SEGMENT = struct.Struct("<32xQ14xHH"), struct.Struct("<IxxxxQ16xQ")
 _LOADED = 1
 
 
 def load_library(library: Path) -> ctypes.CDLL:
-    """Load a library; raise `OSError` if that is not possible.
-
-    The system would end the process for one of which the end is missing.
-    """
+    """Load a library; raise `OSError` if that is not possible."""
+    # The system ends a process that reads a part of a mapped file that is not there.
     with library.open("rb") as file:
         head = file.read(4_096)
     if max(_ends(head), default=0) > library.stat().st_size:
@@ -33,6 +32,7 @@ def _ends(head: bytes) -> Iterator[int]:
     if head[:6] != b"\x7fELF\2\1" or len(head) < _HEADER.size:
         return
     at, size, count = _HEADER.unpack_from(head)
+    # A header that is damaged may say 0, which `range` does not take for a step.
     for place in range(at, at + size * count, size or 1):
         if place + _SEGMENT.size > len(head):
             return
@@ -48,11 +48,9 @@ def module_name(path: str) -> str | None:
 
 
 def check_library(library: Path, module: str | None = None) -> None:
-    """Load a library, and let it go again; raise `CompilerError` if that is not possible, or it is not that module.
-
-    Triton makes a module anew if it cannot be loaded, but fails if another library has been loaded in its place. From a
-    probe that cannot be loaded PyTorch concludes that the processor lacks what the probe tries.
-    """
+    """Load a library, and let it go again; raise `CompilerError` if that is not possible, or it is not that module."""
+    # Triton makes a module anew that cannot be loaded, but fails with another library in its place. From a probe that
+    # cannot be loaded PyTorch concludes that the processor lacks what the probe tries.
     with door("loading a compiled library"):
         held = load_library(library)
         try:
@@ -60,4 +58,5 @@ def check_library(library: Path, module: str | None = None) -> None:
                 msg = f"it is not a module {module}"
                 raise ImportError(msg)
         finally:
+            # `ctypes` itself never lets a library go.
             _ctypes.dlclose(held._handle)

@@ -65,6 +65,7 @@ def _listen() -> None:
 def _valid_isas() -> list[Any]:
     from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 
+    # Calling it runs all trials; it is cached, and thus free, once the picker has called it.
     return list(valid_vec_isa_list()) if valid_vec_isa_list.cache_info().currsize else []
 
 

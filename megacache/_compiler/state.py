@@ -56,12 +56,11 @@ def recording_warnings(kinds: Collection[str], *, apart: bool) -> list[str]:
 
 
 def _told(*checks: Callable[[], str]) -> Iterator[str]:
-    """Run checks that only warn: one that fails in this torch is skipped, and costs the call nothing."""
     for check in checks:
         try:
             with door("checking for warnings"):
                 warning = check()
-        except CompilerError:
+        except CompilerError:  # what only warns must not fail the call
             _log.debug("warning not checked: check=%s", check.__name__, exc_info=True)
             continue
         if warning:
@@ -102,6 +101,7 @@ def _graphs_without_entry() -> str:
     from torch._dynamo.utils import counters
 
     table = counters["aot_autograd"]
+    # The entry of a training graph is saved once its backward is compiled.
     settled = ("autograd_cache_hit", "autograd_cache_saved", "autograd_cache_bypass")
     unsaved = table["ok"] - sum(table[name] for name in settled)
     if unsaved <= 0:
@@ -113,7 +113,7 @@ def _graphs_without_entry() -> str:
 
 
 def _hidden_graphs() -> str:
-    """Warn of graphs that compiled well, and that PyTorch did not record or would find nowhere else."""
+    # `standalone_compile` exchanges torch's recorder while it compiles; what `aot_compile` makes is found under no key.
     from torch._dynamo.utils import counters
 
     if not counters["aot_autograd"]["ok"]:
@@ -148,6 +148,7 @@ def current_device() -> int | None:
         import torch
 
         cuda: Any = torch.cuda
+        # Asking would initialise CUDA.
         return cuda.current_device() if cuda.is_initialized() else None
 
 
