@@ -27,6 +27,7 @@ _U64_SIZE = 8
 
 ARTIFACTS_PART = "artifacts"
 
+# PyTorch joins keys to paths as they are: one with `..` in it would lead out of the cache folder.
 _SAFE_NAME = r"[A-Za-z0-9_-]{1,128}"
 _KEYS: Mapping[str, re.Pattern[str]] = {
     "inductor": re.compile(_SAFE_NAME),
@@ -56,6 +57,7 @@ class Artifact:
     @property
     def weight(self) -> int:
         """Bytes that this artifact takes in a blob, at most."""
+        # A key is written in base64, which takes a third more; the rest is for lengths and the kind.
         return len(self.content) + 2 * len(self.key) + 64
 
 

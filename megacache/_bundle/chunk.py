@@ -13,9 +13,10 @@ from megacache.errors import FormatError, IntegrityError
 CODEC = "zstd"
 """The only codec of this format version."""
 
+# On real artifacts, level 10 saves a fifth to almost a half, and takes five to eight times as long.
 _LEVEL = 3
+# Graphs repeat one another's tables, megabytes apart: repeats are found over a whole chunk.
 _WINDOW_LOG = 27
-"""Repeats are found over a whole chunk: graphs repeat one another's tables, megabytes apart."""
 
 CHUNK_SIZE = 32 << 20
 """Bytes of raw content a chunk holds at most, unless a single item is larger."""
@@ -37,7 +38,8 @@ def compress(raw: bytes) -> bytes:
 def decompress(stored: bytes, *, raw_size: int) -> bytes:
     """Decompress one frame of exactly `raw_size` bytes."""
     try:
-        # The header is read first: a frame that announces more than the manifest allocates nothing.
+        # A frame that announces more than the manifest allocates nothing: `max_output_size` does not count if the frame
+        # states its size.
         declared = zstandard.frame_content_size(stored)
         if declared != raw_size:
             raise IntegrityError("size of the chunk", expected=raw_size, actual=declared)
@@ -81,6 +83,7 @@ def open_chunk(ref: ChunkRef, stored: bytes) -> bytes:
 
     Raises `IntegrityError` or `FormatError`.
     """
+    # The digest comes first: nothing is decompressed but what was published.
     actual = Digest.of(stored)
     if actual != ref.digest:
         raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=actual)

@@ -98,6 +98,7 @@ class Node:
                 list_hook=_refuse_timestamps,
                 ext_hook=_refuse_extension,
             )
+            # No hook sees a value that is the whole document.
             (plain,) = _refuse_timestamps([found])
         except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
             msg = f"not msgpack: {error}"
@@ -195,16 +196,17 @@ def pack(value: object) -> bytes:
 
 
 def _refuse_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a map; a repeated field is refused, because two readers could take two different values for it."""
+    # Of a field that stands twice, two readers could take two values.
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a field stands twice in one map")
+    # The hook for lists sees no values of maps.
     _refuse_timestamps(list(found.values()))
     return found
 
 
 def _refuse_timestamps(values: list[Any]) -> list[Any]:
-    """Refuse the one extension type that msgpack reads by itself."""
+    # msgpack reads this extension type by itself, and asks no `ext_hook`.
     if msgpack.Timestamp in map(type, values):
         raise ValueError("extension type -1, a timestamp")
     return values

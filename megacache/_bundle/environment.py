@@ -39,8 +39,8 @@ _OF_GPU_FILES = frozenset({"libc"})
 NO_COMPILER = "none"
 """The name of the compiler on a host without one."""
 _DIGEST = re.compile(r"[0-9a-f]{16,}")
+# They tell a digest from others, and leave a line that can be read.
 _DIGITS = 12
-"""So many digits of a digest tell it from others, and leave a line that can be read."""
 
 
 def fact_text(value: str) -> str:
@@ -106,6 +106,7 @@ class Environment:
 
 def applicable(guard: Mapping[str, str], roots: Collection[str], device_type: str) -> Mapping[str, str]:
     """Give the facts, of those that guard compiled files, on which files of some roots depend on a type of device."""
+    # What Triton made for a GPU runs beside any CPU.
     if device_type == "cpu" or set(roots) != {"triton"}:
         return guard
     return {name: value for name, value in guard.items() if name in _OF_GPU_FILES or name not in GUARD}
@@ -116,6 +117,7 @@ def file_mismatches(
 ) -> tuple[Mismatch, ...]:
     """Name the facts for which files of some roots, compiled `there`, are of no use, or harmful, `here`."""
     here, there = (applicable(facts, roots, device_type) for facts in (here, there))
+    # A host without a compiler takes the files of any: it compiles none that would have to go with them.
     return tuple(
         _mismatch(name, here.get(name, ""), there.get(name, ""))
         for name in [*GUARD, *sorted((here.keys() | there.keys()) - GUARD.keys())]

@@ -12,14 +12,14 @@ from megacache._bundle.document import Node, pack
 from megacache._bundle.manifest import ChunkRef, FileRef, Manifest
 from megacache.errors import FormatError, UntrustedError
 
+# The table is here, and not with the program: bundles are verified also where the program does not run.
 PROGRAM_SUFFIXES: Mapping[str, frozenset[str]] = {
     "triton": frozenset({".source"}),  # without it, Triton compiles a kernel again, from 3.7 on
     "vllm": frozenset({"", ".py", ".best_config"}),
 }
 """Suffixes of the files that travel under one root, beside those of compiled files anywhere.
 
-The empty suffix is a name without one. The table is here, and not with the program: bundles are verified, and compiled
-files refused, also where the program does not run.
+The empty suffix is a name without one.
 """
 
 _SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})

@@ -16,12 +16,16 @@ FORMAT = (1, 0)
 MAX_SIZE = 16 << 20
 """Bytes of one document; a larger one is neither written nor read."""
 
+# A document is measured roughly while it is written: the other half is for what that leaves out.
 _BUDGET = MAX_SIZE // 2
+# A document holds no text of more than 16,384 characters.
 _PIECE = 16_000
+# Components of one graph; all others are settings, and mostly the same for all graphs.
 _OWN = ("gm", "example_inputs", "fx_kwargs", "user_defined_triton")
 _MAX_VALUES = 1 << 19
+# A set of settings is stored once, and takes memory for each graph that refers to it.
 _MAX_COMPONENTS = _BUDGET // 32
-"""Of all graphs together; a set of settings is stored once, and counts for each graph that refers to it."""
+"""Of all graphs together."""
 
 Value = TypeVar("Value")
 

@@ -111,6 +111,7 @@ def seal(manifest: Manifest, sign: Callable[[bytes], Signature] | None = None) -
     if len(payload) > MAX_MANIFEST_SIZE // 2:  # the rest is left to signatures
         msg = f"{len(payload)} bytes, at most {MAX_MANIFEST_SIZE // 2} are written"
         raise FormatError(msg, path="manifest")
+    # What no reader would accept must not be published.
     parse_manifest(payload)
     return Envelope(payload=payload, signatures=(sign(payload),) if sign else ()).pack()
 
