@@ -221,6 +221,7 @@ class Catalog:
             msg = f"the manifest of bundle {manifest.bundle!r:.40} lies under the name of {bundle}"
             raise self._misplaced(msg, "manifest.bundle")
         place = environment_prefix(manifest.environment.device, manifest.environment.fingerprint)
+        # Without a policy, a warm start compares the environments, and says which facts differ.
         if self._policy is not None and place != self.prefix:
             msg = f"the manifest of {place.path} lies under {self.prefix.path}"
             raise self._misplaced(msg, "manifest.environment")
@@ -238,6 +239,7 @@ class Catalog:
         found = list(envelope.signatures)
         for (signed, tag), size in self._signatures.items():
             if signed == bundle and tag in tags and size <= MAX_SIGNATURE_SIZE:
+                # One that is damaged or gone counts for nothing: the others may be enough.
                 with suppress(FormatError, MissingError):
                     found += parse_signatures(self._store.read(self.prefix.signature(bundle, tag), size=size))
         return replace(envelope, signatures=tuple(found))

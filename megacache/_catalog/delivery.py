@@ -69,6 +69,7 @@ class _Assembly:
     def ready(self) -> Iterator[Delivery]:
         """Yield what can be delivered now."""
         if self.fault is not None:
+            # Not sooner, for other chunks of the bundle may be on their way.
             if self.complete:
                 yield Delivery(manifest=self.manifest, fault=self.fault)
         elif self._held and (self._piecemeal or self.complete):
@@ -105,6 +106,7 @@ def deliver(
 
     def fetch(item: tuple[_Assembly, ChunkRef]) -> Unpacked:
         assembly, ref = item
+        # Of a bundle that is bad already nothing more is read.
         if assembly.fault is not None:
             raise assembly.fault
         return unpack_chunk(assembly.manifest, ref, store.read(locate(ref), size=ref.stored_size))

@@ -23,6 +23,7 @@ from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, MissingError
 
 _ENVIRONMENTS_COMPARED = 4
+# A manifest that is damaged or untrusted must not hide its environment.
 _MANIFESTS_TRIED = 8
 _DEPTH = 4
 """Folders and name of an object within its cache."""

@@ -17,6 +17,7 @@ from megacache.errors import MegacacheError
 
 LEASE_TERM = 30.0
 """Seconds without a new beat after which a lease counts no more."""
+# Three beats may get lost before others take over.
 _BEAT = 8.0
 """Seconds between two beats."""
 _CONTENT = b"\n"  # several stores have no empty objects
@@ -74,6 +75,7 @@ class Lease:
                 return
             last, self._beat = self._beat, LeaseName(number=self.number, beat=self._beat.beat + 1)
             store.create(self._prefix.lease(self._beat), _CONTENT)
+            # Beat 0 stays, or another worker could take the same lease.
             if last.beat:
                 store.delete(self._prefix.lease(last))
 

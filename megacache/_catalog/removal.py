@@ -64,6 +64,7 @@ def plan_removal(store: Store, holding: Holding, bundles: Collection[str]) -> Re
         unreadable |= done.value is None
     going = {bundle: holding.manifests[bundle] for bundle in sorted(bundles) if bundle in holding.manifests}
     named = set(_chunks(catalog, going)) & holding.chunks.keys()
+    # What cannot be read may name any chunk.
     if unreadable:
         return _plan(holding, list(going), set(), kept=len(named))
     return _plan(holding, list(going), named - needed, kept=0)

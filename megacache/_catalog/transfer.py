@@ -114,10 +114,7 @@ class Transfer:
                     yield done.value
 
     def _read(self, selected: Selected, held: Holding) -> Iterator[Done[str, _Copy]]:
-        """Read the manifests, and see what the target lacks.
-
-        Where the target has a manifest, that one is what readers go by there; its chunks may be others.
-        """
+        """Read the manifests, and see what the target lacks."""
         prefix, manifests = selected.holding.prefix, selected.holding.manifests
         source = Catalog(self._source, prefix, self._policy, selected.holding.signatures)
         target = Catalog(self._target, prefix)
@@ -125,6 +122,7 @@ class Transfer:
         def read(bundle: str) -> _Copy:
             present = bundle in held.manifests
             sealed = b"" if present and self._policy is None else source.read_sealed(bundle, manifests[bundle])
+            # Readers of the target go by the manifest there, which may name other chunks.
             manifest = target.read_one(bundle, held.manifests[bundle]) if present else unseal(sealed)
             lacking = tuple(_lacking(manifest, held))
             return _Copy(
@@ -191,16 +189,13 @@ class Transfer:
 
 
 def _lacking(manifest: Manifest, held: Holding) -> Collection[ChunkRef]:
-    """Give the chunks that the target lacks; raise `IntegrityError` for one of another size.
-
-    Nothing may overwrite that one.
-    """
+    """Give the chunks that the target lacks; raise `IntegrityError` for one of another size."""
     lacking = {}
     for ref in manifest.chunks:
         size = held.chunks.get(ref.digest)
         if size is None:
             lacking[ref.digest] = ref
-        elif size != ref.stored_size:
+        elif size != ref.stored_size:  # nothing may overwrite it
             what = f"chunk {ref.digest.hex[:12]} in the target"
             raise IntegrityError(what, expected=f"{ref.stored_size} bytes", actual=f"{size} bytes")
     return lacking.values()

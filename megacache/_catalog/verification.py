@@ -70,6 +70,7 @@ class _Verification:
         return Verdict(bundle=bundle, bytes_stored=size, faults=tuple(self._faults[bundle]))
 
     def _blame(self, bundle: str, fault: MegacacheError | None) -> None:
+        # The listing and the content may show the same fault.
         if fault is not None and str(fault) not in map(str, self._faults[bundle]):
             self._faults[bundle].append(fault)
 
@@ -112,6 +113,7 @@ class _Verification:
         self._progress(Progress(stage="verify", done=self._done, total=total))
 
     def _orphans(self) -> Iterator[Digest]:
+        # A manifest that is bad may name any chunk.
         if len(self._manifests) < len(self._holding.manifests):
             return
         named = {ref.digest for manifest in self._manifests.values() for ref in manifest.chunks}
