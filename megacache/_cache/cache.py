@@ -70,6 +70,7 @@ class Cache:
         self._strict = strict
         self._progress = quiet(progress)
         self._max_publish_bytes = max_publish_bytes
+        # An iterator can be read once, and a cache is used often.
         trusted = None if trusted_keys is None else tuple(trusted_keys)
         self._keys = Keys(trusted=trusted, threshold=trust_threshold, sign_with=sign_with)
 
@@ -163,6 +164,7 @@ class Cache:
 
         def upload() -> PublishResult:
             call = self._call(timeout, clock)
+            # A session of its own: what this process has loaded is not a parent of what it imports.
             return Publication(call, recorded, Session(), labels=checked_labels(labels or {})).run()
 
         return self._conclude(upload, clock)
@@ -224,6 +226,7 @@ class Cache:
         if wait:
             flight = Flight(call, store, environment, session, wait=wait)
             listing, told = flight.land(), flight.told
+            # The wait for another worker has a bound of its own.
             call = call.restarted()
             store = store.within(call.deadline)
         crash_guard = guard_beside(folder)
@@ -270,15 +273,13 @@ class Cache:
         return explain(call)
 
     def _softly(self, step: Callable[[], _Step], failed: Callable[[MegacacheError], _Step]) -> _Step:
-        """Take a step; turn a fault into the result that `failed` makes of it.
-
-        So does an exception that no door has translated: memory that runs out, a warning that the program turns into an
-        error, a bug. The program goes on as it would have without the call.
-        """
+        """Take a step; turn a fault into the result that `failed` makes of it."""
         try:
             return step()
         except MegacacheError as error:
             return failed(error)
+        # No door translates memory that runs out, a warning that the program turns into an error, or a bug. The program
+        # goes on after these, too.
         except Exception as error:  # noqa: BLE001 - the promise is that none gets out
             return failed(_unforeseen(error))
 

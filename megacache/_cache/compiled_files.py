@@ -98,6 +98,7 @@ class Restoration:
 
     def _put(self, file: CompiledFile, batch: _Batch) -> None:
         name, folders = (file.root, file.path), self._roots.get(file.root, ())
+        # PyTorch may look into any of them.
         for folder in folders:
             try:
                 if _compiler.restore(file, folder):
@@ -113,6 +114,7 @@ class Restoration:
         Warn of those that could not be put in place.
         """
         batch = self._batches.pop(manifest.bundle, _Batch())
+        # Triton takes it for granted that what a list names is there.
         lost = {_folder(name) for name in batch.failed}
         for file in batch.lists:
             if _folder((file.root, file.path)) not in lost:
@@ -120,6 +122,7 @@ class Restoration:
         self._in_place.update(batch.in_place)
         if batch.in_place:
             with self._softly():
+                # Only libraries of kernels are adopted, and their root has one folder.
                 _compiler.adopt(self._roots[root][0] / path for root, path in batch.in_place)
                 _compiler.believe(manifest.files.probes)
         if batch.failed:
@@ -167,10 +170,9 @@ class Restoration:
 
     @contextmanager
     def _softly(self) -> Iterator[None]:
-        """Go on without compiled files if this PyTorch is not as expected: artifacts are useful on their own."""
         try:
             yield
-        except CompilerError as error:
+        except CompilerError as error:  # artifacts are useful on their own
             self.warnings.append(f"compiled files are not used: {error}")
 
 
@@ -180,10 +182,8 @@ def _folder(name: FileName) -> FileName:
 
 
 def _removable(files: Iterable[FileName], *, loaded: bool) -> Sequence[FileName]:
-    """Leave out what a living process may still open, and begin with the files that name others.
-
-    The libraries of kernels are in the memory of the processes that have loaded their bundle.
-    """
+    """Leave out what a living process may still open, and begin with the files that name others."""
+    # The libraries of kernels are in the memory of the processes that have loaded their bundle.
     left = [one for one in files if not loaded or _compiler.is_kernel(one[1])]
     return sorted(left, key=lambda one: not _compiler.lists_others(one[1]))
 
@@ -210,5 +210,6 @@ def clear_quarantined(listing: Listing, catalog: Catalog, guard: CrashGuard, res
         if done.value is not None:
             _compiler.forget_exactly(done.value.artifacts)
             restoration.remove_exactly(done.value.files.index, loaded=done.item in loaded)
+            # Else a later start has to look again: the files have stayed.
             if done.item not in loaded:
                 guard.notes.note(done.item)

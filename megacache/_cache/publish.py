@@ -91,7 +91,7 @@ class Publication:
             return self._result(PublishStatus.TOO_LARGE, reason=reason)
         try:
             result = self._write_all(catalog, drafts, signing.signer)
-        except AccessError as error:
+        except AccessError as error:  # many readers have credentials that cannot write
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
         self._session.cover(new.artifacts, parents, new.files)
         return result
@@ -146,12 +146,12 @@ class Publication:
             return catalog.fits([payload for draft in drafts for payload in draft.payloads], self._max_bytes)
 
     def _write_all(self, catalog: Catalog, drafts: Sequence["_Draft"], signer: Any) -> PublishResult:
-        """Write each bundle; the first one gives the result its name."""
         total, done = sum(payload.weight for draft in drafts for payload in draft.payloads), 0
 
         def uploaded(ref: ChunkRef) -> None:
             nonlocal done
             done += ref.raw_size
+            # The weights are estimates, which the chunks may exceed.
             self._call.progress(Progress(stage="upload", done=min(done, total), total=total))
 
         chunks: list[ChunkRef] = []
@@ -190,7 +190,6 @@ class Publication:
         return created
 
     def _explain_data(self, artifacts: Sequence[Artifact]) -> tuple[Payload, ...]:
-        """Describe the keys of the graphs; if that fails, publish the rest."""
         try:
             with self._call.clock.stage("explain"):
                 return explain_payloads(artifacts)

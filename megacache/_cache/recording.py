@@ -123,7 +123,6 @@ class Recorded:
 
 
 def _guarded(ref: ArtifactRef, artifact: Artifact) -> ArtifactRef:
-    """Add the digest of an artifact's guard to what names it."""
     guard = _compiler.guard(artifact)
     return replace(ref, guard=str(Digest.of(guard.encode(errors="surrogatepass"))) if guard else guard)
 
@@ -165,6 +164,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     if files:
         try:
             compiled, missing, known = _compiled(recorded, session)
+            # It runs the compiler, to ask for its version.
             guard = _compiler.toolchain() if compiled else {}
         except CompilerError as error:  # artifacts are useful on their own
             compiled = {}

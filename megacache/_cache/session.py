@@ -20,13 +20,12 @@ from megacache.errors import AccessError, MegacacheError, UnavailableError
 
 
 class Session:
-    """What this process loaded from one cache, or knows to be there.
-
-    A set is replaced, never changed: a signal's handler that publishes may interrupt whoever goes through one.
-    """
+    """What this process loaded from one cache, or knows to be there."""
 
     def __init__(self) -> None:
+        # Reentrant: the handler of a signal may publish in a thread that it has interrupted, and cannot wait for.
         self._lock = threading.RLock()
+        # A set is replaced, never changed: such a handler may interrupt whoever goes through one.
         self._artifacts: frozenset[ArtifactRef] = frozenset()
         self._files: frozenset[tuple[str, str]] = frozenset()
         self._loaded: frozenset[ArtifactRef] = frozenset()
@@ -73,10 +72,7 @@ class Session:
 
     @contextmanager
     def publishing(self, deadline: Deadline) -> Iterator[None]:
-        """Let one thread publish at a time, so that each sees what the one before it has published.
-
-        A signal's handler that interrupted the thread goes ahead of it: it cannot wait for what it holds up.
-        """
+        """Let one thread publish at a time, so that each sees what the one before it has published."""
         if not self._lock.acquire(timeout=max(deadline.remaining(), 0.001)):
             raise deadline.missed("waiting for another publication of this process")
         try:
@@ -96,10 +92,8 @@ class Session:
             self._lease.release()
 
     def news(self, recorded: Iterable[ArtifactRef]) -> set[ArtifactRef]:
-        """Give what is not known to be in the store; empty if that is only a newer state of what is.
-
-        A profile changes with every run. It is published with new graphs, and not for its own sake.
-        """
+        """Give what is not known to be in the store; empty if that is only a newer state of what is."""
+        # A profile changes with every run: it is published with new graphs, and not for its own sake.
         new = set(recorded) - self._artifacts
         keys = {(ref.kind, ref.key) for ref in self._artifacts if ref.kind in REPLACED_KINDS}
         return new if any((ref.kind, ref.key) not in keys for ref in new) else set()
@@ -137,15 +131,13 @@ class Session:
         self._lock = threading.RLock()
 
 
+# Credentials are not among them, for they may be renewed while the process runs.
 _ENDPOINTS = frozenset({"account_name", "endpoint", "endpoint_url", "host", "port"})
 _sessions: dict[tuple[str, ...], Session] = kept({})
 
 
 def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
-    """Give the one session of this process for a cache: the same URL at another endpoint is another cache.
-
-    Credentials do not count: they may be renewed while the process runs.
-    """
+    """Give the one session of this process for a cache: the same URL at another endpoint is another cache."""
     return _sessions.setdefault((url, *_endpoints(storage_options or {})), Session())
 
 
@@ -220,26 +212,24 @@ def take_receipt() -> Receipt:
 
 
 def _unused(loaded: Collection[ArtifactRef], activity: _compiler.Activity) -> Mapping[str, int] | None:
-    """Count what PyTorch has not recorded, as it does on a hit.
-
-    Sizes stand for contents, whose digests would take a second for a gigabyte: two variants of one key that have the
-    same size count as used if one of them is. A key that only hit is used, even if what PyTorch found under it first
-    was compiled here. Graphs that hit and left no record at all were compiled where the recorder does not see them:
-    then nothing is known.
-    """
+    """Count what PyTorch has not recorded, as it does on a hit."""
+    # Graphs that hit and left no record at all were compiled where the recorder does not see them: nothing is known.
     hits = [lookups.hit for lookups in (activity.inductor, activity.aot_autograd) if lookups is not None]
     if activity.recorded is None or (any(hits) and not activity.recorded):
         return None
     graphs = [ref for ref in loaded if ref.kind in GRAPH_KINDS]
+    # Sizes stand for contents, whose digests would take a second for a gigabyte: of two variants of one key and one
+    # size, both count as used if one of them is.
     exact = {ref for ref in graphs if (ref.kind, ref.key, ref.size) in activity.recorded}
     others = {(kind, key) for kind, key, _ in activity.recorded} - {(ref.kind, ref.key) for ref in exact}
+    # A key that only hit is used, even if what PyTorch found under it first was compiled here.
     hit = others & {(ref.kind, ref.key) for ref in graphs if _never_missed(ref, activity)}
     return dict(Counter(ref.kind for ref in graphs if ref not in exact and (ref.kind, ref.key) not in hit))
 
 
 def _never_missed(ref: ArtifactRef, activity: _compiler.Activity) -> bool:
-    """Tell whether lookups hit, and none of a graph missed; a miss that was not observed counts as one of it."""
     lookups = activity.inductor if ref.kind == "inductor" else activity.aot_autograd
     if lookups is None or not lookups.hit or (ref.kind, ref.key) in activity.missed:
         return False
+    # A miss that was counted and not observed may be one of this graph.
     return not lookups.missed or any(kind == ref.kind for kind, _ in activity.missed)

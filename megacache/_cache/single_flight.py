@@ -14,8 +14,9 @@ from megacache._runtime import Deadline, counted
 from megacache._store import Store
 from megacache.errors import AccessError, SettingsError, UnavailableError
 
+# Of 1,000 workers that wait, 170 ask in a second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 6.0
-"""Seconds between two listings, on average; of 1,000 workers that wait, 170 ask in a second."""
+"""Seconds between two listings, on average."""
 
 
 class Flight:
@@ -44,6 +45,7 @@ class Flight:
     def _objection(self) -> str:
         """Say why this process must not wait; a process that compiles for the others does not wait for itself."""
         ranks = _compiler.world_size()
+        # A rank that waits while the others compile would hold up their collectives, until they time out.
         if ranks > 1:
             self.told = f"it did not wait for other workers, because it is one of {counted(ranks, 'rank')} of a job"
         elif self._session.lease is not None and not self._session.lease.over:
@@ -79,7 +81,7 @@ class Flight:
             return False
         try:
             lease = Lease.take(self._bounded(), self._prefix, listing.leases)
-        except AccessError:
+        except AccessError:  # who may not write a lease may not publish either
             self._may_compile_for_others = False
             return False
         if lease is None:

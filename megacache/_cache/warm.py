@@ -124,8 +124,10 @@ class Warming:
             wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
             orders = list(self._affordable(wanted))
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
+        # Before anything is handed to torch: a marker has to name it.
         self._crash_guard.add([order.manifest for order in orders])
         with closing(self._catalog.deliver(orders)) as deliveries:
+            # Not a `for`: only the time until the next delivery counts as download.
             while True:
                 with self._clock.stage("download"):
                     delivery = next(deliveries, None)
@@ -175,6 +177,7 @@ class Warming:
             return
         if bundle in self._tally.failed:
             return
+        # Before its files are in place: another start might remove them.
         self._crash_guard.sign_in(bundle)
         try:
             for unpacked in delivery.contents:
@@ -220,6 +223,7 @@ class Warming:
         message = self._leave_out(bundle, str(fault))
         if isinstance(fault, MissingError):
             self._tally.incomplete = True
+        # What a newer megacache has published is a miss, and not a fault.
         elif fault is not None and not isinstance(fault, UnsupportedFormatError):
             self._tally.faults.append((fault, message if isinstance(fault, BundleError) else str(fault)))
         self._tally.failed.add(bundle)
@@ -237,6 +241,7 @@ class Warming:
         status, error = WarmStatus.LOADED, None
         reason = ""
         if not tally.loaded and tally.faults:
+            # Of several faults, somebody should look first at what is not trusted.
             error, reason = min(tally.faults, key=lambda one: not isinstance(one[0], UntrustedError))
             status = status_of(error)
         elif not tally.loaded:

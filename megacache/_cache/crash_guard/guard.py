@@ -60,6 +60,7 @@ class CrashGuard:
     def add(self, manifests: Iterable[Manifest]) -> None:
         """Note what is being loaded."""
         added = {manifest.bundle: Suspect.of(manifest) for manifest in manifests}
+        # What is loaded again has to be cleared again if it is withdrawn.
         for bundle in added:
             self.notes.forget(bundle)
         with self._lock:
@@ -92,6 +93,7 @@ class CrashGuard:
         with self._lock:
             self._forget_timer()
             up, self._up, self._marked = self._up, [], frozenset()
+        # Without the lock: a disk on a network may take its time, and a compilation that begins does not wait for it.
         for own in up:
             own.take_down()
 
@@ -140,6 +142,7 @@ class CrashGuard:
 def guard_beside(folder: str) -> CrashGuard:
     """Give the one guard of this process for the markers beside a cache folder of PyTorch."""
     path = Path(folder) / "megacache" / "starts"
+    # Threads that ask at once get the same one, since `setdefault` is atomic.
     return _guards.setdefault(path, CrashGuard(path))
 
 

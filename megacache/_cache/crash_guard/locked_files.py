@@ -27,6 +27,7 @@ class OwnFile:
 
     def lock(self) -> None:
         """Take the lock; raise `OSError`."""
+        # Not `lockf`: its lock would go once this process closes any descriptor of the file, as after reading it.
         fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def take_down(self) -> None:

@@ -168,21 +168,21 @@ def _is_recent(found: os.stat_result) -> bool:
 
 
 def _parsed(path: Path, descriptor: int) -> _Marker:
-    """Parse a marker; one that is not whole accuses nobody."""
     try:
+        # A copy, for the file would close the descriptor of the caller.
         with os.fdopen(os.dup(descriptor), "rb") as file:
             if os.fstat(descriptor).st_size <= _MAX_SIZE:
                 marker = json.loads(file.readline(_MAX_SIZE))
                 loads, again = [_suspect(one) for one in marker["loads"]], frozenset(map(str, marker["again"]))
                 suspects = [one for one in loads if one.bundle in again]
                 return _Marker(path=path, loads=[one.bundle for one in loads], suspects=suspects)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # one that is not whole accuses nobody
         pass
     return _Marker(path=path)
 
 
 def _suspect(one: Mapping[str, Any]) -> Suspect:
-    """Read one bundle of a marker; it can only accuse what a warm start could have put in place."""
+    # Whatever a marker says, nothing is removed but what a warm start could have put in place.
     artifacts, files = (tuple((str(first), str(second)) for first, second in one[part]) for part in _PARTS)
     return Suspect(
         bundle=str(one["bundle"]),

@@ -47,12 +47,11 @@ class Rolls:
 
 
 def _bundles_of_the_living(path: Path) -> Sequence[str]:
-    """Read what a process has loaded; nothing if it is gone."""
     try:
         with opened(path) as descriptor:
             try:
                 check_abandoned(descriptor)
-            except BlockingIOError:
+            except BlockingIOError:  # it is locked: its process lives
                 return os.read(descriptor, _MAX_SIZE).decode(errors="replace").split()
     except OSError:
         pass

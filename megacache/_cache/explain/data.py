@@ -55,7 +55,7 @@ def anonymizer() -> Callable[[str], str]:
 
 
 def _pattern(texts: Iterator[str] | dict[str, str]) -> re.Pattern[str]:
-    """Match any of some texts, the longest first; without any, match nothing."""
+    # The longest first, for one folder may lie in another; `(?!)` matches nothing.
     longest_first = sorted(texts, key=len, reverse=True)
     return re.compile(f"(?:{'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
@@ -64,6 +64,7 @@ def _folders() -> Iterator[str]:
     yield from (sys.prefix, sys.base_prefix, tempfile.gettempdir())
     for folder in (Path.home, Path.cwd):
         with suppress(OSError, RuntimeError):  # no account, or a folder that was removed
+            # As a container's home, `/` would be found in every path.
             if (found := folder()) != Path(found.anchor):
                 yield str(found)
 
@@ -122,10 +123,12 @@ def _code(text: str) -> str:
 
 
 def _value(text: str, anonymous: Callable[[str], str]) -> str:
+    # A value that cannot be read is still compared, by its digest.
     printable = text.replace("\n", " ").isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
     return _short(anonymous(text), _MAX_TEXT) if printable else ""
 
 
 def _short(text: str, most: int) -> str:
+    # A document takes no lone surrogates.
     text = text.encode(errors="replace").decode()
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -135,6 +135,7 @@ class Explanation:
     def _lines(self) -> Iterator[str]:
         yield ": ".join(filter(None, [self.status, self.reason]))
         yield from (f"  {mismatch}" for mismatch in self.mismatches)
+        # A setting that differs makes every graph miss: what they have in common is said once.
         alike: dict[object, list[GraphMiss]] = {}
         for miss in self.misses:
             alike.setdefault((miss.differences, miss.reason), []).append(miss)

@@ -37,6 +37,7 @@ def explain(call: Call) -> Explanation:
     """Look at what PyTorch has recorded in this process, and at what is published."""
     recorded = _compiler.record(call.deadline)
     environment = _compiler.current_environment()
+    # A compilation may have been waited for, and the timeout is for the store.
     call = call.restarted()
     policy = call.policy()
     return Explaining(call.open_store(), environment, call.session(), recorded, policy).run()
@@ -179,7 +180,7 @@ def _missed_graphs(
 
 
 def _missed_entries(entries: Sequence[Artifact], present: Names) -> Iterator[GraphMiss]:
-    """Report entries of AOTAutograd whose graphs have not missed: the others miss for the same reasons."""
+    # Where a graph of Inductor's has missed, the entry that holds it has missed for the same reason.
     for entry in {entry.key: entry for entry in entries}.values():
         below = _compiler.graphs_below(entry)
         if (entry.kind, entry.key) not in present and all(("inductor", key) in present for key in below):

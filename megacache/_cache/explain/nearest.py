@@ -70,6 +70,7 @@ def _explain(name: str, here: Component | None, there: Component | None) -> Iter
     elif tensor := tuple(_tensor_differences(name, mine, other)):
         yield from tensor
     elif here and there and shown(mine) == shown(other):
+        # What is shown of them is the same: their digests tell them apart.
         yield _difference(name, *(f"{shown(c.text)[:_MARKED]} [{c.digest[:_MARK]}]".lstrip() for c in (here, there)))
     else:
         yield _difference(name, _summary(mine), _summary(other))
@@ -97,14 +98,12 @@ def _first_lines(mine: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
 
 
 def _tensor_differences(name: str, here: str, there: str) -> Iterator[Difference]:
-    """Name the shape, the stride, the type and the device that differ, and of what else describes a tensor, only then.
-
-    The other parts follow from these four, or tell what nobody chose.
-    """
+    """Name the shape, the stride, the type and the device that differ, and other parts only if these agree."""
     if not here.startswith(_TENSOR) or not there.startswith(_TENSOR):
         return
     mine, other = _parts(here), _parts(there)
     changed = [part for part in {**mine, **other} if mine.get(part) != other.get(part)]
+    # The other parts follow from these four, or tell what nobody chose.
     for part in [part for part in _TELLING if part in changed] or changed:
         yield _difference(f"{name}.{part}", _plain(mine.get(part, "")), _plain(other.get(part, "")))
 
@@ -114,7 +113,6 @@ def _code(key: GraphKey) -> Component:
 
 
 def _common_code(one: GraphKey, other: GraphKey) -> int:
-    """Count the characters with which both graphs' code begins."""
     return len(commonprefix([_code(one).text, _code(other).text]))  # noqa: RUF071 - texts are no paths
 
 
