@@ -13,6 +13,7 @@ from megacache._cli.exit_codes import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of
 from megacache._version import __version__
 from megacache.errors import MegacacheError
 
+# A module is imported when its command is asked for: `--help` and completion, which a person waits for, need none.
 COMMANDS = {
     "ls": ("ls", "List GPU types, environments and bundles in a cache."),
     "inspect": ("inspect", "Show what is in a bundle."),
@@ -33,10 +34,7 @@ COMMANDS = {
     "demo": ("demo", "Show on a small model what a warm start is worth."),
     "completion": ("completion", "Print what makes a shell complete commands and options."),
 }
-"""Each command, its module, which may hold several, and its first sentence.
-
-A module is imported when its command is asked for: `--help` and completion, which a person waits for, need none.
-"""
+"""Each command, its module, which may hold several, and its first sentence."""
 
 
 class Commands(click.Group):
@@ -95,7 +93,6 @@ class Commands(click.Group):
 
 
 def _nearest(word: str) -> str | None:
-    """Find the command that was meant by a misspelt one, if it is like any."""
     swapped = [name for name in COMMANDS if sorted(name) == sorted(word)]  # `sl`, which is too short to be like `ls`
     return next(iter(swapped or difflib.get_close_matches(word, COMMANDS, n=1)), None)
 

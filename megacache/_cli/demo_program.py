@@ -55,8 +55,10 @@ def run_model() -> bytes:
     torch.manual_seed(0)
     layers = (Block() for _ in range(LAYERS))
     model = nn.Sequential(nn.Embedding(VOCABULARY, WIDTH), *layers, nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY))
+    # A graph that needs gradients has no entry in AOTAutograd's cache before its backward has run.
     with torch.no_grad():
         output: Tensor = torch.compile(model)(torch.arange(2 * TOKENS).view(2, TOKENS))
+    # NumPy would be shorter, and need not be installed.
     return bytes(output.view(torch.uint8).flatten().tolist())
 
 

@@ -17,6 +17,7 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 """Interrupted, as by Ctrl-C."""
 
+# The first that fits counts: every fault is of the last class.
 _CODES: tuple[tuple[type[MegacacheError], int], ...] = (
     (SettingsError, EXIT_USAGE),
     (StoreError, EXIT_STORE),

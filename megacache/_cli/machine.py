@@ -92,6 +92,7 @@ class Asking:
         """End the other process."""
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
+            # Reaps it, and closes its pipes.
             self._child.communicate()
 
 

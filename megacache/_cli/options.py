@@ -23,7 +23,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def _parse_options(ctx: click.Context, param: click.Parameter, path: str | None) -> Mapping[str, Any] | None:
-    """Read a file that holds what fsspec's filesystem takes, as JSON."""
     if path is None:
         return None
     try:
@@ -61,6 +60,7 @@ def timeout_option(seconds: float) -> Callable[[Command], Command]:
 def with_policy(command: Command) -> Command:
     """Let a command name trusted keys: it is given a `TrustPolicy`, or None."""
 
+    # `wraps` takes over the options that click has noted on the command so far.
     @functools.wraps(command)
     def trusting(*, trusted_keys: tuple[str, ...], trust_threshold: int | None, **others: Any) -> None:
         keys = Keys(trusted=trusted_keys or None, threshold=trust_threshold)

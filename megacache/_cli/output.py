@@ -18,6 +18,7 @@ from megacache._runtime import ProgressCallback, printable
 
 JSON_FORMAT = 1
 """Version of every document that `--json` prints; fields may be added without a new one."""
+# rich would fold a table to the width of the terminal.
 _UNBOUNDED = 10_000
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _STEP = 1000
@@ -27,6 +28,7 @@ _SPANS = ((86_400 * 2, 86_400, "d"), (3_600 * 2, 3_600, "h"), (120, 60, "min"))
 def say(template: str, *values: object) -> None:
     """Print a message to stderr, if that is open; values are not read as markup."""
     text = template.format(*(escape(printable(str(value))) for value in values))
+    # A stderr that is closed or full must not change how a command ends.
     with suppress(OSError):
         _console(stderr=True).print(text, soft_wrap=True)
 
@@ -47,6 +49,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, num
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
+        # rich fills lines with blanks, and has decided about colours: click should not.
         click.echo(line.rstrip(), color=True)
 
 
@@ -104,6 +107,7 @@ def age_seconds(created: str) -> float | None:
         moment = datetime.fromisoformat(created)
     except ValueError:
         return None
+    # A date without a zone counts as UTC, in which megacache writes it.
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (datetime.now(UTC) - moment).total_seconds()
 

@@ -17,6 +17,7 @@ from megacache._cli.output import say
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# As a shell has them.
 _NOT_FOUND, _NOT_STARTED = 127, 126
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -26,6 +27,7 @@ class ProgramCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put a `--` before the program where there is none."""
+        # click would take the program's options for its own.
         begin = self._program_begin(ctx, args)
         return super().parse_args(ctx, args if begin is None else [*args[:begin], "--", *args[begin:]])
 
@@ -147,7 +149,8 @@ def _signals_forwarded(child: "subprocess.Popen[bytes]") -> Iterator[None]:
 
 
 def _in_foreground() -> bool:
-    """Tell whether a key on the terminal interrupts this process; its input may come from elsewhere."""
+    """Tell whether a key on the terminal interrupts this process."""
+    # Not by stdin, which may come from elsewhere.
     with suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:  # noqa: PTH123 - a device
         return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     return False

@@ -10,8 +10,9 @@ from megacache._cli.machine import here
 from megacache._store import Store, below, local_folder
 from megacache.errors import SettingsError
 
+# With fewer, a word that is mistyped may well name a bundle.
 _LEAST = 4
-"""Digits of an id that have to be given, so that nothing is meant by mistake."""
+"""Digits of an id that have to be given."""
 _NAMED = 5
 
 

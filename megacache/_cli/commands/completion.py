@@ -18,4 +18,5 @@ def completion_command(*, shell: str) -> None:
     found = get_completion_class(shell)
     app = click.get_current_context().find_root().command
     if found is not None:
+        # click makes the name of the variable from that of the program.
         print_text(found(app, {}, "megacache", "_MEGACACHE_COMPLETE").source())

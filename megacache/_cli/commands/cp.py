@@ -33,6 +33,7 @@ _DONE = "{} copied to {}, {} there already; {}, {}"
 
 
 def _transfer_options(command: Command) -> Command:
+    # As with decorators, the option that is added last comes first in the help.
     for option in (
         timeout_option(_DAY),
         json_option,
@@ -120,6 +121,7 @@ def _copy(
     target_options: Options = None,
 ) -> None:
     here, there = open_store(source, source_options, timeout), open_store(target, target_options, timeout)
+    # With other options, the same URL may be at another endpoint.
     if here.scope == there.scope and source_options == target_options:
         raise SettingsError(f"source and target are the same place, {here.scope}", hint="name another for one of them")
     chosen = selection.of(stock_of(here), here)

@@ -67,6 +67,7 @@ def _run(mode: str, url: str) -> Answer:
             f"the {mode} process ended with {done.returncode}",
             hint="its output is above; on a CPU, torch.compile needs a C++ compiler such as g++",
         )
+    # Libraries may have printed something before.
     answer: Answer = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -46,6 +46,7 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
     Example:
       megacache export s3://bucket/flux/v1 flux.bin --mine
     """  # noqa: D301 - as click wants it
+    # Asked before anything is downloaded.
     if not Path(file).absolute().parent.is_dir():
         raise SettingsError(f"{file} cannot be written", hint="its folder does not exist")
     holding = the_only(selection.of(stock_of(store), store), store.url)

@@ -62,6 +62,7 @@ def sign_command(
     key = key or Settings.read().signing_key
     if key is None:
         raise SettingsError("no key is named", hint="give --key, or set MEGACACHE_SIGNING_KEY")
+    # A key service, or the disk with the file, may not answer.
     signer = call(lambda: _trust.load_signer(key), deadline=store.deadline, doing="loading the signing key")
     chosen = selection.of(stock_of(store), store)
     wanted = [bundle_of(chosen, name, store.url) for name in bundles]

@@ -61,6 +61,7 @@ def run_command(
         become(path, command, autostart_environment(settings, changes))
     with tempfile.TemporaryDirectory(prefix="megacache-run-") as folder:
         code = wait_for(path, command, autostart_environment(settings.changed(receipts=folder), changes))
+        # A program that fails ends with its own code, whatever its hit rate.
         if not code:
             code = _judged(hit_rate(folder), min_hit_rate)
     end_like(code)

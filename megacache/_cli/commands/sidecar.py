@@ -70,7 +70,7 @@ def sidecar_command(
 
 
 def _is_http_url(url: str) -> bool:
-    """Tell whether a URL can be requested; characters outside of ASCII have to be percent-encoded."""
+    # `urllib` requests no URL with characters that have to be percent-encoded.
     try:
         parts = urllib.parse.urlsplit(url)
         named = bool(parts.hostname) and parts.port != 0

@@ -44,7 +44,7 @@ def verify_command(*, store: Store, selection: Selection, policy: TrustPolicy | 
 
 
 def _exit_code(found: list[Verified]) -> int:
-    """Tell damage from a store that did not answer; a bundle that is not whole is damaged."""
+    # A bundle that is not whole is damaged; a store that did not answer is another matter.
     verdicts = [verdict for verified in found for verdict in verified.verdicts]
     faults = [fault for verdict in verdicts for fault in verdict.faults]
     if not verdicts or any(isinstance(fault, BundleError | MissingError) for fault in faults):
