@@ -22,6 +22,7 @@ def main() -> None:
     """Become the Python that runs what the command line names: a file, `-m module` or `-c code`, and its arguments."""
     if len(sys.argv) < 2:  # noqa: PLR2004 - the name of this module, and what it is to run
         sys.exit("usage: python -m megacache.autostart (PROGRAM.py | -m MODULE | -c CODE) [ARGUMENT]...")
+    # In place of this process: signals and exit code are the program's own.
     os.execve(sys.executable, [sys.executable, *_flags(), *sys.argv[1:]], _environment())  # noqa: S606
 
 
@@ -53,5 +54,5 @@ def _flags() -> Sequence[str]:
 
 if __name__ == "__main__":
     main()
-else:
+else:  # a program has imported it
     megacache_on_compile.watch()

@@ -20,6 +20,7 @@ from megacache.errors import SettingsError
 _log = logging.getLogger("megacache")
 
 MB = 1 << 20
+# As in b10-transfer.
 _STORE = "/cache/model/compile_cache"
 _CAP_MB = 1024
 _MOST_SAVES = 100

@@ -6,6 +6,7 @@ from pathlib import Path
 from megacache._settings import AutostartSettings, child_environment
 from megacache.integrations import site
 
+# Absolute, for the program may work in another folder.
 _FOLDER = str(Path(next(iter(site.__path__))).resolve())
 
 

@@ -24,6 +24,7 @@ from megacache.errors import MegacacheError
 from megacache.integrations import _receipts
 
 _log = logging.getLogger("megacache")
+# Nobody tells when the file of `publish_when` appears.
 _POLL_SECONDS = 0.2
 _PUBLISH_SECONDS = 300.0
 _LONGEST_QUIET_WHEN_READY = 1.0
@@ -55,6 +56,7 @@ def _log_to_stderr(level: str) -> None:
     handler.setFormatter(logging.Formatter("megacache: %(message)s"))
     _log.addHandler(handler)
     _log.setLevel(level.upper())
+    # A program that sets up logging itself would show each line twice.
     _log.propagate = False
 
 
@@ -87,6 +89,7 @@ class Autostart:
     def before_compilation(self) -> None:
         """Warm, if this is the first compilation of the process."""
         self._compiling = True
+        # What PyTorch has counted before the first compilation of a forked child is its parent's.
         if self._inherits:
             self._inherits, self._inherited = False, receipt()
         self.warm()
@@ -109,16 +112,17 @@ class Autostart:
             self._unpublished = True
             self._tried_at_end = False
             self._last = time.monotonic()
+            # The thread that publishes begins with the first GPU, and this one may use another.
             with suppress(MegacacheError):
                 self._device = _compiler.current_device()
             if self._thread is None:
+                # A daemon, for the end of the process waits no longer than the exit timeout.
                 thread = threading.Thread(target=self._publish_in_time, name="megacache-autostart", daemon=True)
                 thread.start()  # some versions of Python refuse that once the main thread has ended
                 self._thread = thread
             self._changed.notify_all()
 
     def _publish_in_time(self) -> None:
-        """Publish when it is time, for as long as the process lives; after failures, pause longer and longer."""
         while True:
             with self._changed:
                 while not self._is_time():
@@ -127,6 +131,7 @@ class Autostart:
                 ending = self._ending
             done = self._publish(device, self._settings.exit_timeout if ending else _PUBLISH_SECONDS)
             with self._changed:
+                # More may have been compiled while this was published.
                 self._unpublished = self._last != seen or not done
                 self._last = self._last if done else time.monotonic()
                 self._failures = 0 if done else self._failures + 1
@@ -134,6 +139,7 @@ class Autostart:
                 self._changed.notify_all()
 
     def _is_time(self) -> bool:
+        # What is recorded is read under the compile lock: it would wait for the compilation.
         if not self._unpublished or self._compiling:
             return False
         return self._ending or (self._is_ready() and time.monotonic() >= self._last + self._pause())
@@ -154,6 +160,7 @@ class Autostart:
             _compiler.use_device(device)
             return publish(timeout=seconds).status is not PublishStatus.UNAVAILABLE
         except Exception:  # noqa: BLE001 - the program goes on
+            # A bug would only happen again.
             _log.error("publish failed: %s", without_secrets(traceback.format_exc()))
             return True
         finally:
@@ -180,6 +187,7 @@ class Autostart:
         _receipts.write(self._settings.receipts, self._inherited)
 
     def _publish_at_end(self, seconds: float) -> None:
+        # The thread publishes at the end as well, since it may be in the middle of it already.
         with self._changed:
             self._ending = True
             self._changed.notify_all()

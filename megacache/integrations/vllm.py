@@ -26,6 +26,7 @@ _log = logging.getLogger("megacache")
 ROOT = "vllm"
 _FOLDER = "torch_compile_cache"
 _SUPPORTED = "0.33"
+# Private to vLLM; they are in 0.32 and 0.33.
 _MODELS, _LOAD, _COMPILED = (
     "vllm.compilation.decorators",
     "_try_load_aot_compiled_fn",
@@ -79,7 +80,7 @@ def _hook_models(module: Any) -> None:
 
 
 def _hook_graphs(module: Any) -> None:
-    """Keep PyTorch from recording a graph that vLLM loads from its folder, or it would be published twice."""
+    # A graph that vLLM loads from its folder is published with the folder, and need not be an artifact as well.
     adaptor = getattr(module, _ADAPTOR, None)
     if adaptor is not None and not _is_hooked(adaptor.load):
         adaptor.load = _unrecorded(adaptor.load)
@@ -91,6 +92,7 @@ _finder = AfterImport({name: partial(_hook, name) for name in _HOOKS})
 
 
 def _is_hooked(function: Callable[..., Any]) -> bool:
+    # vLLM may load a plug-in several times in one process.
     return function.__module__ == __name__
 
 
@@ -127,6 +129,7 @@ def _warm(config: Any) -> None:
         import vllm
         from vllm import envs
 
+        # The root comes first: a warm start restores files of the roots that it knows.
         register_root(Path(envs.VLLM_CACHE_ROOT), str(vllm.__version__))
         handle_sigterm()
         autostart().warm()
@@ -163,4 +166,5 @@ def _folders_of_configs() -> Iterator[Path]:
     for config in _configs:
         # vLLM sets it while it compiles, and appends the part of the model.
         local = Path(getattr(config.compilation_config, "local_cache_dir", None) or "")
+        # A folder `rank_…` belongs to one process.
         yield from (one for one in [local, *local.parents] if one.name.startswith("rank_"))

@@ -32,6 +32,7 @@ class AfterImport:
             return None
         import importlib.util
 
+        # `find_spec` asks all finders, this one among them.
         self._looking.add(name)
         try:
             spec = importlib.util.find_spec(name)
@@ -42,6 +43,7 @@ class AfterImport:
             execute = loader.exec_module
 
             def exec_module(module: "ModuleType") -> None:
+                # A module that is reloaded does not start anything again.
                 del loader.exec_module
                 execute(module)
                 call(module)
@@ -68,6 +70,7 @@ def handle_sigterm(_: object = None) -> None:
     import signal
     import threading
 
+    # Python takes handlers from the main thread only.
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -81,6 +84,7 @@ def handle_sigterm(_: object = None) -> None:
             if lifecycle is not None:
                 lifecycle.autostart().finish()
         finally:
+            # A parent learns the signal only from a process that dies of it.
             os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, terminate)
@@ -97,10 +101,9 @@ def _autostart(_: object) -> None:
 
 
 def _words(error: Exception) -> str:
-    """Give what an error says; if megacache cannot be imported, that is all it says."""
     try:
         from megacache._store import without_secrets
-    except ImportError:
+    except ImportError:  # the error may be that megacache cannot be imported
         return str(error)
     return without_secrets(str(error))
 

@@ -13,6 +13,7 @@ if sys.version_info >= (3, 11):  # noqa: UP036 - not only our Python reads this
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib costs milliseconds at each start
 sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != _FOLDER]  # noqa: PTH100
+# As long as it has the name, Python gives this module and looks for no other.
 _own = sys.modules.pop(__name__)
 try:
     import sitecustomize  # type: ignore[import-not-found]  # noqa: F401 - the one that comes next on the path
