@@ -79,6 +79,7 @@ if not TYPE_CHECKING:  # type checkers would take any name for one of the packag
         if name == "errors":
             return import_module("megacache.errors")
         room = next((room for room, names in _ROOMS.items() if name in names), "_cache")
+        # Kept, so that Python finds it without asking again.
         value = globals()[name] = getattr(import_module(f"megacache.{room}"), name)
         return value
 

@@ -19,9 +19,11 @@ _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
 _PREFIX = "MEGACACHE"
 _LEVELS = ("debug", "info", "warning", "error")
+# From `torch._dynamo.debug_utils.generate_env_vars_string`.
 _WRITTEN_BY_PYTORCH = ("TORCH", "DYNAMO", "INDUCTOR", "TRITON")
 _SECRET = re.compile(r"API_?KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
 _CACHE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+# PyTorch adds the user's name.
 _DEFAULT_CACHE_FOLDER = "torchinductor_"
 _DOCUMENTED = re.compile(r'^    (\w+): .*\n    """`(\w+)`: ([^"]*)\.\s*"""', re.MULTILINE)
 """A field, the variable that it comes from, and what that is for."""
@@ -166,6 +168,7 @@ def requested_cpu_capability() -> str:
 def full_collection_threshold(default: int) -> int:
     """Read torch's variable for full garbage collections while it compiles; 0, and what is not a number, is off."""
     value = os.environ.get("TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE", str(default))
+    # `isdigit` is true for some characters that `int` does not read, such as "²".
     return int(value) if value.isascii() and value.isdigit() else 0
 
 
@@ -185,24 +188,19 @@ def plain_variables(names: Collection[str]) -> Mapping[str, str]:
 
 
 def exposed_secrets() -> tuple[str, ...]:
-    """Name the variables that PyTorch writes into what it compiles, name and value, and that seem to hold a secret.
-
-    It takes all whose names contain one of four words (`torch._dynamo.debug_utils.generate_env_vars_string`).
-    """
+    """Name the variables that PyTorch writes into what it compiles, name and value, and that seem to hold a secret."""
     written = (name for name in sorted(os.environ) if any(word in name for word in _WRITTEN_BY_PYTORCH))
     return tuple(name for name in written if _SECRET.search(name) or redacted(os.environ[name]) != os.environ[name])
 
 
 @contextmanager
 def cache_folder_unpinned() -> Iterator[None]:
-    """Put back `TORCHINDUCTOR_CACHE_DIR`, which PyTorch makes absolute, or sets to its default, whenever it reads it.
-
-    Another value is somebody else's: other threads may set it while they compile.
-    """
+    """Put back `TORCHINDUCTOR_CACHE_DIR`, which PyTorch makes absolute, or sets to its default, when it reads it."""
     before = os.environ.get(_CACHE_FOLDER)
     try:
         yield
     finally:
+        # Any other value is somebody else's: other threads may set it while they compile.
         now = os.environ.get(_CACHE_FOLDER, "")
         if before is not None and now == os.path.abspath(before):  # noqa: PTH100 - as PyTorch does it
             os.environ[_CACHE_FOLDER] = before
@@ -211,7 +209,6 @@ def cache_folder_unpinned() -> Iterator[None]:
 
 
 def _text(value: object) -> str | None:
-    """Write a value as a variable would hold it."""
     if isinstance(value, float):
         return f"{value:g}"
     return str(int(value)) if isinstance(value, bool) else None
@@ -230,7 +227,7 @@ def _seconds(name: str, default: float) -> float:
 
 
 def _files(name: str) -> tuple[str, ...] | None:
-    """Read a list of files; an empty list is not None, which is the default."""
+    # A variable that is set and empty names no key; without it, every writer is trusted.
     value = os.environ.get(name)
     return None if value is None else tuple(filter(None, value.split(os.pathsep)))
 

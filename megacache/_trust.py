@@ -87,6 +87,7 @@ class TrustPolicy:
         """Read public keys; raise `SettingsError` for a file that is not a key, and for a policy that cannot be met."""
         keys = {key.keyid: key for key in map(read_public_key, sources)}
         with _translated("reading the trusted keys"):
+            # One key under two names must not stand for two.
             count = len(set(map(_public_value, keys.values())))
         _check_threshold(threshold, count)
         return cls(keys=tuple(keys.values()), threshold=threshold)
@@ -108,7 +109,7 @@ class TrustPolicy:
                 try:
                     if _is_valid(key, signature, envelope.payload):
                         valid.add(_public_value(key))
-                except _UnknownError as error:
+                except _UnknownError as error:  # the other signatures may be enough
                     untold.append(shown(without_secrets(str(error))))
         if len(valid) < self.threshold:
             msg = f"{counted(len(valid), 'valid signature')} for {scope}, {self.threshold} needed"
@@ -142,6 +143,7 @@ def load_signer(key: Any) -> Any:
         if isinstance(key, library.Signer):
             return key
         name = os.fspath(key)
+        # An error would show what is taken for a path.
         if "-----BEGIN" in name:
             raise SettingsError("the signing key is given by its content", hint="give the path of its file")
         scheme, colon, rest = name.partition(":")
@@ -230,6 +232,7 @@ def _is_valid(key: Any, signature: Signature, payload: bytes) -> bool:
         made = _library().Signature(signature.keyid, signature.sig.hex(), fields)
         key.verify_signature(made, Dsse(payload, signed_type(signature.scope), {}).pae())
     except VerificationError as error:
+        # The library could not tell: of a signature that is wrong, it says `UnverifiedSignatureError`.
         cause = error.__cause__
         raise _UnknownError(f"{error}: {type(cause).__name__}: {cause}" if cause else str(error)) from error
     except Exception:  # noqa: BLE001 - a signature on which the library fails is not valid
@@ -250,6 +253,7 @@ def _check_threshold(threshold: int, keys: int) -> None:
 
 def _public_value(key: Any) -> bytes:
     """Give what makes two keys the same, under any id and in any format."""
+    # A key of Sigstore's is an identity, and has no bytes.
     if not hasattr(key, "_crypto_key"):
         return json.dumps([key.keytype, key.keyval], sort_keys=True).encode()
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -281,5 +285,6 @@ def _translated(doing: str) -> Iterator[None]:
     except Exception as error:
         text = error.strerror if isinstance(error, OSError) else without_secrets(str(error))[:200]
         msg = f"{doing} failed: {type(error).__name__}: {text}"
+        # The library raises it where the client of a key service is not installed.
         lacking = type(error).__name__ == "UnsupportedLibraryError"
         raise SettingsError(msg, hint=_CLIENT if lacking else "check the file or URI that names the key") from error

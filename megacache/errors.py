@@ -85,6 +85,7 @@ class IntegrityError(BundleError):
         self.actual = actual
         """What was found."""
 
+    # Python makes copies and pickles of an exception from its message, which is not enough here.
     def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
         return partial(type(self), self.what, expected=self.expected, actual=self.actual), ()
 
