@@ -17,6 +17,7 @@ from megacache.errors import SettingsError
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
+_NODE_MAX_BYTES = 10 << 30
 _PREFIX = "MEGACACHE"
 _LEVELS = ("debug", "info", "warning", "error")
 # From `torch._dynamo.debug_utils.generate_env_vars_string`.
@@ -48,6 +49,8 @@ class Settings:
     """`MEGACACHE_TRUST_THRESHOLD`: how many of them must have signed; without it, one."""
     signing_key: str | None = field(default=None, repr=False)
     """`MEGACACHE_SIGNING_KEY`: what to sign publications with: a private key's file, or its URI in a key service."""
+    node_max_bytes: int = _NODE_MAX_BYTES
+    """`MEGACACHE_NODE_MAX_BYTES`: bytes of chunks that the user's cache folder keeps for this node; 0 keeps none."""
 
     @classmethod
     def read(cls) -> Self:
@@ -59,6 +62,7 @@ class Settings:
             trusted_keys=_files("MEGACACHE_TRUSTED_KEYS"),
             trust_threshold=_count("MEGACACHE_TRUST_THRESHOLD"),
             signing_key=os.environ.get("MEGACACHE_SIGNING_KEY") or None,
+            node_max_bytes=_NODE_MAX_BYTES if (most := _count("MEGACACHE_NODE_MAX_BYTES")) is None else most,
         )
 
     def url_or_default(self, url: str | os.PathLike[str] | None) -> str:
@@ -145,14 +149,27 @@ def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> d
 
 def default_url() -> str:
     """Name the store in the user's cache folder, such as `~/.cache/megacache/store` on Linux."""
-    from platformdirs import user_cache_path
-
     try:
-        folder = user_cache_path("megacache", appauthor=False)
+        return f"file://{_cache_folder()}/store"
     except RuntimeError as error:
         msg = f"there is no home folder for the default store: {error}"
         raise SettingsError(msg, hint="give a URL, or set MEGACACHE_URL") from error
-    return f"file://{folder}/store"
+
+
+def chunk_folder() -> Path:
+    """Name the folder of the chunks that this node keeps, such as `~/.cache/megacache/chunks` on Linux."""
+    try:
+        return _cache_folder() / "chunks"
+    except RuntimeError as error:
+        msg = f"there is no home folder for downloaded chunks: {error}"
+        raise SettingsError(msg, hint="set HOME or XDG_CACHE_HOME") from error
+
+
+def _cache_folder() -> Path:
+    """Name the folder of this package in the user's cache folder; raise `RuntimeError` where that cannot be told."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("megacache", appauthor=False)
 
 
 def triton_home() -> Path:
@@ -211,7 +228,7 @@ def cache_folder_unpinned() -> Iterator[None]:
 def _text(value: object) -> str | None:
     if isinstance(value, float):
         return f"{value:g}"
-    return str(int(value)) if isinstance(value, bool) else None
+    return str(int(value)) if isinstance(value, int) else None
 
 
 def _seconds(name: str, default: float) -> float:

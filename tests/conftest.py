@@ -21,6 +21,7 @@ from tests.kit.torchless import Compiler
 from tests.kit.without_torch import WatchedFolder, watched
 
 os.environ.update(fake_gcs.ENVIRONMENT)
+os.environ["MEGACACHE_NODE_MAX_BYTES"] = "0"  # a test of what a store does must ask the store
 COMPILERS = ("g++", "gcc", "c++", "cc", "clang")
 
 

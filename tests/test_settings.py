@@ -14,6 +14,7 @@ from megacache._settings import (
     Settings,
     cache_folder_unpinned,
     child_environment,
+    chunk_folder,
     default_url,
     documented_variables,
     plain_variables,
@@ -21,7 +22,10 @@ from megacache._settings import (
 )
 from megacache.errors import SettingsError
 
-OWN = ("MEGACACHE_URL", "MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY", "ATEN_CPU_CAPABILITY")
+OWN = (
+    *("MEGACACHE_URL", "MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY", "MEGACACHE_NODE_MAX_BYTES"),
+    "ATEN_CPU_CAPABILITY",
+)
 
 FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -58,6 +62,17 @@ def test_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_
     folder = tmp_path / "my #1 cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     assert default_url() == f"file://{folder}/megacache/store"
+    assert chunk_folder() == folder / "megacache" / "chunks"
+
+
+@pytest.mark.parametrize(("value", "most"), [("", 10 << 30), ("0", 0), (" 5000 ", 5000)])
+def test_bytes_kept_on_the_node_are_read(monkeypatch: pytest.MonkeyPatch, value: str, most: int) -> None:
+    """Without a number it is 10 GiB; what is no number is refused."""
+    monkeypatch.setenv("MEGACACHE_NODE_MAX_BYTES", value)
+    assert Settings.read().node_max_bytes == most
+    monkeypatch.setenv("MEGACACHE_NODE_MAX_BYTES", "10G")
+    with pytest.raises(SettingsError, match="MEGACACHE_NODE_MAX_BYTES='10G' is not a number"):
+        Settings.read()
 
 
 def test_trailing_slashes_do_not_matter() -> None:

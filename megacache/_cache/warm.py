@@ -18,6 +18,7 @@ from megacache._catalog import (
     Catalog,
     Delivery,
     Listing,
+    NodeCache,
     Order,
     affordable,
     affordable_manifests,
@@ -83,6 +84,7 @@ class Warming:
         self._environment = environment
         self._policy = policy
         self._catalog = Catalog.of(store, self._environment, policy)
+        self._node = NodeCache.of(call.url, call.settings)
         self._session = session
         self._clock = call.clock
         self._progress = call.progress
@@ -126,7 +128,7 @@ class Warming:
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
         # Before anything is handed to torch: a marker has to name it.
         self._crash_guard.add([order.manifest for order in orders])
-        with closing(self._catalog.deliver(orders)) as deliveries:
+        with closing(self._catalog.deliver(orders, self._node)) as deliveries:
             # Not a `for`: only the time until the next delivery counts as download.
             while True:
                 with self._clock.stage("download"):

@@ -9,6 +9,7 @@ from megacache._catalog.export import Exported, export_blob
 from megacache._catalog.inventory import Holding, Inventory, nearest_other
 from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
+from megacache._catalog.node_cache import NodeCache, NodeContents
 from megacache._catalog.removal import RemovalPlan, plan_removal
 from megacache._catalog.signing import add_signature
 from megacache._catalog.transfer import Selected, Transfer, Transferred
@@ -25,6 +26,8 @@ __all__ = [
     "Inventory",
     "Lease",
     "Listing",
+    "NodeCache",
+    "NodeContents",
     "Order",
     "RemovalPlan",
     "Selected",

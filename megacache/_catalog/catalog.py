@@ -33,6 +33,7 @@ from megacache._bundle import (
     unseal,
 )
 from megacache._catalog.delivery import Delivery, Order, deliver
+from megacache._catalog.node_cache import NodeCache
 from megacache._runtime import Done, call, unordered, within_window
 from megacache._store import Store
 from megacache._trust import TrustPolicy
@@ -129,9 +130,9 @@ class Catalog:
         sealed = self.read_sealed(bundle, size)
         return unseal(sealed), open_envelope(sealed).signatures
 
-    def deliver(self, orders: Sequence[Order]) -> Generator[Delivery]:
-        """Fetch what is in bundles."""
-        return deliver(self._store, orders, locate=lambda ref: self.prefix.chunk(ref.digest))
+    def deliver(self, orders: Sequence[Order], node: NodeCache | None = None) -> Generator[Delivery]:
+        """Fetch what is in bundles, from the node itself where that is to have it."""
+        return deliver(self._store, orders, locate=lambda ref: self.prefix.chunk(ref.digest), node=node)
 
     def fetch(self, chunks: Sequence[ChunkRef]) -> Generator[Done[ChunkRef, bytes]]:
         """Fetch chunks of any part in parallel, and give their raw content once it is proved."""

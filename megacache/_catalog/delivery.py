@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from megacache._bundle import ChunkRef, Manifest, Unpacked, chunks_of, declared_names, refusal, unpack_chunk
+from megacache._catalog.node_cache import NodeCache
 from megacache._runtime import WINDOW, Window, unordered
 from megacache._store import Store
 from megacache.errors import FormatError, MegacacheError
@@ -91,25 +92,46 @@ class _Assembly:
 
 
 def deliver(
-    store: Store, orders: Sequence[Order], *, locate: Callable[[ChunkRef], str], window_size: int = WINDOW
+    store: Store,
+    orders: Sequence[Order],
+    *,
+    locate: Callable[[ChunkRef], str],
+    node: NodeCache | None = None,
+    window_size: int = WINDOW,
 ) -> Generator[Delivery]:
     """Read, verify and decompress chunks in parallel; yield one `Delivery` a bundle, in the order given.
 
     Of a bundle with a bad chunk nothing is delivered but the fault. A bundle that is larger than the window cannot be
     held until it is complete; its chunks, each verified on its own, are delivered as they come, and a fault may follow
     some of them. The window holds chunks that are read, decompressed or waiting for the rest of their bundle. They are
-    admitted in order, so that the bundle whose turn it is never waits for a later one.
+    admitted in order, so that the bundle whose turn it is never waits for a later one. What `node` has kept is not read
+    from the store.
     """
     window = Window(window_size)
     assemblies = [_Assembly(order, window) for order in orders]
     wanted = [(assembly, ref) for assembly in assemblies for ref in assembly.refs]
+    keeping: dict[tuple[_Assembly, ChunkRef], Callable[[], None]] = {}
 
     def fetch(item: tuple[_Assembly, ChunkRef]) -> Unpacked:
         assembly, ref = item
         # Of a bundle that is bad already nothing more is read.
         if assembly.fault is not None:
             raise assembly.fault
-        return unpack_chunk(assembly.manifest, ref, store.read(locate(ref), size=ref.stored_size))
+
+        def download() -> bytes:
+            return store.read(locate(ref), size=ref.stored_size)
+
+        def prove(stored: bytes) -> Unpacked:
+            return unpack_chunk(assembly.manifest, ref, stored)
+
+        if node is None:
+            return prove(download())
+        unpacked, keeping[item] = node.get(ref, download, prove, store.deadline)
+        return unpacked
+
+    def keep(item: tuple[_Assembly, ChunkRef]) -> None:
+        if item in keeping:
+            keeping.pop(item)()
 
     arrivals = unordered(
         fetch,
@@ -117,6 +139,7 @@ def deliver(
         deadline=store.deadline,
         doing=f"downloading from {store.url}",
         admit=lambda item: window.acquire(_weight(item[1])),
+        after=keep,
     )
     try:
         for assembly in assemblies:

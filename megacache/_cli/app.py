@@ -31,6 +31,7 @@ COMMANDS = {
     "sign": ("keys", "Add a signature to what is published under URL."),
     "run": ("run", "Run any Python program warm, and publish what it compiles."),
     "sidecar": ("sidecar", "Run a server warm, and publish once it is ready."),
+    "cache": ("cache", "Show or clear what this node has downloaded."),
     "demo": ("demo", "Show on a small model what a warm start is worth."),
     "completion": ("completion", "Print what makes a shell complete commands and options."),
 }

@@ -109,11 +109,13 @@ def unordered(
     deadline: Deadline,
     doing: str,
     admit: Callable[[Item], None] = lambda _: None,
+    after: Callable[[Item], None] = lambda _: None,
 ) -> Generator[Done[Item, Value]]:
     """Apply `function` to all items at once and yield each as it is done.
 
     `admit` is called in the order of the items, one at a time, and may wait: a `Window` bounds what is in flight with
-    it. Faults of megacache come back in `Done.fault`; any other exception is a bug and is raised here.
+    it. `after` is called once the item is on its way to the caller, who does not wait for it, not even at the end.
+    Faults of megacache come back in `Done.fault`; any other exception is a bug and is raised here.
     """
     todo, results, feed = iter(items), queue.SimpleQueue[Done[Item, Value] | BaseException](), threading.Lock()
     abandoned = threading.Event()
@@ -129,6 +131,7 @@ def unordered(
                 if abandoned.is_set():
                     return
                 results.put(_attempt(function, item))
+                after(item)
         except StopIteration:
             return
         except BaseException as bug:  # noqa: BLE001 - raised in the thread that waits

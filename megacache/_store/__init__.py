@@ -6,13 +6,14 @@ fsspec is imported by the call that opens a store, and nowhere outside this pack
 from megacache._store.secrets import keep_secret, showable, without_secrets
 from megacache._store.spelling import check_url, lasting_url
 from megacache._store.store import Entry, Store
-from megacache._store.url import below, local_folder, redacted, trimmed
+from megacache._store.url import below, is_near, local_folder, redacted, trimmed
 
 __all__ = [
     "Entry",
     "Store",
     "below",
     "check_url",
+    "is_near",
     "keep_secret",
     "lasting_url",
     "local_folder",

@@ -45,6 +45,12 @@ def local_folder(url: str) -> Path | None:
     return Path(os.path.abspath(os.path.expanduser(url[local.end() :])))  # noqa: PTH100, PTH111 - no error, no links
 
 
+def is_near(url: str) -> bool:
+    """Tell whether reading from a place costs no more than reading from a disk of this machine."""
+    place = url.rpartition("::")[2]
+    return local_folder(place) is not None or place.startswith("memory:")
+
+
 def behind_copies(url: str) -> str:
     """Name the place behind a cache of fsspec's copies."""
     # A broken download leaves half an object in such a cache, and nothing is ever removed from it.

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from megacache._bundle import parse_blob
 from megacache._bundle.chunk import Chunk
-from megacache._catalog import Delivery, Order
+from megacache._catalog import Delivery, NodeCache, Order
 from megacache._catalog.delivery import deliver
 from megacache._runtime import WINDOW
 from megacache._store import Store
@@ -41,10 +42,12 @@ def weight(one: Bundle) -> int:
     return sum(chunk.ref.stored_size + chunk.ref.raw_size for chunk in one.chunks)
 
 
-def delivered(store: Store, *bundles: Bundle, window_size: int = WINDOW) -> list[Delivery]:
+def delivered(
+    store: Store, *bundles: Bundle, window_size: int = WINDOW, node: NodeCache | None = None
+) -> list[Delivery]:
     """Deliver bundles to the end."""
     orders = [Order(manifest=one.manifest, files=True) for one in bundles]
-    found = list(deliver(store, orders, locate=lambda ref: PLACE.chunk(ref.digest), window_size=window_size))
+    found = list(deliver(store, orders, locate=lambda ref: PLACE.chunk(ref.digest), node=node, window_size=window_size))
     finish_workers()
     return found
 
@@ -89,6 +92,20 @@ def test_bundles_are_delivered_whole() -> None:
 def test_nothing_wanted_is_nothing_delivered() -> None:
     """Without bundles nothing is asked and nothing comes."""
     assert delivered(open_store()) == []
+
+
+def test_node_serves_what_it_has_kept(tmp_path: Path) -> None:
+    """Bundles come whole, by a store that has lost their chunks, and what the node lacks is the store's fault again."""
+    bundles = [made(1), made(2, chunks=40)]
+    store = open_store()
+    upload(store, *bundles)
+    assert len(delivered(store, *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))) == 2
+    found = delivered(open_store(), *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))
+    assert [delivery.fault for delivery in found] == [None, None]
+    assert keys(*found) == keys(*delivered(store, *bundles))
+    (tmp_path / "chunks" / f"{bundles[0].chunks[0].ref.digest.hex}.zst").unlink()
+    found = delivered(open_store(), *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))
+    assert [type(delivery.fault) for delivery in found] == [MissingError, type(None)]
 
 
 SPOILED: list[tuple[Callable[[Chunk], bytes | None], type[MegacacheError]]] = [

@@ -149,7 +149,7 @@ class CallOn(Call):
 
 def call_on(store: Store, signing: Callable[[], Signing] = Signing) -> Call:
     """Make a call on a store."""
-    settings = Settings(url=None, disabled=False, read_only=False)
+    settings = Settings(url=None, disabled=False, read_only=False, node_max_bytes=0)
     return CallOn(url=store.url, settings=settings, deadline=store.deadline, store=store, signed=signing)
 
 

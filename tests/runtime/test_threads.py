@@ -49,6 +49,25 @@ def test_items_are_done_at_once() -> None:
     assert {one.result() for one in done} == set(range(WORKERS))
 
 
+def test_what_comes_after_is_not_waited_for() -> None:
+    """All items are there while the work after each of them goes on, and that is done for all, the faulty included."""
+    go, done = threading.Event(), threading.Semaphore(0)
+
+    def after(_: int) -> None:
+        assert go.wait(60)
+        done.release()
+
+    def fail(number: int) -> int:
+        raise UnavailableError(str(number))
+
+    for work in (str, fail):
+        go.clear()
+        found = list(unordered(work, range(WORKERS), deadline=soon(), doing="counting", after=after))
+        assert len(found) == WORKERS
+        go.set()
+        assert all(done.acquire(timeout=60) for _ in range(WORKERS))
+
+
 def test_fault_comes_back_with_its_item() -> None:
     """A fault of megacache spoils its own item only."""
 
