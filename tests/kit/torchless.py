@@ -38,10 +38,10 @@ class Compiler:
         forget()
         return Cache(url, storage_options=options).publish(timeout=seconds)
 
-    def load(self, blob: bytes, _: object) -> _compiler.Loaded:
+    def load(self, blob: bytes, *_: object) -> tuple[_compiler.Loaded, dict[Any, Any]]:
         """Take a blob."""
         self.loaded.append(blob)
-        return _compiler.Loaded()
+        return _compiler.Loaded(), {}
 
 
 def recorded(artifacts: Sequence[Artifact], files: Sequence[CompiledFile] = ()) -> Recorded:
@@ -63,6 +63,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
         "writable_cache_folder": str(folder),
         "current_environment": environment(),
         "loading_warnings": (),
+        "look_into_inner_graphs": None,
         "world_size": 1,
         "toolchain": {},
         "file_roots": {"inductor": (folder,)},
@@ -70,6 +71,6 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(_compiler, name, lambda *_, answer=answer: answer)
-    monkeypatch.setattr(_compiler, "load", compiler.load)
+    monkeypatch.setattr(_compiler, "load_if_met", compiler.load)
     monkeypatch.setattr("megacache._cache.cache.take", lambda *_, **__: compiler.recorded)
     return compiler

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,13 @@ def watched(folder: Path) -> Iterator[WatchedFolder]:
     (folder / "outside").mkdir()
     (place.root / "linked").symlink_to(folder / "outside")
 
-    def load(raw: bytes, deadline: Deadline) -> _compiler.Loaded:
+    def load(raw: bytes, _: object, deadline: Deadline) -> tuple[_compiler.Loaded, dict[Any, Any]]:
         deadline.check("loading")
         place.loaded.append(raw)
-        return _compiler.Loaded()
+        return _compiler.Loaded(), {}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_compiler, "load", load)
+        patch.setattr(_compiler, "load_if_met", load)
         patch.setattr(_compiler, "toolchain", dict)
         patch.setattr(_compiler, "file_roots", lambda: {"inductor": (place.root,)})
         patch.setattr(_compiler, "adopt", lambda *_: None)
