@@ -259,7 +259,8 @@ def test_python_that_is_too_old_is_left_alone(start: Start, tmp_path: Path) -> N
 def test_variable_is_enough(start: Start, tmp_path: Path, command: tuple[str, ...]) -> None:
     """With `MEGACACHE_URL` a program publishes without the wrapper, and says nothing unless asked."""
     code, stdout, stderr = ended(start(*command, MEGACACHE_URL=str(tmp_path / "store")), "input")
-    assert (code, stdout.split()[1:], stderr) == (0, ["input"], "")
+    assert (code, stdout.split()[1:]) == (0, ["input"])
+    assert [line for line in stderr.splitlines() if " torch/" not in line] == []  # torch's own log may find no CUDA
     assert bundles(tmp_path / "store") == 1
 
 
