@@ -8,7 +8,7 @@ from megacache._compiler import roots
 from megacache._compiler.adoption import adopt, is_kernel
 from megacache._compiler.artifacts import Loaded, forget, forget_exactly, record, take_back, unrecorded
 from megacache._compiler.collector import defer_while_compiling, full_collections_deferred
-from megacache._compiler.compilations import on_compilations
+from megacache._compiler.compilations import compiling, on_compilations
 from megacache._compiler.conditions import Operators, called_operators, definitions, load_if_met
 from megacache._compiler.counters import Activity, Lookups, activity
 from megacache._compiler.events import watch
@@ -39,6 +39,7 @@ __all__ = [
     "believe",
     "cache_folder",
     "called_operators",
+    "compiling",
     "current_device",
     "current_environment",
     "defer_while_compiling",

@@ -50,6 +50,9 @@ class _Compilations:
     def tell(self, begins: _Call, ends: _Call) -> None:
         self._calls.append((begins, ends))
 
+    def under_way(self) -> bool:
+        return self._open > 0
+
     def enter(self) -> None:
         depth = getattr(self._own, "depth", 0)
         self._own.depth = depth + 1
@@ -82,6 +85,11 @@ def on_compilations(begins: _Call, ends: _Call) -> None:
     """
     _watch()
     _compilations.tell(begins, ends)
+
+
+def compiling() -> bool:
+    """Tell whether a compilation is under way in this process; False before `on_compilations` was called."""
+    return _compilations.under_way()
 
 
 @functools.cache

@@ -43,7 +43,6 @@ def autostart() -> "Autostart":
     if settings.log is not None:
         _log_to_stderr(settings.log)
     if not Settings.read().disabled:
-        # The guard comes first: a marker must cover what is loaded for the first compilation.
         crash_guard.install()
         _compiler.on_compilations(started.before_compilation, started.after_compilation)
         os.register_at_fork(after_in_child=started.after_fork)

@@ -60,6 +60,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
         "watch": None,
         "defer_while_compiling": None,
         "on_compilations": None,
+        "compiling": False,
         "writable_cache_folder": str(folder),
         "current_environment": environment(),
         "loading_warnings": (),

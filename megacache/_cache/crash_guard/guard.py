@@ -105,12 +105,13 @@ class CrashGuard:
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Let a death count for the length of a block."""
+        """Let a death count for the length of a block, and of the compilation under way, if any."""
         self.arm()
         try:
             yield
         finally:
-            self.disarm()
+            if not _compiler.compiling():
+                self.disarm()
 
     def disarm_later(self) -> None:
         """Take all markers down after some seconds, unless another compilation begins."""

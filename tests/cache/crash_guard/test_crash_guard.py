@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from torch._dynamo.utils import dynamo_timed
 
+from megacache import _compiler
 from megacache._cache.crash_guard import CrashGuard, Markers
 from megacache._cache.crash_guard.markers import Suspect
+from megacache._compiler import compilations
 from tests.kit.builders import artifact, bundle
 from tests.kit.poison import PICKLED, poisoned
 from tests.kit.processes import JOB, REPOSITORY, Processes, step
@@ -125,6 +128,24 @@ def test_marker_comes_down_some_time_after_a_compilation(folder: Path, monkeypat
     while list(folder.glob("*.json")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_marker_outlives_a_load_within_a_compilation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded while a compilation is under way may be used in it: its marker stays up until that has ended."""
+    monkeypatch.setattr(compilations._compilations, "_calls", [])
+    guard, seen = CrashGuard(folder), []
+    guard.add([ONE])
+
+    def load() -> None:
+        with guard.armed():
+            pass
+        seen.append(len(list(folder.glob("*.json"))))
+
+    _compiler.on_compilations(load, lambda: None)
+    with dynamo_timed("backend_compile"):
+        seen.append(len(list(folder.glob("*.json"))))
+    load()
+    assert seen == [1, 1, 0]
 
 
 def test_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
