@@ -196,7 +196,7 @@ def _kept_apart() -> bool:
 
 
 def _warnings(recorded: Sequence[Artifact], session: Session, *, apart: bool) -> Iterator[str]:
-    yield from _compiler.recording_warnings({artifact.kind for artifact in recorded}, apart=apart)
+    yield from _compiler.recording_warnings(recorded, apart=apart)
     yield from _left_out(recorded, besides=("precompile",))
     if not apart and session.folder not in {None, _compiler.cache_folder()}:
         yield "PyTorch's cache folder has changed since the warm start: what was loaded did not hit"

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from megacache._bundle import Artifact
 from megacache._compiler.door import door
 from megacache._runtime import counted
 from megacache._settings import announced_world_size, exposed_secrets
@@ -47,10 +48,14 @@ def loading_warnings() -> list[str]:
     return list(_told(_compiled_before, _autograd_cache_off, _precompile_on))
 
 
-def recording_warnings(kinds: Collection[str], *, apart: bool) -> list[str]:
-    """Say what is missing from what torch recorded, given its kinds and whether the rest is carried apart from it."""
-    precompiled = "precompile" in kinds
-    checks = (_graphs_without_entry, _bundling_off, _secrets_written, *([] if kinds or apart else [_hidden_graphs]))
+def recording_warnings(recorded: Collection[Artifact], *, apart: bool) -> list[str]:
+    """Say what is amiss with what torch recorded, and whether anything is carried apart from it."""
+    precompiled = any(artifact.kind == "precompile" for artifact in recorded)
+
+    def secrets_written() -> str:
+        return _secrets_written(recorded, apart=apart)
+
+    checks = (_graphs_without_entry, _bundling_off, secrets_written, *([] if recorded or apart else [_hidden_graphs]))
     left_out = ["precompile artifacts were left out: they drop guards and can return another function's result"]
     return [*_told(*checks), *(left_out if precompiled else [])]
 
@@ -124,8 +129,11 @@ def _hidden_graphs() -> str:
     )
 
 
-def _secrets_written() -> str:
+def _secrets_written(recorded: Collection[Artifact], *, apart: bool) -> str:
+    """Warn of secrets in the program that torch adds to a graph: from 2.14 on only if its trace is written, too."""
     names = exposed_secrets()
+    if not apart:  # what a program keeps in a folder of its own is not looked into
+        names = tuple(name for name in names if any(name.encode() in bytes(one.content) for one in recorded))
     if not names:
         return ""
     return (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from megacache import _compiler
+from megacache._bundle import Artifact
 from megacache._compiler import facts, state
 
 
@@ -84,5 +85,6 @@ def test_warning_that_cannot_be_checked(monkeypatch: pytest.MonkeyPatch, check: 
 def test_publication_does_without_a_warning(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
     """So does a publication, which still gives the warnings that it can."""
     monkeypatch.setattr(state, check, fail)
-    assert "precompile artifacts" in _compiler.recording_warnings({"precompile"}, apart=False)[-1]
+    precompiled = Artifact(kind="precompile", key="a", content=b"")
+    assert "precompile artifacts" in _compiler.recording_warnings([precompiled], apart=False)[-1]
     _compiler.recording_warnings((), apart=False)
