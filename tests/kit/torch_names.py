@@ -12,11 +12,14 @@ from typing import Any
 
 _PACKAGES = frozenset({"torch", "triton"})
 _FAILURES = frozenset({"ImportError", "ModuleNotFoundError", "AttributeError"})
+ABSENT = object()
+"""What stands for a name that does not exist."""
 
 
-def absent(*sources: Path) -> list[str]:
-    """Give each name that does not exist, with the place that asks for it."""
-    return [f"{place}: {name}" for place, name in asked(*sources) if not _exists(name)]
+def absent(*sources: Path, packages: frozenset[str] = _PACKAGES) -> list[str]:
+    """Give each name of some packages that does not exist, with the place that asks for it."""
+    wanted = ((place, name) for place, name in asked(*sources) if name.partition(".")[0] in packages)
+    return [f"{place}: {name}" for place, name in wanted if find(name) is ABSENT]
 
 
 def asked(*sources: Path) -> list[tuple[str, str]]:
@@ -111,8 +114,8 @@ def _asked_by_hasattr(node: ast.FunctionDef) -> Iterator[str]:
             yield from (word for word in words if isinstance(word, str))
 
 
-def _exists(name: str) -> bool:
-    """Import as far as there are modules, and go on by attributes."""
+def find(name: str) -> Any:
+    """Give what a name stands for, or `ABSENT`: import as far as there are modules, and go on by attributes."""
     parts = name.split(".")
     found: Any = importlib.import_module(parts[0])
     for at, part in enumerate(parts[1:], start=2):
@@ -122,5 +125,5 @@ def _exists(name: str) -> bool:
             try:
                 found = importlib.import_module(".".join(parts[:at]))
             except ImportError:
-                return False
-    return True
+                return ABSENT
+    return found
