@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.kit.processes import Processes, step
 
@@ -15,7 +16,8 @@ def test_changed_function_in_a_checkpoint_gives_right_numbers(processes: Process
     warmed, ran, eager = processes.run(
         step("warm", url=url), step("run", model=model, factor=3.0), step("eager", model=model, factor=3.0)
     )
-    assert warmed["artifacts"]["aot_autograd"] == 1
+    takes_checkpoints = not torch.__version__.startswith("2.8.")
+    assert warmed["artifacts"].get("aot_autograd", 0) == takes_checkpoints
     assert ran["aot_hit"] == 0
     assert ran["sum"] == pytest.approx(eager["sum"])
 
