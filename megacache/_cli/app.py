@@ -18,6 +18,7 @@ COMMANDS = {
     "ls": ("ls", "List GPU types, environments and bundles in a cache."),
     "inspect": ("inspect", "Show what is in a bundle."),
     "verify": ("verify", "Read everything in a cache, and say whether it is sound."),
+    "report": ("report", "Tell what a cache holds in figures."),
     "explain": ("explain", "Say whether a cache fits this machine, and if not, why."),
     "env": ("env", "Show the facts that decide which bundles fit this machine."),
     "cp": ("cp", "Copy a cache, or some environments of it."),

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 from megacache._runtime import Progress as Step
-from megacache._runtime import ProgressCallback, printable
+from megacache._runtime import ProgressCallback, moment_of, printable
 
 JSON_FORMAT = 1
 """Version of every document that `--json` prints; fields may be added without a new one."""
@@ -103,13 +103,8 @@ def span_text(seconds: float) -> str:
 
 def age_seconds(created: str) -> float | None:
     """Tell how long ago a moment was; None if the text is not a date."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return None
-    # A date without a zone counts as UTC, in which megacache writes it.
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (datetime.now(UTC) - moment).total_seconds()
+    moment = moment_of(created)
+    return None if moment is None else (datetime.now(UTC) - moment).total_seconds()
 
 
 def _console(*, stderr: bool, width: int | None = None) -> Console:

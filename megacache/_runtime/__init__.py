@@ -6,7 +6,7 @@ from megacache._runtime.process import forget, kept
 from megacache._runtime.progress import Progress, ProgressCallback, quiet
 from megacache._runtime.shutdown import at_shutdown, in_background
 from megacache._runtime.stopwatch import Stopwatch
-from megacache._runtime.text import MAX_SHORT_TEXT, MAX_SHOWN, counted, is_short_text, printable, shown
+from megacache._runtime.text import MAX_SHORT_TEXT, MAX_SHOWN, counted, is_short_text, moment_of, printable, shown
 from megacache._runtime.threads import WINDOW, DaemonExecutor, Done, Window, call, unordered, within_window
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "is_short_text",
     "kept",
     "list_files",
+    "moment_of",
     "printable",
     "quiet",
     "shown",

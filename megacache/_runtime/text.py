@@ -1,4 +1,6 @@
-"""Texts: counts in English, and text that somebody else wrote, made fit to be shown."""
+"""Texts: counts in English, and text that somebody else wrote, made fit to be shown, or read as a date."""
+
+from datetime import UTC, datetime
 
 MAX_SHOWN = 200
 """Characters of a text that somebody else wrote."""
@@ -29,3 +31,12 @@ def is_short_text(value: object) -> bool:
         return False
     # A lone surrogate has no form in UTF-8: `replace` writes a question mark for it.
     return value.isascii() or value == value.encode(errors="replace").decode()
+
+
+def moment_of(text: str) -> datetime | None:
+    """Read a date in ISO 8601, which is in UTC if it does not say otherwise; None if it is not one."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the first and the last day that Python knows may lie in no year of UTC
+        return None

@@ -22,8 +22,9 @@ from megacache._cli.options import (
 )
 from megacache._cli.output import emit, progress_bar, say, size_text
 from megacache._cli.selection import Selection, stock_of, the_only
+from megacache._cli.target import check_folder, write_file
 from megacache._cli.views import View, counts_text, failed_view, place_view
-from megacache._runtime import counted, write_whole
+from megacache._runtime import counted
 from megacache._settings import Settings
 from megacache._store import Store
 from megacache._trust import Keys
@@ -46,9 +47,7 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
     Example:
       megacache export s3://bucket/flux/v1 flux.bin --mine
     """  # noqa: D301 - as click wants it
-    # Asked before anything is downloaded.
-    if not Path(file).absolute().parent.is_dir():
-        raise SettingsError(f"{file} cannot be written", hint="its folder does not exist")
+    check_folder(file)  # before anything is downloaded
     holding = the_only(selection.of(stock_of(store), store), store.url)
     with progress_bar("downloading") as progress:
         done = export_blob(store, holding, progress, Keys().policy(Settings.read()))
@@ -57,7 +56,7 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
     if not done.artifacts:
         raise BundleError(f"{store.url} holds no artifact of {holding.prefix.path} that can be used")
     # Written last: without an artifact, a file that is there stays as it is.
-    _write(Path(file), done.blob)
+    write_file(file, done.blob)
     if as_json:
         place = place_view(holding.prefix)
         emit({"url": store.url, "file": file, **place, **_view(done)}, command="export")
@@ -128,13 +127,6 @@ def _import_view(result: PublishResult) -> View:
         "bytes_stored": result.bytes_stored,
         "warnings": list(result.warnings),
     }
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error}", hint="choose another file") from error
 
 
 def _parsed(labels: tuple[str, ...]) -> Mapping[str, str]:

@@ -1,0 +1,123 @@
+"""The command `report`, as JSON and as metrics."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text_format
+
+from megacache._store import Store
+from tests.kit.builders import artifact, artifacts, bundle, compiled_file, environment, open_store, prefix_of, upload
+from tests.kit.command import document, run
+
+GPU = environment(device_type="cuda", device_name="NVIDIA H100 80GB HBM3", torch_version="2.13.0+cu130")
+HERE = environment(torch_version='2.11\\"\n\x1b[31m')
+READERS = pytest.mark.parametrize("read", [read_openmetrics, read_text_format])
+
+Samples = Mapping[tuple[str, str, str], float]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Open a store with two environments; the smaller one has a bundle that is out of service."""
+    store = open_store(str(tmp_path / "store"))
+    mine = bundle(artifacts(3), files=[compiled_file()], here=GPU)
+    dated = dataclasses.replace(mine, manifest=dataclasses.replace(mine.manifest, created="2026-11-02T10:00:00+00:00"))
+    out = bundle([artifact("b")], here=HERE)
+    upload(store, dated, out)
+    store.create(prefix_of(HERE).mark(out.manifest.bundle, "quarantined"), b"\n")
+    return store
+
+
+def samples(text: str, read: object) -> Samples:
+    """Read metrics, by name, device and state."""
+    families = list(read(text))  # type: ignore[operator]
+    assert {family.type for family in families} == {"gauge"}
+    found = [one for family in families for one in family.samples]
+    assert all(one.timestamp is None for one in found)
+    read_back = {(one.name, one.labels["device"], one.labels.get("state", "")): one.value for one in found}
+    assert len(read_back) == len(found)
+    return read_back
+
+
+@READERS
+def test_metrics(store: Store, read: object) -> None:
+    """Each figure is a gauge, which readers of OpenMetrics and of the text format of Prometheus take."""
+    told = run("report", store.url, "--format", "openmetrics").stdout
+    found = samples(told, read)
+    h100, here = "nvidia-h100-80gb-hbm3", "some-device-name"
+    assert found["megacache_bundles", h100, "serving"] == 1
+    assert found["megacache_bundles", h100, "quarantined"] == 0
+    assert found["megacache_bundles", here, "quarantined"] == 1
+    assert found["megacache_artifacts", h100, ""] == 3
+    assert found["megacache_artifacts", here, ""] == 0
+    assert found["megacache_compiled_files", h100, ""] == 1
+    assert found["megacache_oldest_publication_timestamp_seconds", h100, ""] == 1793613600
+    assert found["megacache_newest_publication_timestamp_seconds", h100, ""] == 1793613600
+    stored = {device: sum(one.size for one in store.list(device)) for device in (h100, here)}
+    assert found["megacache_stored_bytes", h100, ""] == stored[h100]
+    assert found["megacache_stored_bytes", here, ""] == stored[here] - 1  # the mark
+
+
+@READERS
+def test_metrics_say_where(store: Store, read: object) -> None:
+    """Each sample names its cache and its environment; what a store holds cannot end a label."""
+    told = run("report", store.url, "--format", "openmetrics").stdout
+    labels = [one.labels for family in read(told) for one in family.samples]  # type: ignore[operator]
+    places = {tuple(one[name] for name in ("url", "device", "fingerprint", "torch_version")) for one in labels}
+    assert places == {
+        (store.url, "nvidia-h100-80gb-hbm3", GPU.fingerprint, "2.13.0+cu130"),
+        (store.url, "some-device-name", HERE.fingerprint, '2.11\\"  [31m'),
+    }
+
+
+def test_metrics_into_a_file(store: Store, tmp_path: Path) -> None:
+    """With `-o`, a file gets what is else printed, and replaces an older one."""
+    target = tmp_path / "megacache.prom"
+    target.write_text("old")
+    done = run("report", store.url, "--format", "openmetrics", "-o", target)
+    assert done.stdout == ""
+    assert target.read_text() == run("report", store.url, "--format", "openmetrics").stdout
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["megacache.prom"]
+
+
+def test_folder_that_is_not_there(store: Store, tmp_path: Path) -> None:
+    """A file in a folder that does not exist is wrong usage."""
+    done = run("report", store.url, "--format", "openmetrics", "-o", tmp_path / "none" / "megacache.prom", code=2)
+    assert "its folder does not exist" in done.stderr
+
+
+def test_figures_as_json(store: Store) -> None:
+    """The JSON of `report` has the figures of each environment."""
+    found = document("report", store.url)
+    assert found["url"] == store.url
+    first, second = found["environments"]
+    assert first.pop("bytes") > 0
+    assert first == {
+        "device": "nvidia-h100-80gb-hbm3",
+        "fingerprint": GPU.fingerprint,
+        "torch_version": "2.13.0+cu130",
+        "bundles": {"serving": 1, "quarantined": 0, "superseded": 0, "unusable": 0},
+        "artifacts": 3,
+        "files": 1,
+        "oldest": "2026-11-02T10:00:00+00:00",
+        "newest": "2026-11-02T10:00:00+00:00",
+    }
+    assert second["bundles"]["quarantined"] == 1
+
+
+def test_nothing_is_published(tmp_path: Path) -> None:
+    """Of an empty cache the metrics have no sample, and a message says so."""
+    done = run("report", str(tmp_path), "--format", "openmetrics")
+    assert "nothing is published" in done.stderr
+    assert samples(done.stdout, read_openmetrics) == {}
+    assert done.stdout.endswith("# EOF\n")
+    assert document("report", str(tmp_path))["environments"] == []
+
+
+def test_store_that_does_not_answer() -> None:
+    """A store that cannot be reached is exit code 3, and nothing is on stdout."""
+    done = run("report", "http://127.0.0.1:9/cache", "--format", "openmetrics", "--timeout", "5", code=3)
+    assert done.stdout == ""
