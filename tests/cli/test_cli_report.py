@@ -1,16 +1,22 @@
 """The command `report`, as JSON and as metrics."""
 
 import dataclasses
+import re
+import sys
 from collections.abc import Mapping
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text_format
 
+from megacache._bundle import Environment, Manifest, seal
+from megacache._cli.report.sections import periods
 from megacache._store import Store
 from tests.kit.builders import artifact, artifacts, bundle, compiled_file, environment, open_store, prefix_of, upload
 from tests.kit.command import document, run
+from tests.kit.servers import web
 
 GPU = environment(device_type="cuda", device_name="NVIDIA H100 80GB HBM3", torch_version="2.13.0+cu130")
 HERE = environment(torch_version='2.11\\"\n\x1b[31m')
@@ -29,6 +35,11 @@ def store(tmp_path: Path) -> Store:
     upload(store, dated, out)
     store.create(prefix_of(HERE).mark(out.manifest.bundle, "quarantined"), b"\n")
     return store
+
+
+def described(here: Environment, name: str) -> Manifest:
+    """Make the manifest of a bundle without chunks."""
+    return dataclasses.replace(bundle(here=here).manifest, bundle=name, labels={"number": name})
 
 
 def samples(text: str, read: object) -> Samples:
@@ -121,3 +132,82 @@ def test_store_that_does_not_answer() -> None:
     """A store that cannot be reached is exit code 3, and nothing is on stdout."""
     done = run("report", "http://127.0.0.1:9/cache", "--format", "openmetrics", "--timeout", "5", code=3)
     assert done.stdout == ""
+
+
+def test_page_goes_to_a_file(store: Store) -> None:
+    """A page is not printed: without a file, the command says how to name one."""
+    done = run("report", store.url, code=2)
+    assert done.stdout == ""
+    assert "name it with -o" in done.stderr
+
+
+@pytest.mark.parametrize("library", ["pygal", "jinja2"])
+def test_page_without_its_libraries(
+    library: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the extra is not installed, a page says what to install, and metrics need nothing."""
+    monkeypatch.setitem(sys.modules, library, None)
+    target = tmp_path / "report.html"
+    done = run("report", store.url, "-o", target, code=2)
+    assert library in done.stderr
+    assert 'pip install "megacache[report]"' in done.stderr
+    assert not target.exists()
+    run("report", store.url, "--format", "openmetrics", "-o", target)
+
+
+def test_page_and_document(store: Store, tmp_path: Path) -> None:
+    """With `--json` and `-o`, the page is written and the figures are printed."""
+    target = tmp_path / "report.html"
+    assert len(document("report", store.url, "-o", target)["environments"]) == 2
+    assert target.read_text().startswith("<!doctype html>")
+
+
+def test_page_of_nothing(tmp_path: Path) -> None:
+    """The page of an empty cache says so."""
+    target = tmp_path / "report.html"
+    run("report", str(tmp_path / "none"), "-o", target)
+    assert "Nothing is published here." in target.read_text()
+
+
+def test_page_of_many(tmp_path: Path) -> None:
+    """Charts draw as much as can be read; tables have every type of GPU and every version of torch, in their order."""
+    store, target = open_store(), tmp_path / "report.html"
+    for number in range(120):
+        here = environment(device_type="cuda", device_name=f"GPU {number}", torch_version=f"2.{number % 15}.0")
+        store.create(prefix_of(here).manifest(f"{number:032x}"), seal(described(here, f"{number:032x}")))
+    run("report", store.url, "-o", target)
+    told = target.read_text()
+    assert {int(one) for one in re.findall(r'<th scope="row">gpu-(\d+)</th>', told)} == set(range(120))
+    assert re.findall(r'<th scope="col">2\.(\d+)\.0</th>', told) == list(map(str, range(15)))
+    assert "(12 of 120)" in told
+
+
+@pytest.mark.parametrize(
+    ("back", "length", "counts"),
+    [
+        ([0], 1, [1]),
+        ([-3, 1], 1, [1, 1]),
+        ([25], 1, [1] + [0] * 25),
+        ([26, 7, 6], 7, [1, 0, 1, 1]),
+        ([700_000, 0], 364, [1] + [0] * 24 + [1]),
+    ],
+)
+def test_periods(back: list[int], length: int, counts: list[int]) -> None:
+    """Days are counted by periods long enough for a chart; a far day counts as of the first, one to come as today."""
+    today = date(2026, 11, 27)
+    days, found = periods([today - timedelta(days=one) for one in back], today)
+    assert (days, [count for _, count in found]) == (length, counts)
+    assert found[-1][0] == today - timedelta(days=length - 1)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("form", ["html", "openmetrics"])
+def test_no_secret_is_told(form: str, tmp_path: Path) -> None:
+    """A report of a URL that holds a password has no part of it."""
+    target = tmp_path / "report"
+    with web.serve(tmp_path) as (url, _):
+        given = url.replace("//", "//me:s3cr3t-of-mine@")
+        done = run("report", f"{given}/store", "--format", form, "-o", target)
+    assert "nvidia-h100-80gb-hbm3" in target.read_text()
+    assert f"{url.rpartition(':')[2]}/store" in target.read_text()
+    assert "s3cr3t" not in target.read_text() + done.output

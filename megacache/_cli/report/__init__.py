@@ -2,5 +2,6 @@
 
 from megacache._cli.report.document import figures_view
 from megacache._cli.report.openmetrics import openmetrics
+from megacache._cli.report.page import check_extra, page
 
-__all__ = ["figures_view", "openmetrics"]
+__all__ = ["check_extra", "figures_view", "openmetrics", "page"]
