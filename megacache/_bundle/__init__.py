@@ -11,6 +11,7 @@ from megacache._bundle.artifacts import (
     identify_artifact,
     is_known_artifact,
     is_portable_artifact,
+    name_of_artifact,
     parse_blob,
     variant_of,
 )
@@ -20,11 +21,12 @@ from megacache._bundle.bundle import (
     chunks_of,
     declared_names,
     describe,
+    merged,
     parents_first,
     refusal,
     unpack_chunk,
 )
-from megacache._bundle.chunk import Payload, open_chunk, pack_chunk
+from megacache._bundle.chunk import CHUNK_SIZE, Name, Payload, open_chunk, pack_chunk
 from megacache._bundle.digest import Digest
 from megacache._bundle.document import Node, pack
 from megacache._bundle.envelope import (
@@ -38,15 +40,17 @@ from megacache._bundle.envelope import (
     tag_of,
 )
 from megacache._bundle.environment import NO_COMPILER, Environment, Mismatch, applicable, fact_text, file_mismatches
-from megacache._bundle.files import CompiledFile, file_payloads, identify_file, is_portable_file
-from megacache._bundle.graph_keys import Component, GraphKey, pack_keys, parse_keys
+from megacache._bundle.files import CompiledFile, file_payloads, identify_file, is_portable_file, name_of_file
+from megacache._bundle.graph_keys import EXPLAIN_PART, Component, GraphKey, pack_keys, parse_keys
 from megacache._bundle.layout import (
+    PINNED,
     QUARANTINED,
-    WITHDRAWING_MARKS,
+    SUPERSEDED,
     EnvironmentPrefix,
     LeaseName,
     Placed,
     environment_prefix,
+    is_withdrawn,
     lease_of,
     manifest_name,
     place,
@@ -69,13 +73,16 @@ from megacache._bundle.manifest import (
 )
 
 __all__ = [
+    "CHUNK_SIZE",
+    "EXPLAIN_PART",
     "FORMAT",
     "MAX_MANIFEST_SIZE",
     "MAX_SIGNATURE_SIZE",
     "NO_COMPILER",
+    "PINNED",
     "QUARANTINED",
     "REPLACED_KINDS",
-    "WITHDRAWING_MARKS",
+    "SUPERSEDED",
     "Artifact",
     "ArtifactRef",
     "ChunkRef",
@@ -91,6 +98,7 @@ __all__ = [
     "LeaseName",
     "Manifest",
     "Mismatch",
+    "Name",
     "Node",
     "Payload",
     "Placed",
@@ -113,8 +121,12 @@ __all__ = [
     "is_known_artifact",
     "is_portable_artifact",
     "is_portable_file",
+    "is_withdrawn",
     "lease_of",
     "manifest_name",
+    "merged",
+    "name_of_artifact",
+    "name_of_file",
     "open_chunk",
     "open_envelope",
     "pack",

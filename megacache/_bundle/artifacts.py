@@ -187,7 +187,16 @@ def artifact_payloads(artifacts: Iterable[Artifact]) -> Iterator[Payload]:
 
 def declared_artifacts(manifest: Manifest) -> frozenset[Name]:
     """Give the names of all artifacts that a manifest promises."""
-    return frozenset((ARTIFACTS_PART, artifact.kind, artifact.key, artifact.digest) for artifact in manifest.artifacts)
+    return frozenset(map(_name_of, manifest.artifacts))
+
+
+def name_of_artifact(artifact: Artifact) -> Name:
+    """Give what an artifact is compared by."""
+    return _name_of(identify_artifact(artifact))
+
+
+def _name_of(ref: ArtifactRef) -> Name:
+    return ARTIFACTS_PART, ref.kind, ref.key, ref.digest
 
 
 def unpack_artifacts(manifest: Manifest, ref: ChunkRef, stored: bytes) -> tuple[bytes, frozenset[Name]]:
@@ -215,7 +224,7 @@ def _checked_name(artifact: Artifact, promised: frozenset[ArtifactRef]) -> Name:
     if ref not in promised:
         msg = f"{ref.kind} artifact {ref.key[:80]!r} of {ref.size} bytes is not one of the manifest"
         raise FormatError(msg)
-    return ARTIFACTS_PART, ref.kind, ref.key, ref.digest
+    return _name_of(ref)
 
 
 def _described(kind: str, key: str) -> str:

@@ -1,7 +1,7 @@
 """What a bundle is: its name, its manifest, its place among others, and the content of its chunks."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
@@ -79,6 +79,35 @@ def describe(
         chunks=tuple(chunks),
         labels=dict(labels),
         operators=dict(operators),
+    )
+
+
+def merged(sources: Sequence[Manifest]) -> Manifest:
+    """Write the manifest, but for its chunks, of the bundle that takes the place of others, given parents first.
+
+    It holds each variant and each file once, the last one of it, and what else the sources have in common. Whoever
+    merges the same bundles names the same one.
+    """
+    newest = max(sources, key=lambda one: (one.created, one.bundle))
+    artifacts = {variant_of(ref): ref for one in sources for ref in one.artifacts}.values()
+    index = {(file.root, file.path): file for one in sources for file in one.files.index}
+    missing = {names for one in sources for names in one.files.missing} - index.keys()
+    files = FilesPart(
+        guard=next((one.files.guard for one in sources if one.files.index), {}),
+        probes=tuple(sorted({probe for one in sources for probe in one.files.probes})),
+        index=tuple(file for _, file in sorted(index.items())),
+        missing=tuple(sorted(missing)),
+    )
+    parents = sorted(one.bundle for one in sources)
+    return replace(
+        newest,
+        bundle=bundle_id(artifacts, parents, files, newest.operators),
+        producer=f"megacache {__version__}",
+        parents=tuple(parents),
+        artifacts=tuple(sorted(artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest))),
+        files=files,
+        chunks=(),
+        labels=dict(set.intersection(*(set(one.labels.items()) for one in sources))),
     )
 
 

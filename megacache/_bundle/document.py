@@ -168,12 +168,13 @@ class Node:
             raise self.wrong(f"a map of strings of at most {_MAX_NAME} characters")
         return {key: Node(value, f"{self.path}.{key}") for key, value in self.value.items()}
 
-    def check_major(self, major: int) -> None:
-        """Refuse a format, its major and minor version, that has another major one."""
-        found, _minor = (item.integer(most=_MAX_VERSION) for item in self.leading(2))
+    def check_major(self, major: int) -> int:
+        """Refuse a format, its major and minor version, that has another major one; give the minor one."""
+        found, minor = (item.integer(most=_MAX_VERSION) for item in self.leading(2))
         if found != major:
             msg = f"major version {found}, this megacache reads {major}"
             raise UnsupportedFormatError(msg, path=self.path, hint="upgrade megacache")
+        return minor
 
     def texts(self, *, most: int = _MAX_FIELDS) -> Mapping[str, str]:
         """Give a map of strings to strings."""

@@ -11,6 +11,8 @@ from typing import TypeVar
 from megacache._bundle.document import MAX_ITEMS, Node, pack_document
 from megacache.errors import FormatError
 
+EXPLAIN_PART = "explain"
+
 FORMAT = (1, 0)
 """Major and minor version, as a manifest has them."""
 MAX_SIZE = 16 << 20

@@ -1,21 +1,24 @@
 """The names of things in a store.
 
 <device slug>/<fingerprint>/bundles/<bundle id>.msgpack     a manifest: the bundle exists when its manifest does
-<device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers
+<device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers, or keeps it
 <device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by its tag
 <device slug>/<fingerprint>/bundles/lease.<number>.<beat>   somebody compiles what is missing; of use for seconds
 <device slug>/<fingerprint>/chunks/<sha256>.zst             a compressed chunk, named by the digest of its stored bytes
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from megacache._bundle.digest import Digest
 
 QUARANTINED = "quarantined"
-WITHDRAWING_MARKS = frozenset({QUARANTINED, "superseded"})
-"""Marks that make readers leave a bundle out."""
+"""The mark of a bundle that is out of service."""
+SUPERSEDED = "superseded"
+"""The mark of a bundle that others have taken the place of, or that nobody wants any more."""
+PINNED = "pinned"
+"""The mark of a bundle that is to stay, and in service whatever supersedes it."""
 
 _MANIFEST = "msgpack"
 _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")
@@ -93,12 +96,19 @@ def environment_prefix(device: str, fingerprint: str) -> EnvironmentPrefix:
     return EnvironmentPrefix(f"{slug(device)}/{fingerprint}")
 
 
+def is_withdrawn(marks: Container[str]) -> bool:
+    """Tell whether marks hide their bundle from readers."""
+    return QUARANTINED in marks or (SUPERSEDED in marks and PINNED not in marks)
+
+
 def split_listing(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
     """Sort the ids in a listing of `bundles/` into visible and withdrawn; names of another form mean nothing."""
-    matches = [match for name in names if (match := _BUNDLE.fullmatch(name))]
-    withdrawn = frozenset(match["id"] for match in matches if match["ending"] in WITHDRAWING_MARKS)
-    published = frozenset(match["id"] for match in matches if match["ending"] == _MANIFEST)
-    return published - withdrawn, withdrawn
+    endings: dict[str, set[str]] = {}
+    for name in names:
+        if match := _BUNDLE.fullmatch(name):
+            endings.setdefault(match["id"], set()).add(match["ending"])
+    withdrawn = frozenset(bundle for bundle, found in endings.items() if is_withdrawn(found))
+    return frozenset(bundle for bundle, found in endings.items() if _MANIFEST in found) - withdrawn, withdrawn
 
 
 def signature_of(name: str) -> tuple[str, str] | None:

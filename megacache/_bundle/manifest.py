@@ -103,6 +103,8 @@ class Manifest:
     """The publisher's own words."""
     operators: Mapping[str, str] = field(default_factory=dict)
     """Digests of the definitions of the custom operators that the artifacts call, by name: conditions of loading."""
+    minor: int = field(default=FORMAT[1], compare=False)
+    """Minor version of the format in which it was written."""
 
 
 def seal(manifest: Manifest, sign: Callable[[bytes], Signature] | None = None) -> bytes:
@@ -151,8 +153,8 @@ def _document(manifest: Manifest) -> Mapping[str, object]:
 
 
 def _parse(node: Node) -> Manifest:
-    node.field("format").check_major(FORMAT[0])
     return Manifest(
+        minor=node.field("format").check_major(FORMAT[0]),
         bundle=node.field("bundle").text(),
         created=node.field("created").text(),
         producer=node.field("producer").text(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megacache._bundle import (
+    EXPLAIN_PART,
     Artifact,
     ArtifactRef,
     ChunkRef,
@@ -18,7 +19,7 @@ from megacache._bundle import (
     file_payloads,
 )
 from megacache._cache.call import Call
-from megacache._cache.explain import EXPLAIN_PART, explain_payloads
+from megacache._cache.explain import explain_payloads
 from megacache._cache.recording import Found, Recorded
 from megacache._cache.results import PublishResult, PublishStatus
 from megacache._cache.session import Session

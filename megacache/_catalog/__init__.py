@@ -4,9 +4,11 @@ Nothing here needs torch.
 """
 
 from megacache._catalog.catalog import Catalog, Listing
+from megacache._catalog.compaction import Compacted, Compaction, CompactionPlan
 from megacache._catalog.delivery import Delivery, Order
 from megacache._catalog.export import Exported, export_blob
 from megacache._catalog.figures import BundleState, EnvironmentFigures, read_figures
+from megacache._catalog.heirs import heirs
 from megacache._catalog.inventory import Holding, Inventory, nearest_other
 from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
@@ -22,6 +24,9 @@ __all__ = [
     "WARM_MAX_BYTES",
     "BundleState",
     "Catalog",
+    "Compacted",
+    "Compaction",
+    "CompactionPlan",
     "Delivery",
     "EnvironmentFigures",
     "Exported",
@@ -41,6 +46,7 @@ __all__ = [
     "affordable",
     "affordable_manifests",
     "export_blob",
+    "heirs",
     "nearest_other",
     "plan_removal",
     "read_figures",

@@ -186,13 +186,13 @@ class Catalog:
         """Write a manifest in the envelope it came in."""
         return self._store.create(self.prefix.manifest(bundle), sealed)
 
-    def quarantine(self, bundle: str) -> bool:
-        """Hide a bundle from all readers; return False if it is hidden already."""
-        return self._store.create(self.prefix.mark(bundle, QUARANTINED), b"\n")  # several stores have no empty objects
+    def mark(self, bundle: str, mark: str) -> bool:
+        """Mark a bundle; return False if it has the mark already."""
+        return self._store.create(self.prefix.mark(bundle, mark), b"\n")  # several stores have no empty objects
 
-    def lift(self, bundle: str) -> None:
-        """Give a bundle back to readers."""
-        self._store.delete(self.prefix.mark(bundle, QUARANTINED))
+    def unmark(self, bundle: str, mark: str) -> None:
+        """Take a mark away."""
+        self._store.delete(self.prefix.mark(bundle, mark))
 
     def _each(
         self, work: Callable[[Payload], ChunkRef], payloads: Sequence[Payload], doing: str

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from megacache._bundle import (
-    WITHDRAWING_MARKS,
     Digest,
     Environment,
     EnvironmentPrefix,
@@ -14,6 +13,7 @@ from megacache._bundle import (
     Manifest,
     Placed,
     environment_prefix,
+    is_withdrawn,
     place,
 )
 from megacache._catalog.catalog import Catalog
@@ -51,7 +51,7 @@ class Holding:
         return {
             bundle: size
             for bundle, size in self.manifests.items()
-            if not self.marks.get(bundle, frozenset()) & WITHDRAWING_MARKS
+            if not is_withdrawn(self.marks.get(bundle, frozenset()))
         }
 
     def lacking(self, manifest: Manifest) -> MissingError | None:

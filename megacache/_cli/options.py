@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 url_argument = click.argument("url", metavar="URL")
 optional_url = click.argument("url", metavar="[URL]", required=False)
+key_option = click.option(
+    "--key", metavar="KEY", help="File or URI of the private key; MEGACACHE_SIGNING_KEY if left out."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 
 
@@ -62,9 +66,26 @@ def with_policy(command: Command) -> Command:
 
     # `wraps` takes over the options that click has noted on the command so far.
     @functools.wraps(command)
-    def trusting(*, trusted_keys: tuple[str, ...], trust_threshold: int | None, **others: Any) -> None:
-        keys = Keys(trusted=trusted_keys or None, threshold=trust_threshold)
+    def trusting(*, keys: Keys, **others: Any) -> None:
         command(policy=keys.policy(Settings.read()), **others)
+
+    return _with_trusted_keys(trusting)  # type: ignore[return-value]
+
+
+def with_signing(command: Command) -> Command:
+    """Let a command name trusted keys, and one to sign with: it is given `Keys`."""
+
+    @functools.wraps(command)
+    def signing(*, keys: Keys, key: str | None, **others: Any) -> None:
+        command(keys=replace(keys, sign_with=key), **others)
+
+    return key_option(_with_trusted_keys(signing))  # type: ignore[return-value]
+
+
+def _with_trusted_keys(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def trusting(*, trusted_keys: tuple[str, ...], trust_threshold: int | None, **others: Any) -> None:
+        command(keys=Keys(trusted=trusted_keys or None, threshold=trust_threshold), **others)
 
     for option in (
         click.option(
@@ -82,7 +103,7 @@ def with_policy(command: Command) -> Command:
         ),
     ):
         option(trusting)
-    return trusting  # type: ignore[return-value]
+    return trusting
 
 
 def with_destination(command: Command) -> Command:

@@ -53,6 +53,25 @@ def test_slug_is_always_one_plain_folder(device: str) -> None:
     assert slug(slug(device)) == slug(device) != ""
 
 
+@pytest.mark.parametrize(
+    ("marks", "hidden"),
+    [
+        (["quarantined"], True),
+        (["superseded"], True),
+        (["pinned"], False),
+        (["pinned", "superseded"], False),
+        (["pinned", "quarantined"], True),
+        (["pinned", "quarantined", "superseded"], True),
+        (["unknown"], False),
+    ],
+)
+def test_marks_hide_bundles(marks: list[str], *, hidden: bool) -> None:
+    """A pin keeps what is superseded in service, and nothing that is quarantined; marks without a manifest count."""
+    names = [f"{A}.{mark}" for mark in marks]
+    assert split(f"{A}.msgpack", *names) == (set() if hidden else {A}, {A} if hidden else set())
+    assert split(*names) == (set(), {A} if hidden else set())
+
+
 def test_names_in_a_store() -> None:
     """Manifests and chunks lie in two folders below device and fingerprint."""
     prefix = environment_prefix("NVIDIA H100 80GB HBM3", FINGERPRINT)

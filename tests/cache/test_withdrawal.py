@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from torch._inductor.codecache import sha256_hash
 
-from megacache._bundle import Artifact, Manifest
+from megacache._bundle import QUARANTINED, Artifact, Manifest
 from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.session import Session
 from megacache._cache.warm import Warming
@@ -93,7 +93,7 @@ def test_quarantined_bundle_leaves_the_local_cache_once(store: Store, local: Pat
     """What it left there is removed by the first start that sees the mark, and nothing that was compiled since."""
     one = poison()
     upload(store, one)
-    Catalog.of(store, environment()).quarantine(one.manifest.bundle)
+    Catalog.of(store, environment()).mark(one.manifest.bundle, QUARANTINED)
     beside = {path for path in fill(local, content=b"sound") if path.parent.name == "fgraph"}
     poisoned = fill(local)
     start(store, local)
@@ -118,7 +118,7 @@ def test_what_only_bears_the_name_of_a_quarantined_artifact_stays(store: Store, 
     """A profile, a library and a graph with other content are this host's own, even before the first start."""
     one = poison()
     upload(store, one)
-    Catalog.of(store, environment()).quarantine(one.manifest.bundle)
+    Catalog.of(store, environment()).mark(one.manifest.bundle, QUARANTINED)
     sound = fill(local, content=b"sound")
     start(store, local)
     assert left(local) == sound
@@ -131,7 +131,7 @@ def test_quarantined_bundles_are_read_once_and_within_bounds(
     bundles = [bundle([artifact(str(n))]) for n in range(5)]
     upload(store, *bundles)
     for one in bundles:
-        Catalog.of(store, environment()).quarantine(one.manifest.bundle)
+        Catalog.of(store, environment()).mark(one.manifest.bundle, QUARANTINED)
     read: list[str] = []
     read_one = Catalog.read_one
 

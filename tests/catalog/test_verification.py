@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from megacache._bundle import Payload, pack_chunk, seal
-from megacache._cache.explain import EXPLAIN_PART
+from megacache._bundle import EXPLAIN_PART, Payload, pack_chunk, seal
 from megacache._catalog import Inventory, Verified, verify
 from megacache._runtime import Progress
 from megacache._store import Store

@@ -107,6 +107,8 @@ def bundle(
     here: Environment | None = None,
     labels: Mapping[str, str] | None = None,
     files: Sequence[CompiledFile] = (),
+    guard: Mapping[str, str] | None = None,
+    parents: Sequence[str] = (),
 ) -> Bundle:
     """Make a bundle with one chunk for each group, and one for files if there are any."""
     chunks = tuple(map(pack_chunk, [*map(payload, groups), *file_payloads(files)]))
@@ -114,9 +116,9 @@ def bundle(
         environment=here or environment(),
         artifacts=[identify_artifact(artifact) for group in groups for artifact in group],
         chunks=[chunk.ref for chunk in chunks],
-        parents=(),
+        parents=parents,
         labels=labels or {},
-        files=FilesPart(index=tuple(map(identify_file, files))),
+        files=FilesPart(guard=guard or {}, index=tuple(map(identify_file, files))),
     )
     return Bundle(manifest=manifest, chunks=chunks)
 

@@ -1,11 +1,10 @@
 """Why graphs missed: what their keys are made of, the nearest published graph, and the answer."""
 
-from megacache._cache.explain.data import EXPLAIN_PART, explain_payloads
+from megacache._cache.explain.data import explain_payloads
 from megacache._cache.explain.explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._cache.explain.misses import explain
 
 __all__ = [
-    "EXPLAIN_PART",
     "Difference",
     "ExplainStatus",
     "Explanation",

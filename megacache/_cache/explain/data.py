@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from megacache import _compiler
-from megacache._bundle import Artifact, ChunkRef, Component, GraphKey, Manifest, Payload, pack_keys
+from megacache._bundle import EXPLAIN_PART, Artifact, ChunkRef, Component, GraphKey, Manifest, Payload, pack_keys
 
 _PATH, _URL, _HOST, _USER, _ADDRESS = "<path>", "<url>", "<host>", "<user>", "<address>"
 _NAME = r"[^\s'\"`,;:()\[\]{}<>|*]"
@@ -29,8 +29,6 @@ _ABSOLUTE = re.compile(
     rf"|\b[A-Za-z]:\\{_NAME}*"
 )
 _POINTER = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
-
-EXPLAIN_PART = "explain"
 
 _MAX_TEXT = 1_000
 _MAX_CODE = 32_000

@@ -7,7 +7,14 @@ import click
 from megacache import _trust
 from megacache._catalog import add_signature
 from megacache._cli.exit_codes import exit_code_of
-from megacache._cli.options import json_option, refuse_if_read_only, with_destination, with_selection, with_store
+from megacache._cli.options import (
+    json_option,
+    key_option,
+    refuse_if_read_only,
+    with_destination,
+    with_selection,
+    with_store,
+)
 from megacache._cli.output import emit, progress_bar, say
 from megacache._cli.selection import Selection, bundle_of, nothing_under, stock_of
 from megacache._cli.views import failed_view
@@ -40,7 +47,7 @@ def keygen_command(*, file: str, as_json: bool) -> None:
 @click.command("sign")
 @with_store(timeout=600)
 @click.argument("bundles", metavar="[BUNDLE]...", nargs=-1)
-@click.option("--key", metavar="KEY", help="File or URI of the private key; MEGACACHE_SIGNING_KEY if left out.")
+@key_option
 @with_destination
 @with_selection
 @json_option

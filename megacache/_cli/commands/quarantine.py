@@ -1,9 +1,11 @@
 """`megacache quarantine`."""
 
+from collections.abc import Sequence
+
 import click
 
 from megacache._bundle import QUARANTINED
-from megacache._catalog import Catalog
+from megacache._catalog import Catalog, heirs
 from megacache._cli.options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli.output import emit, say
 from megacache._cli.selection import Selection, bundle_of, stock_of
@@ -21,7 +23,8 @@ def quarantine_command(*, store: Store, bundle: str, lift: bool, selection: Sele
     """Take a bundle out of service for every reader.
 
     BUNDLE is its id, or the beginning of it; it is not removed. Readers leave it out from their next start on; what it
-    held is published again by the next process that compiles it. To disown everything at once, use another URL, such as
+    held is published again by the next process that compiles it. If `megacache compact` has merged it into another, the
+    command names the other, which has to be quarantined, too. To disown everything at once, use another URL, such as
     …/v2.
 
     \b
@@ -31,16 +34,27 @@ def quarantine_command(*, store: Store, bundle: str, lift: bool, selection: Sele
     refuse_if_read_only()
     holding, found = bundle_of(selection.of(stock_of(store), store), bundle, store.url)
     catalog = Catalog(store, holding.prefix)
+    also: Sequence[str] = ()
     if lift:
         changed = QUARANTINED in holding.marks.get(found, ())
-        catalog.lift(found)
+        catalog.unmark(found, QUARANTINED)
     else:
-        changed = catalog.quarantine(found)
+        changed = catalog.mark(found, QUARANTINED)
+        also = heirs(store, holding, found)
     if as_json:
         place = place_view(holding.prefix)
         emit(
-            {"url": store.url, **place, "bundle": found, "quarantined": not lift, "changed": changed},
+            {
+                "url": store.url,
+                **place,
+                "bundle": found,
+                "quarantined": not lift,
+                "changed": changed,
+                "also_in": list(also),
+            },
             command="quarantine",
         )
-    else:
-        say("bundle {} is {}", found, "back in service" if lift else "out of service")
+        return
+    say("bundle {} is {}", found, "back in service" if lift else "out of service")
+    for one in also:
+        say("[bold yellow]not enough:[/] bundle {} holds the same and is in service: quarantine it, too", one)

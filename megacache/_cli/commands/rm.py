@@ -1,12 +1,11 @@
 """`megacache rm`."""
 
-import sys
 from typing import Any
 
 import click
 
 from megacache._catalog import Holding, RemovalPlan, plan_removal
-from megacache._cli.exit_codes import EXIT_NO
+from megacache._cli.confirmation import ask
 from megacache._cli.options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli.output import emit, print_table, progress_bar, say, size_text
 from megacache._cli.selection import Selection, bundle_of, nothing_under, stock_of
@@ -80,14 +79,9 @@ def _wanted(chosen: tuple[Holding, ...], names: tuple[str, ...], url: str) -> li
 
 
 def _ask(plans: list[RemovalPlan], url: str) -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise SettingsError("nothing was removed: there is no terminal to ask on", hint="give --yes")
     bundles = counted(sum(len(plan.bundles) for plan in plans), "bundle")
-    if not click.confirm(
-        f"Remove {bundles}, {size_text(sum(plan.size for plan in plans))}, from {url} for good?", err=True
-    ):
-        say("nothing was removed")
-        click.get_current_context().exit(EXIT_NO)
+    size = size_text(sum(plan.size for plan in plans))
+    ask(f"Remove {bundles}, {size}, from {url} for good?", "nothing was removed")
 
 
 def _view(plan: RemovalPlan) -> dict[str, Any]:

@@ -6,9 +6,18 @@ from typing import Any
 
 import pytest
 
-from megacache._bundle import Artifact, Digest, Payload, chunks_of, describe, identify_artifact, pack_chunk
+from megacache._bundle import (
+    EXPLAIN_PART,
+    Artifact,
+    Digest,
+    Payload,
+    chunks_of,
+    describe,
+    identify_artifact,
+    pack_chunk,
+)
 from megacache._cache import ExplainStatus, Explanation, PublishResult, PublishStatus
-from megacache._cache.explain import EXPLAIN_PART, explain_payloads, misses
+from megacache._cache.explain import explain_payloads, misses
 from megacache._cache.explain.data import collect, explain_chunks
 from megacache._cache.explain.misses import Explaining
 from megacache._cache.publish import Publication

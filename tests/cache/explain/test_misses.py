@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from megacache._bundle import EnvironmentPrefix, GraphKey, parse_keys, unseal
-from megacache._cache.explain import EXPLAIN_PART
+from megacache._bundle import EXPLAIN_PART, EnvironmentPrefix, GraphKey, parse_keys, unseal
 from tests.kit.builders import open_store
 from tests.kit.processes import REPOSITORY, Answer, Processes, Step, step
 

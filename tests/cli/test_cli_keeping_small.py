@@ -1,0 +1,95 @@
+"""The commands that keep a store small: `compact`, `gc` and `pin`."""
+
+from pathlib import Path
+
+import pytest
+
+from megacache._catalog import Inventory
+from megacache._store import Store
+from tests.kit.builders import artifact, bundle, environment, open_store, prefix_of, upload
+from tests.kit.command import document, on_terminal, run
+
+GPU = environment(device_type="cuda", device_name="NVIDIA H100 80GB HBM3")
+PLACE = prefix_of(environment())
+ONE, TWO, THREE = (bundle([artifact(key)]) for key in "abc")
+IDS = sorted(one.manifest.bundle for one in (ONE, TWO, THREE))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Open a store on disk with three bundles of one environment, and one of another."""
+    store = open_store(str(tmp_path / "store"))
+    upload(store, ONE, TWO, THREE, bundle([artifact("d")], here=GPU))
+    return store
+
+
+def visible(store: Store) -> list[str]:
+    """Name what readers of the first environment see."""
+    return sorted(*(one.visible for one in Inventory.of(store).holdings if one.prefix == PLACE))
+
+
+def test_compact_shows_and_merges(store: Store) -> None:
+    """The plan is shown, and with --yes the bundles of each environment become one."""
+    planned = run("compact", store.url, "--dry-run")
+    assert PLACE.path in planned.stdout
+    assert "nothing of its kind to merge it with" in planned.stderr
+    assert visible(store) == IDS
+    done = run("compact", store.url, "--yes")
+    (merged,) = visible(store)
+    assert f"bundle {merged} supersedes 3 bundles" in done.stderr
+    assert f"megacache quarantine {store.url} BUNDLE" in done.stderr
+    assert "supersedes" not in run("compact", store.url, "--yes").stderr
+
+
+def test_compact_tells_all_as_json(store: Store) -> None:
+    """The document has the plan, what stays, and what was merged into what."""
+    planned = document("compact", store.url, "--dry-run", "--device", PLACE.device)
+    (view,) = planned["environments"]
+    assert (planned["dry_run"], sorted(view["planned"][0]), view["merged"], view["staying"]) == (True, IDS, {}, [])
+    (view,) = document("compact", store.url, "--yes", "--device", PLACE.device)["environments"]
+    ((merged, sources),) = view["merged"].items()
+    assert (visible(store), sorted(sources), view["failed"]) == ([merged], IDS, [])
+
+
+def test_compact_asks_first(store: Store) -> None:
+    """Without a terminal and --yes nothing is merged; on a terminal it asks."""
+    done = run("compact", store.url, code=2)
+    assert "nothing was merged: there is no terminal to ask on; give --yes" in done.stderr
+    code, shown = on_terminal("compact", store.url, typed=b"n\n")
+    assert (code, visible(store)) == (1, IDS)
+    assert "nothing was merged" in shown
+
+
+def test_compact_leaves_what_is_damaged(store: Store) -> None:
+    """A damaged bundle is named, the others are merged, and the exit code says so."""
+    damaged = PLACE.chunk(TWO.chunks[0].ref.digest)
+    store.delete(damaged)
+    store.create(damaged, b"x" * len(TWO.chunks[0].stored))
+    done = run("compact", store.url, "--yes", code=4)
+    assert f"not merged: {TWO.manifest.bundle}: chunk" in done.stderr
+    assert len(visible(store)) == 2
+
+
+def test_compact_of_a_signed_store_needs_a_key(tmp_path: Path, store: Store) -> None:
+    """What is signed is merged only with a key, and the result verifies."""
+    key = tmp_path / "key.pem"
+    run("keygen", key)
+    run("sign", store.url, "--key", key)
+    assert "no key signs what it would be merged into; give --key" in run("compact", store.url, "--yes", code=2).stderr
+    run("compact", store.url, "--yes", "--key", key, "--trusted-keys", f"{key}.pub")
+    (merged,) = visible(store)
+    run("verify", store.url, "--trusted-keys", f"{key}.pub")
+    assert merged not in IDS
+
+
+def test_quarantine_names_the_merged_bundle(store: Store) -> None:
+    """Whoever withdraws a bundle that was merged is told which bundle still has its content in service."""
+    assert document("quarantine", store.url, THREE.manifest.bundle)["also_in"] == []
+    run("quarantine", store.url, THREE.manifest.bundle, "--lift")
+    run("compact", store.url, "--yes")
+    (merged,) = visible(store)
+    done = run("quarantine", store.url, ONE.manifest.bundle)
+    assert f"bundle {merged} holds the same and is in service: quarantine it, too" in done.stderr
+    assert document("quarantine", store.url, ONE.manifest.bundle)["also_in"] == [merged]
+    run("quarantine", store.url, merged)
+    assert document("quarantine", store.url, ONE.manifest.bundle)["also_in"] == []
