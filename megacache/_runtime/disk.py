@@ -105,8 +105,8 @@ def create_file(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def list_files(folder: Path) -> Iterator[tuple[str, int]]:
-    """Find all regular files below a folder, by their relative path, with their size; without the folder, give none.
+def list_files(folder: Path) -> Iterator[tuple[str, int, float]]:
+    """Find all regular files below a folder: relative path, size, and time; without the folder there is none.
 
     Raises `OSError` for a folder that cannot be read, which fsspec takes for an empty one.
     """
@@ -116,7 +116,7 @@ def list_files(folder: Path) -> Iterator[tuple[str, int]]:
             with suppress(FileNotFoundError):
                 found = path.lstat()
                 if stat.S_ISREG(found.st_mode):
-                    yield path.relative_to(folder).as_posix(), found.st_size
+                    yield path.relative_to(folder).as_posix(), found.st_size, found.st_mtime
 
 
 def _raise_unless_missing(error: OSError) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from megacache._runtime import DaemonExecutor, Deadline, call, create_file, list_files, unordered
+from megacache._store.ages import modified_at
 from megacache._store.clients import ARCHIVES, AZURE, GCS, LOCAL, S3, WEB, to_be_opened
 from megacache._store.faults import NOT_FOUND, http_status
 from megacache.errors import UnavailableError
@@ -15,6 +16,8 @@ from megacache.errors import UnavailableError
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
+_Info = Mapping[str, Any]
+"""What a client says of a file."""
 _OBJECTS = S3 | GCS | AZURE
 _GREENLETS = frozenset({"gevent", "eventlet"})
 # s3fs and gcsfs upload in parts what is larger than their `chunksize`.
@@ -48,17 +51,17 @@ class Filesystem:
         """True if the client asks again by itself for an answer that broke off."""
         return bool(self._protocols & GCS)
 
-    def list(self, path: str, deadline: Deadline) -> Iterator[tuple[str, int]]:
-        """Give the path below a folder, and the size, of every file there; give none without the folder."""
+    def list(self, path: str, deadline: Deadline) -> Iterator[tuple[str, int, float | None]]:
+        """Give path below a folder, size, and time if it is told, of every file there; without the folder none."""
         if self._protocols & LOCAL:
             yield from call(lambda: tuple(list_files(Path(path))), deadline=deadline, doing=f"listing {self._url}")
             return
         found = self._walk(path, deadline) if self._protocols & WEB else self._find(path, deadline)
-        sizes = dict(self._sizes([name for name, size in found.items() if size is None], deadline))
-        for name, size in found.items():
-            known = sizes.get(name) if size is None else size
+        sizes = dict(self._sizes([name for name, info in found.items() if info.get("size") is None], deadline))
+        for name, info in found.items():
+            known = sizes.get(name) if info.get("size") is None else info["size"]
             if known is not None:
-                yield name.removeprefix(path).lstrip("/"), known
+                yield name.removeprefix(path).lstrip("/"), known, modified_at(info)
 
     def read(self, path: str, size: int, deadline: Deadline) -> bytes:
         """Read the first bytes of a file."""
@@ -87,7 +90,7 @@ class Filesystem:
         """Delete a file."""
         self._ask("rm_file", path, deadline=deadline)
 
-    def _find(self, path: str, deadline: Deadline) -> Mapping[str, int | None]:
+    def _find(self, path: str, deadline: Deadline) -> Mapping[str, _Info]:
         # A listing that the client has kept would hide what other processes wrote since.
         self._fs.invalidate_cache()
         parent, _, name = path.rpartition("/")
@@ -105,11 +108,11 @@ class Filesystem:
                 raise
             return {}
         infos = found.values() if isinstance(found, dict) else ()  # adlfs gives a list for the path of a file
-        return {info["name"]: info.get("size") for info in infos if info["type"] == "file"}
+        return {info["name"]: info for info in infos if info["type"] == "file"}
 
-    def _walk(self, root: str, deadline: Deadline) -> Mapping[str, int | None]:
-        """Give the files that a web server links to in its listings."""
-        found: dict[str, int | None] = {}
+    def _walk(self, root: str, deadline: Deadline) -> Mapping[str, _Info]:
+        """Give the files that a web server links to in its listings, each of which links to itself as well."""
+        found: dict[str, _Info] = {}
         folders = [root]
         for folder in folders:
             try:
@@ -122,8 +125,7 @@ class Filesystem:
                 if set("?#") & set(name) or f"{root}/.." in name:
                     continue
                 if info["type"] == "file":
-                    found[name] = info.get("size")
-                # A listing may link to itself.
+                    found[name] = info
                 elif name not in folders and name != f"{root}/.":
                     folders.append(name)
         return found

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from megacache._runtime import Deadline, call, kept
@@ -44,6 +44,8 @@ class Entry:
     """Path relative to the folder that was listed."""
     size: int
     """Bytes."""
+    modified: float | None = field(default=None, compare=False)
+    """When it was written, in seconds since 1970 by the store's clock; None if the store does not tell."""
 
 
 class Store:
@@ -94,7 +96,8 @@ class Store:
         """
         path = f"{self._root}/{folder}".rstrip("/")
         with faults(self.url, f"listing {folder or 'it'}"):
-            return tuple(Entry(key=key, size=size) for key, size in self._files.list(path, self.deadline))
+            found = self._files.list(path, self.deadline)
+            return tuple(Entry(key=key, size=size, modified=modified) for key, size, modified in found)
 
     def read(self, key: str, *, size: int) -> bytes:
         """Read the first `size` bytes of an object, in one request; raise `MissingError` if it is not there."""

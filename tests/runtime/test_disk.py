@@ -70,7 +70,7 @@ def test_files_are_listed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to(tmp_path / "a" / "b" / "file")
-    assert list(list_files(tmp_path)) == [("a/b/file", 5)]
+    assert [found[:2] for found in list_files(tmp_path)] == [("a/b/file", 5)]
     assert list(list_files(tmp_path / "nothing")) == []
 
 

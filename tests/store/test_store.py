@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +80,15 @@ def test_what_is_created_is_read_and_listed(place: Location) -> None:
     assert place.open().create("a/bundles/one", b"x" * 1000) is True
     assert place.open().read("a/bundles/one", size=1000) == b"x" * 1000
     assert place.open().list("a/bundles") == (Entry(key="one", size=1000),)
+
+
+def test_listing_tells_when_objects_were_written(place: Location) -> None:
+    """The clock of a store is that of this machine here."""
+    before = time.time()
+    place.open().create("a/one", b"1")
+    (entry,) = place.open().list()
+    assert entry.modified is not None
+    assert before - 2 < entry.modified < time.time() + 2
 
 
 def test_listing_goes_down_and_stays_within_its_folder(place: Location) -> None:
