@@ -14,6 +14,7 @@ from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._catalog.node_cache import NodeCache, NodeContents
 from megacache._catalog.removal import RemovalPlan, plan_removal
+from megacache._catalog.retention import RetentionPlan, Terms, plan_retention
 from megacache._catalog.signing import add_signature
 from megacache._catalog.transfer import Selected, Transfer, Transferred
 from megacache._catalog.verification import Verified, verify
@@ -38,7 +39,9 @@ __all__ = [
     "NodeContents",
     "Order",
     "RemovalPlan",
+    "RetentionPlan",
     "Selected",
+    "Terms",
     "Transfer",
     "Transferred",
     "Verified",
@@ -49,6 +52,7 @@ __all__ = [
     "heirs",
     "nearest_other",
     "plan_removal",
+    "plan_retention",
     "read_figures",
     "verify",
     "weight",

@@ -44,6 +44,8 @@ class Holding:
     """Bytes of each chunk as stored."""
     leases: tuple[LeaseName, ...] = ()
     """Beats of leases, which nobody may hold any more."""
+    modified: Mapping[str, float] = field(default_factory=dict)
+    """When objects were written, by key, as far as the store tells it."""
 
     @property
     def visible(self) -> Mapping[str, int]:
@@ -88,36 +90,36 @@ class Inventory:
     @classmethod
     def sorted(cls, entries: Iterable[Entry]) -> "Inventory":
         """Sort the objects of a listing by what their keys say."""
-        found: dict[EnvironmentPrefix, list[tuple[Placed, int]]] = defaultdict(list)
+        found: dict[EnvironmentPrefix, list[tuple[Placed, Entry]]] = defaultdict(list)
         strangers = []
         for entry in entries:
             placed = place(entry.key)
             if placed is None:
                 strangers.append(entry.key)
             else:
-                found[placed.prefix].append((placed, entry.size))
+                found[placed.prefix].append((placed, entry))
         holdings = [_holding(prefix, found[prefix]) for prefix in sorted(found, key=lambda one: one.path)]
         return cls(holdings=tuple(holdings), strangers=tuple(sorted(strangers)))
 
 
-def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -> Holding:
+def _holding(prefix: EnvironmentPrefix, objects: Sequence[tuple[Placed, Entry]]) -> Holding:
     manifests: dict[str, int] = {}
     chunks: dict[Digest, int] = {}
     marks: dict[str, frozenset[str]] = {}
     signatures: dict[tuple[str, str], int] = {}
     leases = []
-    for placed, size in objects:
+    for placed, entry in objects:
         if placed.mark is not None:
             bundle, mark = placed.mark
             marks[bundle] = marks.get(bundle, frozenset()) | {mark}
         elif placed.signature is not None:
-            signatures[placed.signature] = size
+            signatures[placed.signature] = entry.size
         elif placed.chunk is not None:
-            chunks[placed.chunk] = size
+            chunks[placed.chunk] = entry.size
         elif placed.lease is not None:
             leases.append(placed.lease)
         else:
-            manifests[placed.manifest] = size
+            manifests[placed.manifest] = entry.size
     return Holding(
         prefix=prefix,
         manifests=manifests,
@@ -125,6 +127,7 @@ def _holding(prefix: EnvironmentPrefix, objects: Iterable[tuple[Placed, int]]) -
         signatures=signatures,
         chunks=chunks,
         leases=tuple(sorted(leases)),
+        modified={entry.key: entry.modified for _, entry in objects if entry.modified is not None},
     )
 
 

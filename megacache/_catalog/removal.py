@@ -1,13 +1,17 @@
 """Remove bundles for good: what goes is decided first, shown, and then done."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TypeVar
 
 from megacache._bundle import Digest, EnvironmentPrefix, LeaseName
 from megacache._catalog.catalog import Catalog
 from megacache._catalog.inventory import Holding
 from megacache._runtime import Progress, ProgressCallback, unordered
 from megacache._store import Store
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +32,34 @@ class RemovalPlan:
     kept: int
     """Chunks that stay, because a manifest of another bundle cannot be read and may name them."""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Name the objects that will be gone."""
+        return tuple(chain.from_iterable(self._steps()))
+
+    def still(self, now: "RemovalPlan") -> "RemovalPlan":
+        """Leave out what a newer plan would not remove."""
+        return replace(
+            self,
+            bundles=_common(self.bundles, now.bundles),
+            marks=_common(self.marks, now.marks),
+            signatures=_common(self.signatures, now.signatures),
+            leases=_common(self.leases, now.leases),
+            chunks=_common(self.chunks, now.chunks),
+        )
+
     def apply(self, store: Store, progress: ProgressCallback) -> None:
         """Remove the bundles; what is gone already is not a fault."""
+        done, total = 0, len(self.keys)
+        for keys in self._steps():
+            for removed in unordered(store.delete, keys, deadline=store.deadline, doing=f"removing from {store.url}"):
+                removed.result()
+                done += 1
+                progress(Progress(stage="remove", done=done, total=total))
+
+    def _steps(self) -> tuple[list[str], list[str], list[str]]:
         # A bundle exists while its manifest does: manifests go before the marks that hide them, and chunks last.
-        steps = [
+        return (
             [self.prefix.manifest(bundle) for bundle in self.bundles],
             [
                 *(self.prefix.mark(bundle, mark) for bundle, mark in self.marks),
@@ -39,13 +67,12 @@ class RemovalPlan:
                 *map(self.prefix.lease, self.leases),
             ],
             [self.prefix.chunk(digest) for digest in self.chunks],
-        ]
-        done, total = 0, sum(map(len, steps))
-        for keys in steps:
-            for removed in unordered(store.delete, keys, deadline=store.deadline, doing=f"removing from {store.url}"):
-                removed.result()
-                done += 1
-                progress(Progress(stage="remove", done=done, total=total))
+        )
+
+
+def _common(mine: tuple[Item, ...], theirs: tuple[Item, ...]) -> tuple[Item, ...]:
+    others = set(theirs)
+    return tuple(one for one in mine if one in others)
 
 
 def plan_removal(store: Store, holding: Holding, bundles: Collection[str]) -> RemovalPlan:

@@ -27,6 +27,7 @@ COMMANDS = {
     "export": ("export", "Write the artifacts of one environment into one file."),
     "import": ("export", "Publish a file that PyTorch saved, for this machine."),
     "compact": ("compact", "Merge bundles, so that a warm start makes fewer requests."),
+    "gc": ("gc", "Delete what nobody reads any more."),
     "rm": ("rm", "Remove bundles, environments or a whole cache for good."),
     "quarantine": ("quarantine", "Take a bundle out of service for every reader."),
     "keygen": ("keys", "Make a pair of keys: FILE to sign with, FILE.pub to trust."),

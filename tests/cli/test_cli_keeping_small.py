@@ -1,10 +1,12 @@
 """The commands that keep a store small: `compact`, `gc` and `pin`."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from megacache._catalog import Inventory
+from megacache._cli.quantities import size, span
 from megacache._store import Store
 from tests.kit.builders import artifact, bundle, environment, open_store, prefix_of, upload
 from tests.kit.command import document, on_terminal, run
@@ -93,3 +95,68 @@ def test_quarantine_names_the_merged_bundle(store: Store) -> None:
     assert document("quarantine", store.url, ONE.manifest.bundle)["also_in"] == [merged]
     run("quarantine", store.url, merged)
     assert document("quarantine", store.url, ONE.manifest.bundle)["also_in"] == []
+
+
+def test_gc_deletes_what_was_superseded(store: Store) -> None:
+    """What was merged is left alone for a day; without a grace it goes."""
+    run("compact", store.url, "--yes")
+    waiting = document("gc", store.url, "--yes", "--device", PLACE.device)
+    assert waiting["environments"] == [
+        {
+            "device": PLACE.device,
+            "fingerprint": PLACE.fingerprint,
+            "withdrawn": [],
+            "bundles": [],
+            "chunks": 0,
+            "objects": 0,
+            "bytes": 0,
+            "chunks_kept": 0,
+            "waiting": 3,
+            "age_unknown": False,
+        }
+    ]
+    planned = run("gc", store.url, "--grace", "0", "--dry-run")
+    assert re.search(rf"{PLACE.path} +0 +0 +3 +3 +9 ", planned.stdout)
+    done = run("gc", store.url, "--grace", "0", "--yes")
+    assert f"9 objects deleted from {store.url}" in done.stderr
+    run("verify", store.url)
+    assert len(store.list()) == 4
+
+
+def test_gc_asks_first(store: Store) -> None:
+    """Without a terminal and --yes nothing is deleted; where nothing is to be done, nothing is asked."""
+    done = run("gc", store.url, "--keep", "1", "--max-size", "0", code=2)
+    assert "nothing was deleted: there is no terminal to ask on; give --yes" in done.stderr
+    run("gc", store.url)
+    code, shown = on_terminal("gc", store.url, "--older-than", "0", typed=b"n\n")
+    assert (code, visible(store)) == (1, IDS)
+    assert "and withdraw 4 bundles? [y/N]" in shown
+
+
+def test_gc_withdraws_environments(store: Store) -> None:
+    """An environment that is not wanted is hidden at once, and told of."""
+    view = document("gc", store.url, "--yes", "--older-than", "0", "--device", PLACE.device)["environments"][0]
+    assert (sorted(view["withdrawn"]), visible(store)) == (IDS, [])
+    assert len(store.list()) == 11
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--grace", "24"), ("--grace", "-1h"), ("--older-than", "90 days"), ("--max-size", "50GiB"), ("--keep", "0")],
+)
+def test_quantities_need_units(store: Store, option: str, value: str) -> None:
+    """A number without a unit, or with another, is refused, with what would do."""
+    assert value in run("gc", store.url, option, value, code=2).output
+
+
+def test_units_are_understood() -> None:
+    """Spans are in seconds, sizes in bytes."""
+    assert [span(text) for text in ("0", "30s", "30min", "1.5h", "90d")] == [0, 30, 1_800, 5_400, 7_776_000]
+    assert [size(text) for text in ("0", "5B", "1.5KB", "2MB", "50GB", "1TB")] == [
+        0,
+        5,
+        1_500,
+        2 * 10**6,
+        50 * 10**9,
+        10**12,
+    ]

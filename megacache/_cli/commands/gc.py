@@ -1,0 +1,131 @@
+"""`megacache gc`."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from megacache._catalog import RetentionPlan, Terms, plan_retention
+from megacache._cli.confirmation import ask
+from megacache._cli.options import json_option, refuse_if_read_only, with_selection, with_store
+from megacache._cli.output import emit, print_table, progress_bar, say, size_text
+from megacache._cli.quantities import size, span
+from megacache._cli.selection import Selection, nothing_under, stock_of
+from megacache._cli.views import place_view
+from megacache._runtime import counted
+from megacache._store import Store
+
+
+@click.command("gc")
+@with_store(timeout=3600)
+@with_selection
+@click.option(
+    "--grace",
+    type=span,
+    default="24h",
+    show_default=True,
+    metavar="SPAN",
+    help="Leave alone for so long what was withdrawn or is in no bundle; 0 if nobody reads or writes meanwhile.",
+)
+@click.option("--older-than", type=span, metavar="SPAN", help="Withdraw environments last published to before that.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Of each GPU type, withdraw all environments but the N last published to.",
+)
+@click.option(
+    "--max-size",
+    type=size,
+    metavar="SIZE",
+    help="Withdraw the environments that were not published to for the longest time, until the others fit.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def gc_command(
+    *,
+    store: Store,
+    selection: Selection,
+    grace: float,
+    older_than: float | None,
+    keep: int | None,
+    max_size: int | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Delete what nobody reads any more.
+
+    That are superseded and quarantined bundles, what interrupted publications left, and stale leases, all after a
+    grace period: readers and writers may be at work meanwhile. Environments go only if an option says which; they are
+    withdrawn, which readers notice at their next start, and deleted by the first run after the grace period. Pinned
+    bundles stay. A run that was cut short is taken up by running it again. Spans are written as in 90d, 24h or 30min,
+    sizes as in 50GB.
+
+    \b
+    Example:
+      megacache gc s3://bucket/flux/v1 --older-than 90d --dry-run
+    """  # noqa: D301 - as click wants it
+    terms = Terms(now=time.time(), grace=grace, older_than=older_than, keep=keep, max_size=max_size)
+    plans = _plans(store, selection, terms)
+    if not as_json:
+        _print(plans, store.url)
+    if not dry_run and not all(plan.empty for plan in plans):
+        refuse_if_read_only()
+        if not yes:
+            ask(_question(plans, store.url), "nothing was deleted")
+        latest = {plan.prefix: plan for plan in _plans(store, selection, terms)}
+        plans = [plan.still(latest[plan.prefix]) for plan in plans if plan.prefix in latest]
+        with progress_bar("deleting", objects=True) as progress:
+            for plan in plans:
+                plan.apply(store, progress)
+        say("{} deleted from {}", counted(sum(len(plan.removal.keys) for plan in plans), "object"), store.url)
+    if as_json:
+        emit({"url": store.url, "dry_run": dry_run, "environments": list(map(_view, plans))}, command="gc")
+
+
+def _plans(store: Store, selection: Selection, terms: Terms) -> Sequence[RetentionPlan]:
+    return plan_retention(store, selection.of(stock_of(store), store), terms)
+
+
+def _question(plans: Sequence[RetentionPlan], url: str) -> str:
+    objects = counted(sum(len(plan.removal.keys) for plan in plans), "object")
+    size = size_text(sum(plan.removal.size for plan in plans))
+    withdrawn = counted(sum(len(plan.withdrawn) for plan in plans), "bundle")
+    return f"Delete {objects}, {size}, from {url} for good, and withdraw {withdrawn}?"
+
+
+def _view(plan: RetentionPlan) -> dict[str, Any]:
+    removal = plan.removal
+    return {
+        **place_view(plan.prefix),
+        "withdrawn": list(plan.withdrawn),
+        "bundles": list(removal.bundles),
+        "chunks": len(removal.chunks),
+        "objects": len(removal.keys),
+        "bytes": removal.size,
+        "chunks_kept": removal.kept,
+        "waiting": plan.waiting,
+        "age_unknown": plan.untold,
+    }
+
+
+def _print(plans: Sequence[RetentionPlan], url: str) -> None:
+    if not plans:
+        say("{}", nothing_under(url))
+        return
+    headers = ("ENVIRONMENT", "WITHDRAWN", "WAITING", "BUNDLES", "CHUNKS", "OBJECTS", "SIZE", "")
+    rows = []
+    for plan in plans:
+        one = plan.removal
+        counts = len(plan.withdrawn), plan.waiting, len(one.bundles), len(one.chunks), len(one.keys)
+        rows.append((plan.prefix.path, *counts, size_text(one.size), _note(plan)))
+    print_table(headers, rows, numbers=headers[1:7])
+
+
+def _note(plan: RetentionPlan) -> str:
+    if plan.removal.kept:
+        return f"{plan.removal.kept} chunks stay: a manifest cannot be read, and may name them"
+    return "the store does not tell how old objects are: they stay, unless --grace 0" if plan.untold else ""
