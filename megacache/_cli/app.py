@@ -30,6 +30,7 @@ COMMANDS = {
     "gc": ("gc", "Delete what nobody reads any more."),
     "rm": ("rm", "Remove bundles, environments or a whole cache for good."),
     "quarantine": ("quarantine", "Take a bundle out of service for every reader."),
+    "pin": ("pin", "Keep bundles, whatever `gc` and `compact` are asked for."),
     "keygen": ("keys", "Make a pair of keys: FILE to sign with, FILE.pub to trust."),
     "sign": ("keys", "Add a signature to what is published under URL."),
     "run": ("run", "Run any Python program warm, and publish what it compiles."),

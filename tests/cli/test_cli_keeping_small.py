@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from megacache._catalog import Inventory
+from megacache._catalog import Catalog, Inventory
 from megacache._cli.quantities import size, span
 from megacache._store import Store
 from tests.kit.builders import artifact, bundle, environment, open_store, prefix_of, upload
@@ -138,6 +138,66 @@ def test_gc_withdraws_environments(store: Store) -> None:
     view = document("gc", store.url, "--yes", "--older-than", "0", "--device", PLACE.device)["environments"][0]
     assert (sorted(view["withdrawn"]), visible(store)) == (IDS, [])
     assert len(store.list()) == 11
+
+
+def test_pinned_bundle_is_neither_merged_nor_deleted(store: Store) -> None:
+    """A pin keeps a bundle as it is, until it is taken away."""
+    assert document("pin", store.url, ONE.manifest.bundle) == {
+        "format": 1,
+        "command": "pin",
+        "url": store.url,
+        "pinned": True,
+        "bundles": [
+            {
+                "device": PLACE.device,
+                "fingerprint": PLACE.fingerprint,
+                "bundle": ONE.manifest.bundle,
+                "changed": True,
+            }
+        ],
+    }
+    run("compact", store.url, "--yes")
+    run("gc", store.url, "--yes", "--grace", "0", "--max-size", "0")
+    assert visible(store) == [ONE.manifest.bundle]
+    assert "is not pinned" in run("pin", store.url, ONE.manifest.bundle, "--remove").stderr
+    run("gc", store.url, "--yes", "--grace", "0", "--max-size", "0")
+    assert store.list() == ()
+
+
+def test_environment_is_pinned_and_let_go(store: Store) -> None:
+    """All that is visible there is pinned; taking the pins away finds all of them."""
+    pinned = document("pin", store.url, "--device", PLACE.device)
+    assert [view["bundle"] for view in pinned["bundles"]] == IDS
+    assert not any(view["changed"] for view in document("pin", store.url, "--device", PLACE.device)["bundles"])
+    assert "pinned" in run("ls", store.url, "--bundles", "--no-here").stdout
+    removed = document("pin", store.url, "--device", PLACE.device, "--remove")
+    assert [view["bundle"] for view in removed["bundles"]] == IDS
+    assert document("pin", store.url, "--device", PLACE.device, "--remove")["bundles"] == []
+
+
+def test_pin_gives_a_superseded_bundle_back(store: Store) -> None:
+    """What was withdrawn by mistake is in service again, as long as it is there."""
+    run("gc", store.url, "--yes", "--older-than", "0")
+    assert visible(store) == []
+    run("pin", store.url, TWO.manifest.bundle)
+    assert visible(store) == [TWO.manifest.bundle]
+
+
+def test_pin_needs_something_named(store: Store) -> None:
+    """A whole cache is not pinned by mistake."""
+    assert "nothing was named" in run("pin", store.url, code=2).stderr
+
+
+def test_pin_of_what_is_being_deleted_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever pins a bundle in the moment in which it is deleted is not told that it is kept."""
+    mark = Catalog.mark
+
+    def late(catalog: Catalog, bundle: str, name: str) -> bool:
+        store.delete(PLACE.manifest(bundle))
+        return mark(catalog, bundle, name)
+
+    monkeypatch.setattr(Catalog, "mark", late)
+    assert "has just been deleted" in run("pin", store.url, ONE.manifest.bundle, code=3).stderr
 
 
 @pytest.mark.parametrize(
