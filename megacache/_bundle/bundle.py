@@ -1,6 +1,6 @@
 """What a bundle is: its name, its manifest, its place among others, and the content of its chunks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
@@ -82,11 +82,12 @@ def describe(
     )
 
 
-def merged(sources: Sequence[Manifest]) -> Manifest:
+def merged(sources: Sequence[Manifest], unusable: Container[str] = ()) -> Manifest:
     """Write the manifest, but for its chunks, of the bundle that takes the place of others, given parents first.
 
     It holds each variant and each file once, the last one of it, and what else the sources have in common. Whoever
-    merges the same bundles names the same one.
+    merges the same bundles names the same one. A name that is taken by a bundle nobody can use is avoided by naming
+    that bundle as a parent.
     """
     newest = max(sources, key=lambda one: (one.created, one.bundle))
     artifacts = {variant_of(ref): ref for one in sources for ref in one.artifacts}.values()
@@ -98,12 +99,14 @@ def merged(sources: Sequence[Manifest]) -> Manifest:
         index=tuple(file for _, file in sorted(index.items())),
         missing=tuple(sorted(missing)),
     )
-    parents = sorted(one.bundle for one in sources)
+    parents = {one.bundle for one in sources}
+    while (bundle := bundle_id(artifacts, parents, files, newest.operators)) in unusable:
+        parents.add(bundle)
     return replace(
         newest,
-        bundle=bundle_id(artifacts, parents, files, newest.operators),
+        bundle=bundle,
         producer=f"megacache {__version__}",
-        parents=tuple(parents),
+        parents=tuple(sorted(parents)),
         artifacts=tuple(sorted(artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest))),
         files=files,
         chunks=(),

@@ -26,9 +26,14 @@ Name = tuple[str, str, str, Digest]
 _Item = TypeVar("_Item")
 
 
-def compress(raw: bytes) -> bytes:
-    """Compress into one zstd frame that states its size; raise `MemoryError` where that needs more than there is."""
-    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
+def compress(raw: bytes, *, other_name: bool = False) -> bytes:
+    """Compress into one zstd frame that states its size; raise `MemoryError` where that needs more than there is.
+
+    For `other_name` the frame ends in a checksum, so that its digest is another one.
+    """
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        _LEVEL, window_log=_WINDOW_LOG, write_checksum=other_name
+    )
     try:
         return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
     except zstandard.ZstdError as error:  # with these parameters nothing else can go wrong
@@ -70,10 +75,10 @@ class Chunk:
     stored: bytes = field(repr=False)
 
 
-def pack_chunk(payload: Payload) -> Chunk:
-    """Serialise and compress."""
+def pack_chunk(payload: Payload, *, other_name: bool = False) -> Chunk:
+    """Serialise and compress; what is packed has two names, each a digest of what is stored."""
     raw = payload.build()
-    stored = compress(raw)
+    stored = compress(raw, other_name=other_name)
     ref = ChunkRef(part=payload.part, digest=Digest.of(stored), stored_size=len(stored), raw_size=len(raw), codec=CODEC)
     return Chunk(ref=ref, stored=stored)
 

@@ -40,6 +40,8 @@ from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, FormatError, MissingError, UntrustedError
 
 NO_SIGNATURES: Mapping[tuple[str, str], int] = {}
+_OLD = 3_600.0
+"""Seconds after which a chunk may no longer be part of a publication that goes on."""
 UPLOAD_WINDOW = 128 << 20
 """Bytes of content that are being compressed and uploaded at once, at most."""
 
@@ -145,11 +147,17 @@ class Catalog:
         )
 
     def write(self, payloads: Sequence[Payload], uploaded: Callable[[ChunkRef], None]) -> tuple[ChunkRef, ...]:
-        """Compress and upload chunks; `uploaded` is told of each."""
+        """Compress and upload chunks; `uploaded` is told of each.
+
+        An old chunk that is there already may be of no bundle, and about to be deleted: another one is written.
+        """
 
         def upload(payload: Payload) -> ChunkRef:
-            chunk = pack_chunk(payload)
-            self._store.create(self.prefix.chunk(chunk.ref.digest), chunk.stored)
+            for other_name in (False, True):
+                chunk = pack_chunk(payload, other_name=other_name)
+                key = self.prefix.chunk(chunk.ref.digest)
+                if self._store.create(key, chunk.stored) or self._is_young(key):
+                    break
             return chunk.ref
 
         refs = []
@@ -193,6 +201,10 @@ class Catalog:
     def unmark(self, bundle: str, mark: str) -> None:
         """Take a mark away."""
         self._store.delete(self.prefix.mark(bundle, mark))
+
+    def _is_young(self, key: str) -> bool:
+        age = self._store.age(key)
+        return age is not None and age < _OLD
 
     def _each(
         self, work: Callable[[Payload], ChunkRef], payloads: Sequence[Payload], doing: str

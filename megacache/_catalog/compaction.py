@@ -21,6 +21,7 @@ from megacache._bundle import (
     Signature,
     chunks_of,
     environment_prefix,
+    is_withdrawn,
     merged,
     parents_first,
     refusal,
@@ -32,7 +33,7 @@ from megacache._catalog.repacking import Repacking
 from megacache._runtime import WINDOW, ProgressCallback, unordered
 from megacache._store import Store
 from megacache._trust import Signing
-from megacache.errors import FormatError, MegacacheError, MissingError, SettingsError
+from megacache.errors import BundleError, FormatError, MegacacheError, MissingError, SettingsError
 
 _WITHDRAWN = "it was withdrawn while it was being merged; the others stay as they are until the next time"
 _TAKEN = "what has its name is withdrawn, or holds something else than its sources"
@@ -107,11 +108,12 @@ class Compaction:
     def apply(self, plan: CompactionPlan, progress: ProgressCallback) -> Compacted:
         """Write the merged bundles, and mark their sources; those that are damaged are left as they are."""
         done: dict[str, tuple[str, ...]] = {}
+        withdrawn = {bundle for bundle, marks in self._holding.marks.items() if is_withdrawn(marks)}
         repacking = Repacking(self._catalog, progress, total=plan.size)
         for planned in plan.merges:
             sources: Sequence[Manifest] = planned
             while len(sources) > 1:
-                wanted = merged(sources)
+                wanted = merged(sources, withdrawn)
                 chunks, faults = repacking.run(sources, wanted)
                 if not faults:
                     done |= self._replace(sources, replace(wanted, chunks=chunks))
@@ -191,7 +193,10 @@ class Compaction:
         size = listing.visible.get(manifest.bundle)
         if size is None or created:
             return size is not None
-        found = self._catalog.knowing(listing).read_one(manifest.bundle, size)
+        try:
+            found = self._catalog.knowing(listing).read_one(manifest.bundle, size)
+        except BundleError:
+            return False
         return set(found.artifacts) == set(manifest.artifacts) and set(found.files.index) == set(manifest.files.index)
 
 

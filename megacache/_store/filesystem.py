@@ -86,6 +86,10 @@ class Filesystem:
             self._ask("makedirs", path.rpartition("/")[0], exist_ok=True, deadline=deadline)
         self._ask("pipe_file", path, data, **how, deadline=deadline)
 
+    def modified(self, path: str, deadline: Deadline) -> float | None:
+        """Tell when a file was written, in seconds since 1970, if that is told."""
+        return modified_at(self._ask("info", path, deadline=deadline))
+
     def delete(self, path: str, deadline: Deadline) -> None:
         """Delete a file."""
         self._ask("rm_file", path, deadline=deadline)

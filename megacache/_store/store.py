@@ -138,6 +138,13 @@ class Store:
         msg = f"{self.url}: others keep creating {key}"
         raise UnavailableError(msg, hint="publish again")
 
+    def age(self, key: str) -> float | None:
+        """Tell how many seconds ago an object was written; None if it is not there, or the store does not tell."""
+        with faults(self.url, f"looking at {key}"), suppress(FileNotFoundError):
+            modified = self._files.modified(f"{self._root}/{key}", self.deadline)
+            return None if modified is None else time.time() - modified
+        return None
+
     def delete(self, key: str) -> None:
         """Delete an object; one that does not exist is not a fault."""
         with faults(self.url, f"deleting {key}"), suppress(FileNotFoundError):

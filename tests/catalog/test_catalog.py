@@ -6,7 +6,7 @@ from typing import overload
 
 import pytest
 
-from megacache._bundle import MAX_MANIFEST_SIZE, ChunkRef, Payload, parse_blob, seal, unpack_chunk
+from megacache._bundle import MAX_MANIFEST_SIZE, ChunkRef, Payload, open_chunk, parse_blob, seal, unpack_chunk
 from megacache._catalog import Catalog, Order
 from megacache._store import Store
 from megacache.errors import FormatError, MissingError, UnavailableError
@@ -124,6 +124,22 @@ def test_written_chunks_are_there(store: Store, catalog: Catalog, monkeypatch: p
     ]
     found = sorted(plain(one) for blob in blobs for one in parse_blob(blob))
     assert found == sorted(plain(one) for group in groups for one in group)
+
+
+@pytest.mark.parametrize(("age", "written"), [(3_599.0, 1), (3_601.0, 2), (None, 2)])
+def test_old_chunk_is_not_relied_on(
+    store: Store, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, age: float | None, written: int
+) -> None:
+    """A chunk that lay there long before is written under its other name: nobody knows whether a bundle needs it."""
+    made = payload(artifacts(3))
+    (first,) = catalog.write([made], lambda _: None)
+    monkeypatch.setattr(store, "age", lambda _: age)
+    (second,) = catalog.write([made], lambda _: None)
+    assert len(store.list()) == written
+    assert (first == second) == (written == 1)
+    for ref in (first, second):
+        assert open_chunk(ref, store.read(PLACE.chunk(ref.digest), size=ref.stored_size)) == made.build()
+    assert catalog.write([made], lambda _: None) == (second,)
 
 
 def test_what_fits_is_known_before_it_is_written(

@@ -265,6 +265,20 @@ def test_taken_name_supersedes_nothing(store: Store) -> None:
     done = job.apply(plan, lambda _: None)
     assert (done.merged, [bundle for bundle, _ in done.failed]) == ({}, [other.bundle])
     assert len(visible(store)) == 3
+    store.delete(PLACE.manifest(other.bundle))
+    store.create(PLACE.manifest(other.bundle), b"garbage")
+    done = job.apply(plan, lambda _: None)
+    assert done.merged == {}
+
+
+def test_name_of_a_withdrawn_bundle_is_avoided(store: Store) -> None:
+    """Whoever died before the sources were marked, and whose bundle was then quarantined, is in nobody's way."""
+    upload(store, ONE, TWO)
+    first = merged(compaction(store).plan().merges[0]).bundle
+    Catalog(store, PLACE).mark(first, QUARANTINED)
+    _, done = compact(store)
+    assert [first in one.parents for one in visible(store)] == [True]
+    assert first not in done.merged
 
 
 def test_explain_data_is_joined(store: Store) -> None:

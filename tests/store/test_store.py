@@ -91,6 +91,15 @@ def test_listing_tells_when_objects_were_written(place: Location) -> None:
     assert before - 2 < entry.modified < time.time() + 2
 
 
+def test_object_tells_its_age(place: Location) -> None:
+    """An object that has just been written is young, and one that is not there has no age."""
+    place.open().create("a/one", b"1")
+    age = place.open().age("a/one")
+    assert age is not None
+    assert -2 < age < 60
+    assert place.open().age("a/nothing") is None
+
+
 def test_listing_goes_down_and_stays_within_its_folder(place: Location) -> None:
     """A listing holds all that lies below a folder, and nothing of a folder whose name merely begins alike."""
     store = place.open()
