@@ -31,6 +31,8 @@ from megacache.errors import AccessError
 
 _log = logging.getLogger("megacache")
 NO_LABELS: Mapping[str, str] = {}
+_MANY_BUNDLES = 100
+"""Visible bundles of one environment from which on a warm start makes more requests than it should."""
 
 
 class Publication:
@@ -101,6 +103,11 @@ class Publication:
         """Leave out what bundles new to this process hold, in whatever bytes; these become parents."""
         listing = catalog.list()
         self._session.rule_out(listing.withdrawn)
+        if len(listing.visible) >= _MANY_BUNDLES:
+            self._warnings.append(
+                f"{len(listing.visible)} bundles are published for this environment, which each warm start reads: "
+                f"`megacache compact {self._call.shown}` merges them"
+            )
         known = self._session.bundles | self._session.unusable
         left = new
         unknown = {bundle: size for bundle, size in listing.visible.items() if bundle not in known}

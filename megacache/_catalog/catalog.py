@@ -10,7 +10,9 @@ from megacache import _trust
 from megacache._bundle import (
     MAX_MANIFEST_SIZE,
     MAX_SIGNATURE_SIZE,
+    PINNED,
     QUARANTINED,
+    SUPERSEDED,
     ChunkRef,
     Envelope,
     Environment,
@@ -201,6 +203,11 @@ class Catalog:
     def unmark(self, bundle: str, mark: str) -> None:
         """Take a mark away."""
         self._store.delete(self.prefix.mark(bundle, mark))
+
+    def unpin(self, bundle: str) -> None:
+        """Let a bundle go; it is in service until it is superseded anew, which is when its grace has to begin."""
+        self.unmark(bundle, SUPERSEDED)
+        self.unmark(bundle, PINNED)
 
     def _is_young(self, key: str) -> bool:
         age = self._store.age(key)

@@ -160,3 +160,14 @@ def test_key_service_that_hangs_does_not_outlast_the_deadline(
         publish(store, *BIG, known=Session(), signing=lambda: Signing(signer=signer))
     assert time.monotonic() - began < 10
     assert not [entry.key for entry in store.within(Deadline.after(60)).list() if entry.key.endswith(".msgpack")]
+
+
+def test_many_bundles_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who publishes to an environment with many bundles is told how to merge them."""
+    monkeypatch.setattr("megacache._cache.publish._MANY_BUNDLES", 2)
+    store = open_store()
+    upload(store, bundle([artifact("a")]))
+    assert not publish(store, artifact("b"), known=Session()).warnings
+    (told,) = publish(store, artifact("c"), known=Session()).warnings
+    assert "2 bundles are published for this environment" in told
+    assert f"megacache compact {store.url}" in told

@@ -133,6 +133,7 @@ class Machine(RuleBasedStateMachine):
         self.patch.setattr("megacache._runtime.threads.WORKERS", 1)
         self.patch.setattr("megacache._cache.publish.explain_payloads", lambda _: ())
         self.count = 0
+        self.overlapping = False
 
     def url(self) -> str:
         """Name a store in memory that no other run uses."""
@@ -183,11 +184,9 @@ class Machine(RuleBasedStateMachine):
         found = replace(recorded(made, files), environment=HERE)
         done = Publication(call_on(self.store), found, Session()).run()
         assert done.status in SETTLED
-        if self.store._event is None and self.store._left is None and not self.nested:
+        if not self.overlapping:  # else it may have been withdrawn already
             keys = {ref.key for one in self.visible() for ref in one.artifacts}
             assert {one.key for one in made} <= keys
-
-    nested = False
 
     def race(self, number: int) -> None:
         """Publish what a worker does that has seen no other bundle."""
@@ -233,23 +232,19 @@ class Machine(RuleBasedStateMachine):
 
     def happens(self, name: str, number: int) -> None:
         """Do something while something else is under way."""
-        self.nested = True
-        try:
-            match name:
-                case "publish":
-                    self.publish(frozenset({number, number + 1}))
-                case "compact":
-                    self.compact()
-                case "collect":
-                    self.collect()
-                case "quarantine":
-                    self.quarantine(number)
-                case "pin":
-                    self.pin(number)
-                case _:
-                    self.store.now += 10 * HOUR
-        finally:
-            self.nested = False
+        match name:
+            case "publish":
+                self.publish(frozenset({number, number + 1}))
+            case "compact":
+                self.compact()
+            case "collect":
+                self.collect()
+            case "quarantine":
+                self.quarantine(number)
+            case "pin":
+                self.pin(number)
+            case _:
+                self.store.now += 10 * HOUR
 
     # What is tried.
 
@@ -291,7 +286,7 @@ class Machine(RuleBasedStateMachine):
         """Take a pin away, and with it perhaps a superseded bundle, of which the merged one may have been withdrawn."""
         bundle = sorted(self.pinned)[index % len(self.pinned)]
         self.forgive({bundle})
-        self.catalog.unmark(bundle, PINNED)
+        self.catalog.unpin(bundle)
         self.pinned.remove(bundle)
 
     @rule(hours=st.sampled_from([1, 10, 25]))
@@ -328,10 +323,10 @@ class Machine(RuleBasedStateMachine):
     )
     def overlaps(self, what: str, meanwhile: str, steps: int, number: int) -> None:
         """Do one thing in the midst of another."""
-        self.nested = True
+        self.overlapping = True
         with self.store.interrupted(steps, lambda: self.happens(meanwhile, number)):
             self.act(what, number)
-        self.nested = False
+        self.overlapping = False
 
     @rule(what=st.sampled_from(["publish", "compact", "collect", "quarantine"]), steps=STEPS, number=st.integers(0, 5))
     def dies(self, what: str, steps: int, number: int) -> None:

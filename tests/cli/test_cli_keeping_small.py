@@ -181,6 +181,8 @@ def test_pin_gives_a_superseded_bundle_back(store: Store) -> None:
     assert visible(store) == []
     run("pin", store.url, TWO.manifest.bundle)
     assert visible(store) == [TWO.manifest.bundle]
+    run("pin", store.url, TWO.manifest.bundle, "--remove")
+    assert visible(store) == [TWO.manifest.bundle]  # readers that have just listed it have the whole grace
 
 
 def test_pin_needs_something_named(store: Store) -> None:

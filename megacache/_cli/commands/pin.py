@@ -67,5 +67,7 @@ def _pin(store: Store, holding: Holding, bundle: str) -> bool:
 
 
 def _unpin(store: Store, holding: Holding, bundle: str) -> bool:
-    Catalog(store, holding.prefix).unmark(bundle, PINNED)
-    return PINNED in holding.marks.get(bundle, ())
+    pinned = PINNED in holding.marks.get(bundle, ())
+    if pinned:
+        Catalog(store, holding.prefix).unpin(bundle)
+    return pinned
