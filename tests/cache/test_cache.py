@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from megacache import Cache, MegacacheError
 from tests.kit.builders import artifact, finish_workers
@@ -137,6 +138,7 @@ def test_nothing_compiled_is_empty(processes: Processes, tmp_path: Path) -> None
     assert (published["status"], published["true"]) == ("empty", False)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.8."), reason="PyTorch 2.8 has no caching_precompile")
 def test_precompile_artifacts_are_left_out(processes: Processes, tmp_path: Path) -> None:
     """With caching_precompile on, its artifacts do not travel, and both verbs say so."""
     url = str(tmp_path / "store")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import torch._dynamo.utils
 
 import megacache
@@ -226,6 +227,7 @@ def test_receipt_imports_nothing() -> None:
     assert (word(taken), taken["inductor"]["missed"], taken["cpp_runs"], imported) == ("not warmed", 0, 0, False)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.8."), reason="PyTorch 2.8 tells of no lookup that it begins anew")
 def test_graph_that_is_looked_up_twice_counts_once(first: Processes, tmp_path: Path) -> None:
     """PyTorch looks a graph up, finds a number to specialise and begins anew: a start that finds it then is warm."""
     run = step("run", model="normed")
