@@ -58,7 +58,7 @@ def gc_command(
 ) -> None:
     """Delete what nobody reads any more.
 
-    That are superseded and quarantined bundles, what interrupted publications left, and stale leases, all after a
+    It deletes superseded and quarantined bundles, what interrupted publications left, and stale leases, all after a
     grace period: readers and writers may be at work meanwhile. Environments go only if an option says which; they are
     withdrawn, which readers notice at their next start, and deleted by the first run after the grace period. Pinned
     bundles stay. A run that was cut short is taken up by running it again. Spans are written as in 90d, 24h or 30min,
