@@ -17,6 +17,7 @@ from megacache._cache import (
     PublishResult,
     Receipt,
     WarmResult,
+    release_leases,
     take_receipt,
 )
 from megacache._catalog import WARM_MAX_BYTES
@@ -175,6 +176,7 @@ def synchronized(
         if publish_on_error:
             with suppress(MegacacheError):  # the block's own exception goes on; the fault has been logged
                 sync.published = cache.publish(timeout=publish_timeout, labels=labels)
+        release_leases()
         raise
     sync.published = cache.publish(timeout=publish_timeout, labels=labels)
 

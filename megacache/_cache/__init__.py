@@ -5,7 +5,7 @@ from megacache._cache.cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOU
 from megacache._cache.explain import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._cache.receipt import Receipt
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
-from megacache._cache.session import take_receipt
+from megacache._cache.session import release_leases, take_receipt
 
 __all__ = [
     "EXPLAIN_TIMEOUT",
@@ -22,5 +22,6 @@ __all__ = [
     "WarmResult",
     "WarmStatus",
     "crash_guard",
+    "release_leases",
     "take_receipt",
 ]

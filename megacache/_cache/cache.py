@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
@@ -16,7 +17,7 @@ from megacache._cache.publish import Publication
 from megacache._cache.receipt import Receipt
 from megacache._cache.recording import recorded_in, take
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
-from megacache._cache.session import Session, note_cost, take_receipt
+from megacache._cache.session import Session, note_cost, session, take_receipt
 from megacache._cache.single_flight import Flight, checked_wait
 from megacache._cache.warm import Warming, status_of
 from megacache._catalog import WARM_MAX_BYTES
@@ -142,9 +143,14 @@ class Cache:
         upload = self._softly(lambda: self._recorded(self._call(timeout, clock), labels or {}), _raising)
         # Taken now, as the record was: in the background, the program compiles on.
         receipt = take_receipt()
-        if wait:
-            return self._conclude(upload, clock, receipt)
-        return in_background(lambda: self._conclude(upload, clock, receipt))
+
+        def finish() -> PublishResult:
+            try:
+                return self._conclude(upload, clock, receipt)
+            finally:
+                self._let_others_go_on()
+
+        return finish() if wait else in_background(finish)
 
     def import_blob(
         self, blob: bytes, *, timeout: float = PUBLISH_TIMEOUT, labels: Mapping[str, str] | None = None
@@ -282,6 +288,11 @@ class Cache:
         # goes on after these, too.
         except Exception as error:  # noqa: BLE001 - the promise is that none gets out
             return failed(_unforeseen(error))
+
+    def _let_others_go_on(self) -> None:
+        """End the wait of other workers, whether there is something for them now or not."""
+        with suppress(MegacacheError):
+            session(Settings.read().url_or_default(self._url), self._storage_options).release()
 
     def _shown(self) -> str:
         try:

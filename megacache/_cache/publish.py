@@ -58,13 +58,10 @@ class Publication:
     def run(self) -> PublishResult:
         """Subtract what this process and others have published, upload the rest, then announce it.
 
-        Keys are loaded, and the store is opened, only if there is something new. Whoever waited for it waits no longer.
+        Keys are loaded, and the store is opened, only if there is something new.
         """
-        try:
-            with self._session.publishing(self._call.deadline):
-                return self._publish()
-        finally:
-            self._session.release()
+        with self._session.publishing(self._call.deadline):
+            return self._publish()
 
     def _publish(self) -> PublishResult:
         if not self._recorded.found and not self._recorded.known:

@@ -141,6 +141,12 @@ def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
     return _sessions.setdefault((url, *_endpoints(storage_options or {})), Session())
 
 
+def release_leases() -> None:
+    """Let nobody wait any more for what this process compiles: it has published, or will not."""
+    for known in tuple(_sessions.values()):
+        known.release()
+
+
 def loaded_artifacts() -> set[ArtifactRef]:
     """Give all that this process has loaded, from any cache."""
     return set().union(*(known.loaded for known in tuple(_sessions.values())))

@@ -76,13 +76,15 @@ class Flight:
 
     def _take(self, listing: Listing) -> bool:
         """Become the worker that compiles, if none is faster and what it compiles will be published."""
-        if self._call.signing().objection:
+        if self._call.restarted().signing().objection:
             self._may_compile_for_others = False
             return False
         try:
             lease = Lease.take(self._bounded(), self._prefix, listing.leases)
         except AccessError:  # who may not write a lease may not publish either
             self._may_compile_for_others = False
+            return False
+        except UnavailableError:  # as for a listing: to wait a little longer costs less than compiling
             return False
         if lease is None:
             return False

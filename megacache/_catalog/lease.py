@@ -20,6 +20,7 @@ LEASE_TERM = 30.0
 # Three beats may get lost before others take over.
 _BEAT = 8.0
 """Seconds between two beats."""
+_RELEASE_SECONDS = 2.0
 _CONTENT = b"\n"  # several stores have no empty objects
 
 
@@ -42,7 +43,9 @@ class Lease:
         if not store.create(prefix.lease(lease._beat), _CONTENT):
             return None
         for one in old:
-            store.delete(prefix.lease(one))
+            # Leases that have run out stop nobody: a writer that may not delete leaves them to `megacache gc`.
+            with suppress(MegacacheError):
+                store.delete(prefix.lease(one))
         return lease
 
     @property
@@ -73,20 +76,23 @@ class Lease:
         with self._writing:
             if self.over:
                 return
-            last, self._beat = self._beat, LeaseName(number=self.number, beat=self._beat.beat + 1)
-            store.create(self._prefix.lease(self._beat), _CONTENT)
+            last, following = self._beat, LeaseName(number=self.number, beat=self._beat.beat + 1)
+            store.create(self._prefix.lease(following), _CONTENT)
+            self._beat = following
             # Beat 0 stays, or another worker could take the same lease.
             if last.beat:
                 store.delete(self._prefix.lease(last))
 
-    def release(self, seconds: float = _BEAT) -> None:
+    def release(self) -> None:
         """Let the others go on at once; a forked child leaves that to its parent, and a store that fails to time."""
         if self.over or os.getpid() != self._process:
             return
         self._over.set()
-        store = self._store.within(Deadline.after(seconds))
-        if not self._writing.acquire(timeout=seconds):
-            return  # a beat is on its way to a store that hangs
+        # Nobody waits for a store that hangs: without new beats, the others go on soon.
+        deadline = Deadline.after(_RELEASE_SECONDS)
+        store = self._store.within(deadline)
+        if not self._writing.acquire(timeout=deadline.remaining()):
+            return
         try:
             with suppress(MegacacheError):
                 for beat in {self._beat, LeaseName(number=self.number, beat=0)}:

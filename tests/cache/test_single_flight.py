@@ -2,15 +2,17 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import megacache
 from megacache import Cache, WarmResult
 from megacache._cache import single_flight
 from megacache._catalog import Catalog, Lease
 from megacache._runtime import Deadline, forget
 from megacache._store import Store
-from megacache.errors import SettingsError
+from megacache.errors import SettingsError, UnavailableError
 from tests.kit.builders import artifact, environment, prefix_of
 from tests.kit.torchless import Compiler
 
@@ -26,10 +28,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(single_flight, "_LONGEST_PAUSE", 0.1)
 
 
-def warm(folder: Path, wait: float = LONG) -> WarmResult:
+def warm(folder: Path, wait: float = LONG, timeout: float = LONG) -> WarmResult:
     """Warm as a process would that has never heard of this cache."""
     forget()
-    return Cache(str(folder)).warm(wait=wait)
+    return Cache(str(folder)).warm(wait=wait, timeout=timeout)
 
 
 def hold(folder: Path) -> Lease:
@@ -74,6 +76,45 @@ def test_holder_that_died_is_followed(tmp_path: Path) -> None:
     hold(tmp_path)
     assert "compiles for the others" in warm(tmp_path).reason
     assert [path.name for path in leases(tmp_path)] == ["lease.2.0"]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_follower_may_have_waited_longer_than_one_call_may_take(tmp_path: Path) -> None:
+    """The timeout is that of each step, and the wait comes on top of it."""
+    hold(tmp_path)
+    assert "compiles for the others" in warm(tmp_path, timeout=0.9).reason
+
+
+@pytest.mark.usefixtures("compiler")
+def test_store_that_fails_for_a_moment_ends_no_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that cannot be taken now is tried for again."""
+    create, faults = Store.create, [UnavailableError("it is down")] * 2
+
+    def fail(*arguments: Any) -> bool:
+        if faults:
+            raise faults.pop()
+        return create(*arguments)
+
+    monkeypatch.setattr(Store, "create", fail)
+    assert "compiles for the others" in warm(tmp_path).reason
+    assert not faults
+
+
+def test_publication_that_fails_ends_the_wait_of_others(compiler: Compiler, tmp_path: Path) -> None:
+    """Whatever comes of it, nothing more is to be expected."""
+    first = Cache(str(tmp_path))
+    first.warm(wait=LONG)
+    compiler.compile(artifact("one"))
+    assert first.publish(labels={"x": "y" * 10_000}).status == "unavailable"
+    assert not leases(tmp_path)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_block_that_fails_ends_the_wait_of_others(tmp_path: Path) -> None:
+    """It publishes nothing."""
+    with pytest.raises(RuntimeError), megacache.synchronized(str(tmp_path), wait=LONG):
+        raise RuntimeError
+    assert not leases(tmp_path)
 
 
 @pytest.mark.usefixtures("compiler")

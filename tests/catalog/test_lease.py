@@ -2,12 +2,14 @@
 
 import os
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from megacache._bundle import LeaseName
 from megacache._catalog import Catalog, Inventory, Lease, plan_removal
 from megacache._store import Store
+from megacache.errors import AccessError, UnavailableError
 from tests.kit.builders import artifact, bundle, environment, open_store, prefix_of, upload
 
 PLACE = prefix_of(environment())
@@ -78,6 +80,39 @@ def test_next_holder_removes_what_the_last_one_left(store: Store) -> None:
     assert beats(store) == [(2, 0)]
     asleep.release()
     assert beats(store) == [(2, 0)]
+
+
+def test_beat_that_failed_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails for a moment leaves no beat behind that others would take for news."""
+    lease = take(store)
+    assert lease is not None
+    lease.renew()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "create", failing(UnavailableError("it is down")))
+        with pytest.raises(UnavailableError):
+            lease.renew()
+    lease.renew()
+    assert beats(store) == [(1, 0), (1, 2)]
+    lease.release()
+    assert beats(store) == []
+
+
+def test_writer_that_may_not_delete_takes_over_all_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead holder left stays, and the new lease is held."""
+    assert take(store) is not None
+    monkeypatch.setattr(Store, "delete", failing(AccessError("forbidden")))
+    follower = take(store)
+    assert follower is not None
+    assert beats(store) == [(1, 0), (2, 0)]
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    """Give a method that fails."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_forked_child_does_not_release_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
