@@ -17,6 +17,7 @@ from megacache._catalog.inventory import Holding
 from megacache._catalog.removal import RemovalPlan
 from megacache._runtime import ProgressCallback, unordered
 from megacache._store import Store
+from megacache.errors import MissingError, StoreError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class _Published:
 
 
 def _unwanted(store: Store, holdings: Sequence[Holding], terms: Terms) -> Iterator[EnvironmentPrefix]:
-    """Choose the environments that are not kept; one of which no manifest can be read is."""
+    """Choose the environments that are not kept; one whose last publication cannot be dated is."""
     if terms.older_than is None and terms.keep is None and terms.max_size is None:
         return
     published = [found for one in holdings if (found := _published(store, one)) is not None]
@@ -112,12 +113,22 @@ def _unwanted(store: Store, holdings: Sequence[Holding], terms: Terms) -> Iterat
 
 
 def _published(store: Store, holding: Holding) -> _Published | None:
-    found = Catalog(store, holding.prefix).read(holding.visible)
-    manifests = [done.value for done in found if done.value is not None]
-    times = [at for one in manifests if (at := _seconds(one.created)) is not None]
+    """Read when an environment was published to; raise `StoreError` if the store would not give a manifest."""
+    times: list[float] = []
+    chunks: dict[Digest, int] = {}
+    for done in Catalog(store, holding.prefix).read(holding.visible):
+        if isinstance(done.fault, MissingError):  # removed since it was listed
+            continue
+        if isinstance(done.fault, StoreError):
+            raise done.fault
+        told = _seconds(done.value.created) if done.value else None
+        at = holding.modified.get(holding.prefix.manifest(done.item)) if told is None else told
+        if at is None:
+            return None
+        times.append(at)
+        chunks |= {ref.digest: ref.stored_size for ref in done.value.chunks} if done.value else {}
     if not times:
         return None
-    chunks = {ref.digest: ref.stored_size for one in manifests for ref in one.chunks}
     size = sum(holding.visible.values()) + sum(chunks.values())
     return _Published(prefix=holding.prefix, last=max(times), size=size)
 

@@ -10,6 +10,7 @@ import pytest
 from megacache._bundle import PINNED, QUARANTINED, SUPERSEDED, Environment, EnvironmentPrefix, LeaseName
 from megacache._catalog import Catalog, Inventory, RetentionPlan, Terms, plan_retention
 from megacache._store import Entry, Store
+from megacache.errors import MissingError, StoreError, UnavailableError
 from tests.kit.builders import Bundle, artifact, bundle, environment, noise, open_store, prefix_of, upload
 from tests.kit.places import Place
 
@@ -216,10 +217,37 @@ def test_environment_is_hidden_first_and_deleted_later(store: Store) -> None:
     assert keys(store) == set()
 
 
-def test_environment_without_a_readable_manifest_is_kept(store: Store) -> None:
-    """What cannot be dated is not withdrawn."""
-    store.create(PLACE.manifest("a" * 32), b"garbage")
-    assert withdrawn(plan(store, older_than=0.0, max_size=0)) == set()
+def test_unreadable_manifest_is_as_old_as_its_object(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be dated by its content is dated by the store; what cannot be dated at all is not withdrawn."""
+    publish(store, OLD, 100)
+    prefix = prefix_of(OLD)
+    store.create(prefix.manifest("a" * 32), b"garbage")
+    assert withdrawn(plan(store, older_than=90 * DAY)) == set()
+    assert withdrawn(plan(store, later=91 * DAY, older_than=90 * DAY)) == {prefix}
+    listed = [replace(one, modified=None) for one in store.list()]
+    monkeypatch.setattr(store, "list", lambda _="": tuple(listed))
+    assert withdrawn(plan(store, later=91 * DAY, older_than=90 * DAY)) == set()
+
+
+def test_store_that_would_not_give_a_manifest_withdraws_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that throttles does not make its environments look old; what is gone since the listing does not count."""
+    publish(store, OLD, 100)
+    upload(store, newest := bundle([artifact("b")], here=OLD))
+    key = prefix_of(OLD).manifest(newest.manifest.bundle)
+    read = store.read
+    fault: StoreError = UnavailableError("503: slow down")
+
+    def refusing(name: str, *, size: int) -> bytes:
+        if name == key:
+            raise fault
+        return read(name, size=size)
+
+    monkeypatch.setattr(store, "read", refusing)
+    for choice in ({"older_than": 90 * DAY}, {"keep": 1}, {"max_size": 10**9}):
+        with pytest.raises(UnavailableError, match="slow down"):
+            plan(store, **choice)
+    fault = MissingError("gone")
+    assert withdrawn(plan(store, older_than=90 * DAY)) == {prefix_of(OLD)}
 
 
 def test_what_has_changed_since_is_left_alone(store: Store) -> None:
