@@ -211,6 +211,13 @@ def test_quantities_need_units(store: Store, option: str, value: str) -> None:
     assert value in run("gc", store.url, option, value, code=2).output
 
 
+@pytest.mark.parametrize(("grace", "code"), [("30min", 2), ("1s", 2), ("0h", 0), ("3h", 0)])
+def test_grace_that_readers_and_writers_may_outlast_is_refused(store: Store, grace: str, code: int) -> None:
+    """Publications and clocks need three hours; only with no grace at all is nobody waited for."""
+    done = run("gc", store.url, "--grace", grace, code=code)
+    assert ("give 3h or more, or 0" in " ".join(done.stderr.replace("│", " ").split())) == bool(code)
+
+
 def test_units_are_understood() -> None:
     """Spans are in seconds, sizes in bytes."""
     assert [span(text) for text in ("0", "30s", "30min", "1.5h", "90d")] == [0, 30, 1_800, 5_400, 7_776_000]

@@ -16,17 +16,31 @@ from megacache._cli.views import place_view
 from megacache._runtime import counted
 from megacache._store import Store
 
+_LEAST_GRACE = 3 * 3_600.0
+"""Seconds: writers rely for an hour on chunks that lie there, and clocks may differ by an hour or two."""
+
+
+def _grace(text: str) -> float:
+    given = span(text)
+    if 0 < given < _LEAST_GRACE:
+        raise click.BadParameter(
+            f"{text} is too short: publications rely for an hour on chunks that lie there, and clocks may differ by an "
+            "hour or two; give 3h or more, or 0 if nobody reads or writes meanwhile"
+        )
+    return given
+
 
 @click.command("gc")
 @with_store(timeout=3600)
 @with_selection
 @click.option(
     "--grace",
-    type=span,
+    type=_grace,
     default="24h",
     show_default=True,
     metavar="SPAN",
-    help="Leave alone for so long what was withdrawn or is in no bundle; 0 if nobody reads or writes meanwhile.",
+    help="Leave alone for so long, 3h or more, what was withdrawn or is in no bundle; 0 if nobody reads or writes "
+    "meanwhile.",
 )
 @click.option("--older-than", type=span, metavar="SPAN", help="Withdraw environments last published to before that.")
 @click.option(
@@ -61,8 +75,8 @@ def gc_command(
     It deletes superseded and quarantined bundles, what interrupted publications left, and stale leases, all after a
     grace period: readers and writers may be at work meanwhile. Environments go only if an option says which; they are
     withdrawn, which readers notice at their next start, and deleted by the first run after the grace period. Pinned
-    bundles stay. A run that was cut short is taken up by running it again. Spans are written as in 90d, 24h or 30min,
-    sizes as in 50GB.
+    bundles stay. A run that was cut short is taken up by running it again. Spans are written as in 90d or 24h, sizes as
+    in 50GB.
 
     \b
     Example:
