@@ -33,7 +33,7 @@ class Terms:
     keep: int | None = None
     """Environments of each GPU type that are kept, those with the last publications."""
     max_size: int | None = None
-    """Bytes of all that is kept; the environments with the oldest publications go first."""
+    """Bytes of all that is kept; what does not fit beside newer environments goes, the newest never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +106,11 @@ def _unwanted(store: Store, holdings: Sequence[Holding], terms: Terms) -> Iterat
         if is_old or (terms.keep is not None and kept[one.prefix.device] >= terms.keep):
             yield one.prefix
             continue
+        if terms.max_size is not None and total + one.size > terms.max_size and kept.total():
+            yield one.prefix
+            continue
         kept[one.prefix.device] += 1
         total += one.size
-        if terms.max_size is not None and total > terms.max_size:
-            yield one.prefix
 
 
 def _published(store: Store, holding: Holding) -> _Published | None:

@@ -185,7 +185,7 @@ def test_last_environments_of_each_device_are_kept(store: Store) -> None:
 
 
 def test_oldest_environments_go_until_the_others_fit(store: Store) -> None:
-    """Size is that of what readers see: what is superseded goes anyway."""
+    """The newest stays, and what fits beside it; what is superseded goes anyway, and does not count."""
     publish(store, OLD, 3, size=10)
     publish(store, NEWER, 2, size=50_000)
     publish(store, NEWEST, 1, size=10_000)
@@ -193,7 +193,8 @@ def test_oldest_environments_go_until_the_others_fit(store: Store) -> None:
     upload(store, dead)
     Catalog.of(store, NEWEST).mark(dead.manifest.bundle, SUPERSEDED)
     assert withdrawn(plan(store, max_size=100_000)) == set()
-    assert withdrawn(plan(store, max_size=40_000)) == {prefix_of(OLD), prefix_of(NEWER)}
+    assert withdrawn(plan(store, max_size=40_000)) == {prefix_of(NEWER)}
+    assert withdrawn(plan(store, max_size=1)) == {prefix_of(OLD), prefix_of(NEWER)}
 
 
 def test_environment_is_hidden_first_and_deleted_later(store: Store) -> None:
@@ -213,7 +214,7 @@ def test_environment_is_hidden_first_and_deleted_later(store: Store) -> None:
             catalog.prefix.mark(old.manifest.bundle, SUPERSEDED),
         )
     }
-    assert len(collect(store, grace=0, keep=1, max_size=0)) == 2
+    assert len(collect(store, grace=0, older_than=0.0)) == 2
     assert keys(store) == set()
 
 

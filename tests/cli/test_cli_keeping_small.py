@@ -157,10 +157,10 @@ def test_pinned_bundle_is_neither_merged_nor_deleted(store: Store) -> None:
         ],
     }
     run("compact", store.url, "--yes")
-    run("gc", store.url, "--yes", "--grace", "0", "--max-size", "0")
+    run("gc", store.url, "--yes", "--grace", "0", "--older-than", "0")
     assert visible(store) == [ONE.manifest.bundle]
     assert "is not pinned" in run("pin", store.url, ONE.manifest.bundle, "--remove").stderr
-    run("gc", store.url, "--yes", "--grace", "0", "--max-size", "0")
+    run("gc", store.url, "--yes", "--grace", "0", "--older-than", "0")
     assert store.list() == ()
 
 

@@ -53,7 +53,7 @@ def _grace(text: str) -> float:
     "--max-size",
     type=size,
     metavar="SIZE",
-    help="Withdraw the environments that were not published to for the longest time, until the others fit.",
+    help="Withdraw the environments that do not fit beside those published to later; the newest stays.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
