@@ -32,8 +32,8 @@ from megacache._catalog.limits import affordable_manifests, weight
 from megacache._catalog.repacking import Repacking
 from megacache._runtime import WINDOW, ProgressCallback, unordered
 from megacache._store import Store
-from megacache._trust import Signing
-from megacache.errors import BundleError, FormatError, MegacacheError, MissingError, SettingsError
+from megacache._trust import Signing, TrustPolicy
+from megacache.errors import BundleError, FormatError, MegacacheError, MissingError, SettingsError, UntrustedError
 
 _WITHDRAWN = "it was withdrawn while it was being merged; the others stay as they are until the next time"
 _TAKEN = "what has its name is withdrawn, or holds something else than its sources"
@@ -139,17 +139,31 @@ class Compaction:
                 yield done.item, None, str(done.fault)
                 continue
             manifest, signatures = done.value
-            self._check_signed(done.item, signatures)
+            is_signed = self._is_signed(done.item, signatures)
             why = self._objection(manifest)
+            if is_signed and not why and not self._is_own(done.item, left[done.item]):
+                why = "signed by another key, and its readers may trust no other"
             yield done.item, None if why else manifest, why
 
-    def _check_signed(self, bundle: str, signatures: Sequence[Signature]) -> None:
+    def _is_signed(self, bundle: str, signatures: Sequence[Signature]) -> bool:
+        """Tell whether a bundle is signed; raise `SettingsError` if it is, and what is merged would not be."""
         added = any(signed == bundle for signed, _ in self._holding.signatures)
-        if self._signer is None and (added or any(one.scope == self._store.scope for one in signatures)):
+        is_signed = added or any(one.scope == self._store.scope for one in signatures)
+        if is_signed and self._signer is None:
             raise SettingsError(
                 f"bundle {bundle} is signed, and no key signs what it would be merged into",
                 hint="give --key, or set MEGACACHE_SIGNING_KEY",
             )
+        return is_signed
+
+    def _is_own(self, bundle: str, size: int) -> bool:
+        """Tell whether those who trust the key that signs what is merged, and no other, can read a bundle."""
+        own = TrustPolicy(keys=(self._signer.public_key,), threshold=1)
+        try:
+            Catalog(self._store, self._holding.prefix, own, self._holding.signatures).read_one(bundle, size)
+        except UntrustedError:
+            return False
+        return True
 
     def _objection(self, manifest: Manifest) -> str:
         """Say why a bundle must stay as it is; empty if it need not."""

@@ -338,6 +338,14 @@ def test_merged_bundle_is_signed(store: Store, keys: Sequence[str]) -> None:
     assert trusting.read_one(into, trusting.list().visible[into]).bundle == into
 
 
+def test_what_another_key_has_signed_stays(store: Store, keys: Sequence[str]) -> None:
+    """Readers who trust that key only would be left with a merged bundle that they refuse."""
+    sign_all(store, keys[1])
+    plan, done = compact(store, signing(keys[0], keys[0], keys[1]))
+    assert not done.merged
+    assert set(reasons(plan).values()) == {"signed by another key, and its readers may trust no other"}
+
+
 def test_signed_store_is_not_merged_without_a_key(store: Store, keys: Sequence[str]) -> None:
     """Whoever cannot sign what readers would then be given is refused, and nothing is changed."""
     sign_all(store, keys[0])
