@@ -140,6 +140,13 @@ def test_gc_withdraws_environments(store: Store) -> None:
     assert len(store.list()) == 11
 
 
+def test_gc_says_how_to_take_a_withdrawal_back(store: Store) -> None:
+    """Who withdrew the wrong environment has the grace period to change that, and is told how."""
+    told = run("gc", store.url, "--yes", "--older-than", "0", "--device", PLACE.device).stderr
+    assert f"{len(IDS)} bundles withdrawn: " in told
+    assert "`megacache pin` gives one back" in told
+
+
 def test_pinned_bundle_is_neither_merged_nor_deleted(store: Store) -> None:
     """A pin keeps a bundle as it is, until it is taken away."""
     assert document("pin", store.url, ONE.manifest.bundle) == {

@@ -96,6 +96,9 @@ def gc_command(
             for plan in plans:
                 plan.apply(store, progress)
         say("{} deleted from {}", counted(sum(len(plan.removal.keys) for plan in plans), "object"), store.url)
+        if withdrawn := sum(len(plan.withdrawn) for plan in plans):
+            message = "{} withdrawn: the first run after the grace period deletes them; `megacache pin` gives one back"
+            say(message, counted(withdrawn, "bundle"))
     if as_json:
         emit({"url": store.url, "dry_run": dry_run, "environments": list(map(_view, plans))}, command="gc")
 
