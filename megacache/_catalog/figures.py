@@ -1,17 +1,16 @@
 """What a cache holds, in figures: bundles by state, bytes, artifacts, compiled files, dates and labels."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from megacache._bundle import QUARANTINED, EnvironmentPrefix, Manifest, environment_prefix
 from megacache._catalog.catalog import Catalog
-from megacache._catalog.inventory import Holding
+from megacache._catalog.inventory import Holding, given
 from megacache._runtime import Done, moment_of
 from megacache._store import Store
-from megacache.errors import MissingError, StoreError
 
 
 class BundleState(StrEnum):
@@ -80,7 +79,7 @@ def read_figures(store: Store, holdings: Iterable[Holding]) -> tuple[Environment
 def figures_of(holding: Holding, manifests: Iterable[Done[str, Manifest]]) -> EnvironmentFigures:
     """Count what the manifests of an environment tell."""
     bundles, versions, visible = [], [], holding.visible
-    for done in _given(manifests):
+    for done in given(manifests):
         withdrawn = None if done.item in visible else _withdrawn(holding, done.item)
         bundles.append(_bundle_figures(done.value, withdrawn or _loaded(holding, done.value)))
         if done.value is not None and _lies_where_it_says(done.value, holding.prefix):
@@ -91,15 +90,6 @@ def figures_of(holding: Holding, manifests: Iterable[Done[str, Manifest]]) -> En
         size=holding.size,
         bundles=tuple(bundles),
     )
-
-
-def _given(manifests: Iterable[Done[str, Manifest]]) -> Iterator[Done[str, Manifest]]:
-    for done in manifests:
-        if isinstance(done.fault, MissingError):  # removed since it was listed
-            continue
-        if isinstance(done.fault, StoreError):
-            raise done.fault
-        yield done
 
 
 def _bundle_figures(manifest: Manifest | None, state: BundleState) -> BundleFigures:

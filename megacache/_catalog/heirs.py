@@ -11,8 +11,8 @@ from megacache.errors import BundleError, MissingError
 def heirs(store: Store, holding: Holding, bundle: str) -> tuple[str, ...]:
     """Name the visible bundles that hold something of a bundle which is or was just being superseded.
 
-    One more LIST tells those that came after `holding` was listed. Manifests are read only if there are such, or if the
-    bundle is superseded.
+    One more LIST shows the bundles that were announced after `holding` was listed. Manifests are read only if there are
+    any, or if the bundle is superseded.
     """
     catalog = Catalog(store, holding.prefix)
     visible = catalog.list().visible

@@ -17,10 +17,10 @@ from megacache._bundle import (
     place,
 )
 from megacache._catalog.catalog import Catalog
-from megacache._runtime import counted, unordered
+from megacache._runtime import Done, counted, unordered
 from megacache._store import Entry, Store
 from megacache._trust import TrustPolicy
-from megacache.errors import BundleError, MissingError
+from megacache.errors import BundleError, MissingError, StoreError
 
 _ENVIRONMENTS_COMPARED = 4
 # A manifest that is damaged or untrusted must not hide its environment.
@@ -129,6 +129,20 @@ def _holding(prefix: EnvironmentPrefix, objects: Sequence[tuple[Placed, Entry]])
         leases=tuple(sorted(leases)),
         modified={entry.key: entry.modified for _, entry in objects if entry.modified is not None},
     )
+
+
+def given(manifests: Iterable[Done[str, Manifest]]) -> Iterator[Done[str, Manifest]]:
+    """Pass manifests on, without those that were removed since they were listed.
+
+    Raises `StoreError` where the store would not give one that is there: what is decided, or counted, without it would
+    be wrong.
+    """
+    for done in manifests:
+        if isinstance(done.fault, MissingError):
+            continue
+        if isinstance(done.fault, StoreError):
+            raise done.fault
+        yield done
 
 
 def nearest_other(

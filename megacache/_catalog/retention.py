@@ -1,23 +1,21 @@
 """Keep a cache small: environments that nobody wants any more are withdrawn, and what nobody reads any more is deleted.
 
-Everything that is deleted has been out of sight for the grace period, by the clock of the store: readers that were in
-the middle of a bundle when it was withdrawn have long ended, and writers rely on no chunk that lay there unnoticed
-(`Catalog.write`). An environment is withdrawn by marking its bundles, and is deleted by a later run. What is pinned
-stays.
+Everything that is deleted has been out of sight for the grace period, by the dates that the store gives: readers that
+were in the middle of a bundle when it was withdrawn have long ended, and writers rely on no chunk that lay there
+unnoticed (`Catalog.write`). An environment is withdrawn by marking its bundles, and is deleted by a later run. What is
+pinned stays.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from megacache._bundle import PINNED, QUARANTINED, SUPERSEDED, Digest, EnvironmentPrefix
 from megacache._catalog.catalog import Catalog
-from megacache._catalog.inventory import Holding
+from megacache._catalog.inventory import Holding, given
 from megacache._catalog.removal import RemovalPlan
-from megacache._runtime import ProgressCallback, unordered
+from megacache._runtime import ProgressCallback, moment_of, unordered
 from megacache._store import Store
-from megacache.errors import MissingError, StoreError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +115,9 @@ def _published(store: Store, holding: Holding) -> _Published | None:
     """Read when an environment was published to; raise `StoreError` if the store would not give a manifest."""
     times: list[float] = []
     chunks: dict[Digest, int] = {}
-    for done in Catalog(store, holding.prefix).read(holding.visible):
-        if isinstance(done.fault, MissingError):  # removed since it was listed
-            continue
-        if isinstance(done.fault, StoreError):
-            raise done.fault
-        told = _seconds(done.value.created) if done.value else None
-        at = holding.modified.get(holding.prefix.manifest(done.item)) if told is None else told
+    for done in given(Catalog(store, holding.prefix).read(holding.visible)):
+        told = moment_of(done.value.created) if done.value else None
+        at = told.timestamp() if told else holding.modified.get(holding.prefix.manifest(done.item))
         if at is None:
             return None
         times.append(at)
@@ -132,14 +126,6 @@ def _published(store: Store, holding: Holding) -> _Published | None:
         return None
     size = sum(holding.visible.values()) + sum(chunks.values())
     return _Published(prefix=holding.prefix, last=max(times), size=size)
-
-
-def _seconds(created: str) -> float | None:
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 class _Deciding:

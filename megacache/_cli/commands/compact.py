@@ -101,4 +101,4 @@ def _tell(done: Sequence[Compacted], url: str) -> None:
         for into, sources in result.merged.items():
             say("bundle {} supersedes {}", into, counted(len(sources), "bundle"))
     if any(result.merged for result in done):
-        say("should what it holds prove bad, quarantine the merged bundle: `megacache quarantine {} BUNDLE`", url)
+        say("if anything in it proves bad, quarantine the merged bundle: `megacache quarantine {} BUNDLE`", url)
