@@ -17,6 +17,7 @@ from megacache.errors import AccessError, SettingsError, UnavailableError
 # Of 1,000 workers that wait, 170 ask in a second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 6.0
 """Seconds between two listings, on average."""
+_COMPILES = "this process compiles for the others, which wait"
 
 
 class Flight:
@@ -37,7 +38,10 @@ class Flight:
         """Give the first listing that shows a bundle, or the last one if this worker is to compile."""
         with self._call.clock.stage("list"):
             listing = self._list()
-        if listing.visible or self._objection():
+        if listing.visible:
+            return listing
+        if objection := self._objection():
+            self.told = objection
             return listing
         with self._call.clock.stage("wait"):
             return self._watch(listing)
@@ -47,10 +51,8 @@ class Flight:
         ranks = _compiler.world_size()
         # A rank that waits while the others compile would hold up their collectives, until they time out.
         if ranks > 1:
-            self.told = f"it did not wait for other workers, because it is one of {counted(ranks, 'rank')} of a job"
-        elif self._session.lease is not None and not self._session.lease.over:
-            self.told = "this process compiles for the others, which wait"
-        return self.told
+            return f"it did not wait for other workers, because it is one of {counted(ranks, 'rank')} of a job"
+        return _COMPILES if self._session.lease is not None and not self._session.lease.over else ""
 
     def _watch(self, listing: Listing) -> Listing:
         started = seen_at = time.monotonic()
@@ -90,7 +92,7 @@ class Flight:
             return False
         lease.keep(self._wait)
         self._session.hold(lease)
-        self.told = "this process compiles for the others, which wait"
+        self.told = _COMPILES
         return True
 
     def _list(self) -> Listing:
