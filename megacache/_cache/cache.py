@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler
 from megacache._bundle import checked_labels
+from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
 from megacache._cache.crash_guard import guard_beside, install
 from megacache._cache.explain import ExplainStatus, Explanation, explain
@@ -221,7 +222,7 @@ class Cache:
             _compiler.watch()
             _compiler.look_into_inner_graphs()
             _compiler.defer_while_compiling()
-            folder = _compiler.writable_cache_folder()
+            folder = call.restarted().on_disk(_compiler.writable_cache_folder)
             session.begin(folder)
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
@@ -235,11 +236,9 @@ class Cache:
             # The wait for another worker has a bound of its own.
             call = call.restarted()
             store = store.within(call.deadline)
-        crash_guard = guard_beside(folder)
         install()
-        warming = Warming(
-            call, store, environment, session, crash_guard, policy=policy, files=self._files, max_bytes=max_bytes
-        )
+        place = CacheFolder(call, guard_beside(folder), files=self._files)
+        warming = Warming(call, store, environment, session, place, policy=policy, max_bytes=max_bytes)
         with _compiler.full_collections_deferred():
             result = warming.run(listing)
         reason = "; ".join(filter(None, [result.reason, told])) if not result else result.reason

@@ -11,7 +11,7 @@ from megacache._settings import Settings
 from megacache._store import Store, redacted
 from megacache._trust import Keys, Signing, TrustPolicy
 
-_Loaded = TypeVar("_Loaded")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,11 @@ class Call:
         """Load what a writer signs with; a key service may have to be asked."""
         return self._keys(lambda: self.keys.signing(self.settings), "loading the signing key")
 
-    def _keys(self, load: Callable[[], _Loaded], doing: str) -> _Loaded:
+    def on_disk(self, step: Callable[[], _Value]) -> _Value:
+        """Take a step in PyTorch's cache folder, which may lie on a mount that hangs."""
+        return call(step, deadline=self.deadline, doing="using PyTorch's cache folder")
+
+    def _keys(self, load: Callable[[], _Value], doing: str) -> _Value:
         # A disk that holds keys may hang as a service may, as on a network.
         with self.clock.stage("keys"):
             return call(load, deadline=self.deadline, doing=doing)

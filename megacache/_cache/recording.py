@@ -24,7 +24,7 @@ from megacache._bundle import (
 from megacache._cache.compiled_files import gone
 from megacache._cache.session import Session
 from megacache._compiler import roots as known_roots
-from megacache._runtime import Deadline
+from megacache._runtime import Deadline, call
 from megacache.errors import CompilerError, FormatError, IntegrityError, SettingsError
 
 
@@ -163,7 +163,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     known, missing = False, tuple[tuple[str, str], ...]()
     if files:
         try:
-            compiled, missing, known = _compiled(recorded, session)
+            compiled, missing, known = _compiled(recorded, session, deadline)
             # It runs the compiler, to ask for its version.
             guard = _compiler.toolchain() if compiled else {}
         except CompilerError as error:  # artifacts are useful on their own
@@ -216,15 +216,21 @@ def _latest(recorded: Sequence[Artifact]) -> Iterator[Artifact]:
 
 
 def _compiled(
-    recorded: Sequence[Artifact], session: Session
+    recorded: Sequence[Artifact], session: Session, deadline: Deadline
 ) -> tuple[Mapping[FileRef, CompiledFile], tuple[tuple[str, str], ...], bool]:
     """Read the compiled files that are not known to be in the store; name those that are gone.
 
     Tell, too, whether there are others that are known to be in the store.
     """
-    used = _compiler.used_files(recorded)
-    located = [one for one in used if (one.root, one.path) not in session.files]
-    read = [(one, one.read()) for one in located]
+    # Here and not in a thread, which would have another current device.
+    roots = _compiler.file_roots()
+
+    def look() -> tuple[list[tuple[_compiler.Located, CompiledFile | None]], bool]:
+        used = _compiler.used_files(recorded, roots)
+        located = [one for one in used if (one.root, one.path) not in session.files]
+        return [(one, one.read()) for one in located], len(located) < len(used)
+
+    read, known = call(look, deadline=deadline, doing="reading compiled files")
     files = {identify_file(file): file for _, file in read if file is not None}
     missing = tuple((one.root, one.path) for one, file in read if file is None)
-    return files, missing, len(located) < len(used)
+    return files, missing, known

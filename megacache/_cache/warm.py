@@ -3,13 +3,11 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from megacache import _compiler
 from megacache._bundle import ArtifactRef, Environment, FileRef, Manifest, Unpacked, parents_first, refusal
+from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
-from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
-from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.results import WarmResult, WarmStatus
 from megacache._cache.session import Session
 from megacache._catalog import (
@@ -58,8 +56,6 @@ class _Tally:
     artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
     unmet: dict[str, dict[ArtifactRef, frozenset[str]]] = field(default_factory=dict)
     """Artifacts that call custom operators which are defined otherwise here, by bundle, with the operators."""
-    written: dict[str, set[Path]] = field(default_factory=dict)
-    """Files of artifacts that were not there before, by bundle."""
     bytes_wanted: int = 0
     bytes_stored: int = 0
     bytes_raw: int = 0
@@ -74,10 +70,9 @@ class Warming:
         store: Store,
         environment: Environment,
         session: Session,
-        crash_guard: CrashGuard,
+        folder: CacheFolder,
         *,
         policy: TrustPolicy | None = None,
-        files: bool = True,
         max_bytes: int = WARM_MAX_BYTES,
     ) -> None:
         self._store = store
@@ -88,9 +83,8 @@ class Warming:
         self._session = session
         self._clock = call.clock
         self._progress = call.progress
-        self._files = files
-        self._restoration = Restoration()
-        self._crash_guard = crash_guard
+        self._folder = folder
+        self._restoration = folder.restoration
         self._suspects: Collection[str] = ()
         self._left = max_bytes
         self._tally = _Tally()
@@ -102,15 +96,10 @@ class Warming:
         A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
         """
         try:
-            self._restoration.begin(wanted=self._files)
-            self._suspects = self._crash_guard.look_back().suspects
-            clear_suspects(self._crash_guard, self._restoration)
-            try:
+            with self._folder.opened() as self._suspects:
                 self._round(listing)
                 if self._tally.incomplete:
                     self._round()
-            finally:
-                self._restoration.finish()
         except MegacacheError as error:
             self._tally.faults.append((error, str(error)))
             self._tally.left_out.append(f"not everything was loaded: {error}")
@@ -120,14 +109,14 @@ class Warming:
         with self._clock.stage("list"):
             listing = listing or self._catalog.list()
             self._catalog = self._catalog.knowing(listing)
-            clear_quarantined(listing, self._catalog, self._crash_guard, self._restoration)
+            self._folder.clear_quarantined(listing, self._catalog)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
             wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
             orders = list(self._affordable(wanted))
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
         # Before anything is handed to torch: a marker has to name it.
-        self._crash_guard.add([order.manifest for order in orders])
+        self._folder.expect([order.manifest for order in orders])
         with closing(self._catalog.deliver(orders, self._node)) as deliveries:
             # Not a `for`: only the time until the next delivery counts as download.
             while True:
@@ -180,7 +169,7 @@ class Warming:
         if bundle in self._tally.failed:
             return
         # Before its files are in place: another start might remove them.
-        self._crash_guard.sign_in(bundle)
+        self._folder.sign_in(bundle)
         try:
             for unpacked in delivery.contents:
                 self._use(delivery.manifest, unpacked)
@@ -189,8 +178,8 @@ class Warming:
             return
         if delivery.last:
             self._tally.loaded.append(bundle)
-            with self._clock.stage("files"), self._crash_guard.armed():
-                useful = self._restoration.settle(delivery.manifest)
+            with self._clock.stage("files"):
+                useful = self._folder.settle(delivery.manifest)
             self._settle(delivery.manifest, useful)
 
     def _settle(self, manifest: Manifest, files: Collection[FileRef]) -> None:
@@ -209,14 +198,13 @@ class Warming:
         tally = self._tally
         self._store.deadline.check("loading what was downloaded")
         if unpacked.blob:
-            with self._clock.stage("load"), self._crash_guard.armed():
-                loaded, unmet = _compiler.load_if_met(unpacked.blob, manifest.operators, self._store.deadline)
+            with self._clock.stage("load"):
+                loaded, unmet = self._folder.load(manifest, unpacked.blob, self._store.deadline)
             tally.artifacts = tally.artifacts.plus(loaded)
             tally.unmet.setdefault(manifest.bundle, {}).update(unmet)
-            tally.written.setdefault(manifest.bundle, set()).update(loaded.written)
         else:
-            with self._clock.stage("files"), self._crash_guard.armed():
-                self._restoration.accept(manifest.bundle, unpacked.files)
+            with self._clock.stage("files"):
+                self._folder.accept(manifest.bundle, unpacked.files)
         tally.bytes_stored += unpacked.ref.stored_size
         tally.bytes_raw += unpacked.ref.raw_size
         self._progress(Progress(stage="download", done=tally.bytes_stored, total=tally.bytes_wanted))
@@ -229,8 +217,7 @@ class Warming:
         elif fault is not None and not isinstance(fault, UnsupportedFormatError):
             self._tally.faults.append((fault, message if isinstance(fault, BundleError) else str(fault)))
         self._tally.failed.add(bundle)
-        _compiler.take_back(self._tally.written.pop(bundle, ()))
-        self._restoration.abandon(bundle)
+        self._folder.take_back(bundle)
         self._session.give_up(bundle, fault)
 
     def _leave_out(self, bundle: str, why: str) -> str:

@@ -199,14 +199,13 @@ def file_roots() -> Mapping[str, tuple[Path, ...]]:
         return own | {root.name: (root.folder,) for root in known_roots.registered()}
 
 
-def used_files(recorded: Iterable[Artifact]) -> tuple[Located, ...]:
-    """Find the compiled files that this process uses, of all that lie in folders it may share with others.
+def used_files(recorded: Iterable[Artifact], roots: Mapping[str, tuple[Path, ...]]) -> tuple[Located, ...]:
+    """Find the compiled files that this process uses, of all that lie in the folders of its roots.
 
     A library counts once it is mapped; if a warm start has mapped it, once a graph has asked for it. The trials of the
     ISA picker, which ran in other processes, count once it has picked. A Triton kernel counts unless a recorded
     artifact holds it. A registered root names its own files. Some files may be gone: their content cannot be read.
     """
-    roots = file_roots()
     with door("looking for compiled files"):
         mapped = set(mapped_files()) - unasked()
         paths = [*mapped, *probe_libraries(), *kernel_files(recorded, roots["triton"])]

@@ -44,7 +44,7 @@ class Deadline:
         """Make the error to raise when time ran out."""
         return DeadlineError(
             f"not done within {self.seconds:g} s while {doing}",
-            hint="give a longer timeout, or check the store",
+            hint="give a longer timeout, or find out why there was no answer",
         )
 
     def check(self, doing: str) -> None:

@@ -8,8 +8,6 @@ from torch._inductor.codecache import sha256_hash
 
 from megacache._bundle import QUARANTINED, Artifact, Manifest
 from megacache._cache.crash_guard import CrashGuard
-from megacache._cache.session import Session
-from megacache._cache.warm import Warming
 from megacache._catalog import Catalog
 from megacache._cli.app import app
 from megacache._store import Store
@@ -17,11 +15,11 @@ from tests.kit.builders import (
     Bundle,
     artifact,
     bundle,
-    call_on,
     compiled_file,
     environment,
     open_store,
     upload,
+    warm_up,
 )
 from tests.kit.processes import Processes, step
 
@@ -77,8 +75,7 @@ def left(local: Path) -> set[Path]:
 
 def start(store: Store, local: Path) -> None:
     """Warm a process of its own in that folder."""
-    guard = CrashGuard(local / "megacache" / "starts")
-    Warming(call_on(store), store, environment(), Session(), guard).run()
+    warm_up(store, environment(), local / "megacache" / "starts")
 
 
 def poison(content: bytes = b"poison") -> Bundle:

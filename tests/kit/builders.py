@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from hypothesis import settings
@@ -35,12 +36,17 @@ from megacache._bundle import (
 from megacache._bundle.artifacts import ARTIFACTS_PART, KINDS
 from megacache._bundle.chunk import Chunk
 from megacache._bundle.environment import FACTS
+from megacache._cache import WarmResult
+from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
-from megacache._catalog import Catalog
+from megacache._cache.crash_guard import CrashGuard
+from megacache._cache.session import Session
+from megacache._cache.warm import Warming
+from megacache._catalog import WARM_MAX_BYTES, Catalog
 from megacache._runtime import Deadline
 from megacache._settings import Settings
 from megacache._store import Store
-from megacache._trust import Signing
+from megacache._trust import Signing, TrustPolicy
 
 UNHURRIED = settings(deadline=None)
 """For property tests: how long an example takes says nothing on a busy machine."""
@@ -153,6 +159,20 @@ def call_on(store: Store, signing: Callable[[], Signing] = Signing) -> Call:
     """Make a call on a store."""
     settings = Settings(url=None, disabled=False, read_only=False, node_max_bytes=0)
     return CallOn(url=store.url, settings=settings, deadline=store.deadline, store=store, signed=signing)
+
+
+def warm_up(
+    store: Store,
+    here: Environment,
+    markers: Path,
+    *,
+    policy: TrustPolicy | None = None,
+    max_bytes: int = WARM_MAX_BYTES,
+) -> WarmResult:
+    """Make a warm start as a process would that is told its environment, with its markers in a folder."""
+    verb = call_on(store)
+    folder = CacheFolder(verb, CrashGuard(markers), files=True)
+    return Warming(verb, store, here, Session(), folder, policy=policy, max_bytes=max_bytes).run()
 
 
 def upload(store: Store, *bundles: Bundle) -> None:

@@ -1,5 +1,6 @@
-"""Disks that are full or may not be written to: real ones, as far as the machine lets a test have them."""
+"""Disks that are full, may not be written to, or hang: real ones, as far as the machine lets a test have them."""
 
+import ctypes
 import os
 import resource
 import subprocess
@@ -62,6 +63,28 @@ def short_files(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def hanging(folder: Path) -> Iterator[None]:
+    """Mount a disk over a folder that answers nothing, as a network disk does whose server is gone.
+
+    Whoever waits for it is told that it is gone at the end of the block.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Who holds this end of a FUSE mount has to answer, and nobody ever reads from it.
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"a disk that hangs cannot be mounted here: {error}")
+    try:
+        options = f"fd={device},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}".encode()
+        if ctypes.CDLL(None, use_errno=True).mount(b"hanging", os.fsencode(folder), b"fuse", 0, options):
+            pytest.skip(f"a disk that hangs cannot be mounted here: {os.strerror(ctypes.get_errno())}")
+        yield
+    finally:
+        os.close(device)
+        subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
 
 
 def _mount(*arguments: str | Path) -> None:

@@ -23,14 +23,12 @@ import s3fs  # noqa: F401
 
 from megacache import _compiler
 from megacache._bundle import chunk
-from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.publish import Publication
 from megacache._cache.session import Session
-from megacache._cache.warm import Warming
 from megacache._catalog import Inventory, Selected, Transfer
 from megacache._runtime import Deadline
 from megacache._store import Store
-from tests.kit.builders import artifact, call_on, compiled_file, environment, noise
+from tests.kit.builders import artifact, call_on, compiled_file, environment, noise, warm_up
 from tests.kit.torchless import recorded
 
 Job = dict[str, Any]
@@ -63,9 +61,8 @@ def warm(store: Address, *, folder: str) -> str:
     for name, answer in answers.items():
         setattr(_compiler, name, lambda *_, answer=answer: answer)
     _compiler.load_if_met = lambda *_: (_compiler.Loaded(), {})
-    guard = CrashGuard(Path(folder).with_name("starts") / str(os.getpid()))
     opened = open_store(store)
-    result = Warming(call_on(opened), opened, environment(), Session(), guard).run()
+    result = warm_up(opened, environment(), Path(folder).with_name("starts") / str(os.getpid()))
     assert not result.warnings, result.warnings
     return str(result.status)
 

@@ -10,15 +10,12 @@ import pytest
 
 from megacache import _compiler
 from megacache._cache import WarmResult
-from megacache._cache.crash_guard import CrashGuard
-from megacache._cache.session import Session
-from megacache._cache.warm import Warming
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache._trust import TrustPolicy
 from tests.corpus.stores import HERE
-from tests.kit.builders import call_on
+from tests.kit.builders import warm_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,5 +63,4 @@ def warm(
     store: Store, place: WatchedFolder, *, policy: TrustPolicy | None = None, max_bytes: int = WARM_MAX_BYTES
 ) -> WarmResult:
     """Make a warm start for the environment of the corpus."""
-    guard = CrashGuard(place.folder / "starts")
-    return Warming(call_on(store), store, HERE, Session(), guard, policy=policy, max_bytes=max_bytes).run()
+    return warm_up(store, HERE, place.folder / "starts", policy=policy, max_bytes=max_bytes)

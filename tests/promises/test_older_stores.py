@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 
 from megacache._bundle import chunks_of
-from megacache._cache.crash_guard import CrashGuard
-from megacache._cache.session import Session
-from megacache._cache.warm import Warming
 from megacache._catalog import Catalog, Inventory, verify
 from megacache._store import Store
-from tests.kit.builders import call_on, open_store
+from tests.kit.builders import open_store, warm_up
 from tests.kit.without_torch import WatchedFolder
 
 STORE = Path(__file__).parent / "stores" / "format-1-1.zip"
@@ -39,7 +36,6 @@ def test_warm_start_loads_it(store: Store, watched_place: WatchedFolder) -> None
     (done,) = Catalog(store, holding.prefix).read(holding.visible)
     manifest = done.result()
     assert (manifest.environment.fingerprint, manifest.labels) == (holding.prefix.fingerprint, {"commit": "before"})
-    guard = CrashGuard(watched_place.folder / "starts")
-    result = Warming(call_on(store), store, manifest.environment, Session(), guard).run()
+    result = warm_up(store, manifest.environment, watched_place.folder / "starts")
     assert (result.status, result.bundles) == ("loaded", (manifest.bundle,))
     assert len(watched_place.loaded) == len(chunks_of(manifest, files=False)) == 1

@@ -18,11 +18,13 @@ from megacache._cache.crash_guard.locked_files import OwnFile
 from megacache._cache.crash_guard.markers import Deaths, Markers, Suspect
 from megacache._cache.crash_guard.notes import Notes
 from megacache._cache.crash_guard.rolls import Rolls
-from megacache._runtime import at_shutdown, kept
-from megacache.errors import CompilerError
+from megacache._runtime import Deadline, at_shutdown, call, kept
+from megacache.errors import CompilerError, DeadlineError, UnavailableError
 
 SURVIVAL_SECONDS = 10.0
 """A process that lives for so long after a compilation has survived what was loaded for it."""
+
+_END_SECONDS = 2.0
 
 _guards: "dict[Path, CrashGuard]" = {}
 
@@ -88,9 +90,11 @@ class CrashGuard:
                 return
             self._marked = loads
 
-    def disarm(self) -> None:
-        """Take all markers down: this process has survived."""
+    def disarm(self, timer: threading.Thread | None = None) -> None:
+        """Take all markers down: this process has survived; not for a timer after which a compilation has begun."""
         with self._lock:
+            if timer is not None and timer is not self._timer:
+                return
             self._forget_timer()
             up, self._up, self._marked = self._up, [], frozenset()
         # Without the lock: a disk on a network may take its time, and a compilation that begins does not wait for it.
@@ -118,15 +122,10 @@ class CrashGuard:
         with self._lock:
             self._forget_timer()
             if self._up:
-                self._timer = threading.Timer(SURVIVAL_SECONDS, self._disarm_in_time)
+                self._timer = threading.Timer(SURVIVAL_SECONDS, lambda: self.disarm(threading.current_thread()))
                 self._timer.daemon = True
                 with suppress(RuntimeError):  # no thread can be started: the end of the process takes them down
                     self._timer.start()
-
-    def _disarm_in_time(self) -> None:
-        with self._lock:
-            if self._timer is threading.current_thread():  # no compilation has begun meanwhile
-                self.disarm()
 
     def after_fork(self) -> None:
         """Leave the markers to the parent: a child keeps no lock alive."""
@@ -159,9 +158,18 @@ def install() -> None:
 
 
 def disarm_all() -> None:
-    """Take the markers of this process down: it ends of its own will."""
-    _each(CrashGuard.disarm)
-    _each(CrashGuard.sign_out)
+    """Take the markers of this process down: it ends of its own will; a disk that hangs is not waited for."""
+
+    def finish() -> None:
+        _each(CrashGuard.disarm)
+        _each(CrashGuard.sign_out)
+
+    try:
+        call(finish, deadline=Deadline.after(_END_SECONDS), doing="taking markers down")
+    except DeadlineError:
+        pass
+    except UnavailableError:  # no thread is to be had
+        finish()
 
 
 def _each(do: Callable[[CrashGuard], None]) -> None:

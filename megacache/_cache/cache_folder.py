@@ -1,0 +1,103 @@
+"""What a warm start does in PyTorch's cache folder.
+
+The disk may hang, and what is loaded may let this process die: each step is within the deadline, and marked.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from megacache import _compiler
+from megacache._bundle import ArtifactRef, CompiledFile, FileRef, Manifest
+from megacache._cache.call import Call
+from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
+from megacache._cache.crash_guard import CrashGuard
+from megacache._catalog import Catalog, Listing
+from megacache._runtime import Deadline, call
+from megacache.errors import DeadlineError, UnavailableError
+
+_TAKE_BACK_SECONDS = 2.0
+
+Value = TypeVar("Value")
+
+
+class CacheFolder:
+    """The cache folder of PyTorch for the length of one warm start.
+
+    All methods but `load`, in which torch writes, raise `DeadlineError` where the disk does not answer.
+    """
+
+    def __init__(self, verb: Call, guard: CrashGuard, *, files: bool) -> None:
+        self._on_disk = verb.on_disk
+        self._guard = guard
+        self._files = files
+        self._written: dict[str, set[Path]] = {}
+        self.restoration = Restoration()
+
+    @contextmanager
+    def opened(self) -> Iterator[Collection[str]]:
+        """Clear what processes had loaded when they died, and give the ids of the bundles that are suspected of it.
+
+        In the end, say what is missing.
+        """
+        # Not on the disk, and in this thread: another one would have another current device.
+        self.restoration.begin(wanted=self._files)
+        suspects = self._on_disk(self._look_back)
+        try:
+            yield suspects
+        finally:
+            with suppress(DeadlineError):  # nothing more is said once the time is over
+                self._on_disk(self.restoration.finish)
+
+    def _look_back(self) -> Collection[str]:
+        suspects = self._guard.look_back().suspects
+        clear_suspects(self._guard, self.restoration)
+        return suspects
+
+    def clear_quarantined(self, listing: Listing, catalog: Catalog) -> None:
+        """Clear what an earlier start may have loaded from bundles that were withdrawn since."""
+        self._on_disk(lambda: clear_quarantined(listing, catalog, self._guard, self.restoration))
+
+    def expect(self, manifests: Iterable[Manifest]) -> None:
+        """Let the marker of this process name what is about to be loaded."""
+        self._on_disk(lambda: self._guard.add(manifests))
+
+    def sign_in(self, bundle: str) -> None:
+        """Let no other start remove the files of a bundle."""
+        self._on_disk(lambda: self._guard.sign_in(bundle))
+
+    def load(
+        self, manifest: Manifest, blob: bytes, deadline: Deadline
+    ) -> tuple[_compiler.Loaded, Mapping[ArtifactRef, frozenset[str]]]:
+        """Hand artifacts of a bundle to torch, as `_compiler.load_if_met` does."""
+        with self._guard.armed():
+            loaded, unmet = _compiler.load_if_met(blob, manifest.operators, deadline)
+        self._written.setdefault(manifest.bundle, set()).update(loaded.written)
+        return loaded, unmet
+
+    def accept(self, bundle: str, files: Iterable[CompiledFile]) -> None:
+        """Put some compiled files of a bundle in place."""
+        self._armed(lambda: self.restoration.accept(bundle, files))
+
+    def settle(self, manifest: Manifest) -> Sequence[FileRef]:
+        """Let torch find the compiled files of a bundle that has come whole; give those that are useful here."""
+        return self._armed(lambda: self.restoration.settle(manifest))
+
+    def take_back(self, bundle: str) -> None:
+        """Leave nothing of a bundle, even if the time is over; a disk that hangs is not waited for."""
+        written = self._written.pop(bundle, ())
+
+        def remove() -> None:
+            _compiler.take_back(written)
+            self.restoration.abandon(bundle)
+
+        with suppress(UnavailableError):
+            call(remove, deadline=Deadline.after(_TAKE_BACK_SECONDS), doing="taking a bundle back")
+
+    def _armed(self, step: Callable[[], Value]) -> Value:
+        def armed() -> Value:
+            with self._guard.armed():
+                return step()
+
+        return self._on_disk(armed)

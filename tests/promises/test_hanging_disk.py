@@ -1,0 +1,83 @@
+"""A disk below PyTorch's cache folder that hangs: a call ends within its deadline all the same, and says why."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megacache._cache import crash_guard
+from tests.kit import faulty_disk
+from tests.kit.builders import artifacts, compiled_file, noise
+from tests.kit.disks import hanging
+from tests.kit.faults import PATIENT
+from tests.kit.places import timed
+from tests.kit.processes import Processes, step
+from tests.kit.torchless import Compiler
+
+SECONDS = 2.0
+REASON = "not done within 2 s while using PyTorch's cache folder"
+FILES = [compiled_file(f"ab/library{n}.so", noise(1_000, n)) for n in range(3)]
+
+
+@pytest.fixture
+def published(tmp_path: Path, compiler: Compiler) -> Iterator[str]:
+    """Publish artifacts and files."""
+    faulty_disk.register()
+    compiler.compile(*artifacts(4), files=FILES)
+    assert compiler.publish(str(tmp_path / "store"), {}, PATIENT).status == "published"
+    yield f"{faulty_disk.PROTOCOL}://{tmp_path / 'store'}"
+    faulty_disk.RULES.heal()
+
+
+def test_warm_start_ends_if_the_disk_hangs_from_the_beginning(published: str, compiler: Compiler) -> None:
+    """Looking for markers is within the deadline; when the disk is back, all is loaded."""
+    with hanging(compiler.folder):
+        result = timed(lambda: compiler.warm(published, {}, SECONDS), SECONDS)
+    assert (result.status, compiler.loaded) == ("unavailable", [])
+    assert REASON in result.reason
+    assert compiler.warm(published, {}, PATIENT).files == len(FILES)
+
+
+@pytest.mark.parametrize("request_", ["LIST", "GET .*/bundles/", "GET .*/chunks/"])
+def test_warm_start_ends_if_the_disk_hangs_on_the_way(published: str, compiler: Compiler, request_: str) -> None:
+    """Whatever it was about to do with the disk, the call ends; a later one loads all."""
+    with ExitStack() as stack:
+
+        def hang(proceed: faulty_disk.Proceed) -> Any:
+            stack.enter_context(hanging(compiler.folder))
+            return proceed()
+
+        faulty_disk.RULES.fail(request_, hang, times=1)
+        result = timed(lambda: compiler.warm(published, {}, SECONDS), SECONDS)
+    assert REASON in "; ".join([result.reason, *result.warnings])
+    assert compiler.warm(published, {}, PATIENT).files == len(FILES)
+
+
+def test_end_of_the_process_does_not_wait_for_the_disk(published: str, compiler: Compiler) -> None:
+    """A process that has put its markers up ends although nobody can take them down."""
+    assert compiler.warm(published, {}, PATIENT).status == "loaded"
+    with hanging(compiler.folder):
+        timed(crash_guard.disarm_all, SECONDS)
+
+
+def test_real_process_ends_its_warm_start_and_itself(published: str, processes: Processes, tmp_path: Path) -> None:
+    """PyTorch's own cache folder hangs: the reason is told in time, and nothing that hangs keeps the process alive."""
+    url = published.removeprefix(f"{faulty_disk.PROTOCOL}://")
+    with hanging(tmp_path / "folder"):
+        (result,) = processes.run(step("warm", url=url, timeout=SECONDS), folder=tmp_path / "folder")
+    assert result["status"] == "unavailable"
+    assert REASON in result["reason"]
+
+
+def test_publication_ends_if_compiled_files_cannot_be_read(tmp_path: Path, processes: Processes) -> None:
+    """Triton's folder hangs below a program without a GPU: its publication ends, and says what it was doing."""
+    with hanging(tmp_path / "triton"):
+        _, result = processes.run(
+            step("run", model="inference"),
+            step("publish", url=str(tmp_path / "store"), timeout=SECONDS),
+            environment={"TRITON_CACHE_DIR": str(tmp_path / "triton")},
+        )
+    assert result["status"] == "unavailable"
+    assert "while reading compiled files" in result["reason"]
