@@ -84,8 +84,8 @@ class Cache:
         torch 2.15 and later; `TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE=0` in the environment switches that off.
 
         Args:
-            timeout: Seconds to wait for the store, counted from when PyTorch's compiler has been imported. Loading
-                counts, but a load that has begun is not cut short.
+            timeout: Seconds to wait for the store, and for the disk of PyTorch's cache folder, counted from when
+                PyTorch's compiler has been imported. Loading counts, but a load that has begun is not cut short.
             max_bytes: How much is loaded at most, in bytes before compression; it goes to PyTorch's cache folder. The
                 newest bundles that fit are loaded, each whole; a warning names the others. The default, 16 GiB, is far
                 above what models need, and keeps a store that went wrong from filling disk and memory.

@@ -20,7 +20,7 @@ FileName = tuple[str, str]
 
 def gone(missing: Sequence[FileName]) -> str:
     """Say that compiled files are not there."""
-    names = f"{counted(len(missing), 'compiled file')} that its graphs need"
+    names = f"{counted(len(missing), 'compiled file')} that its graphs or kernels need"
     return f"{names} had been removed before it was published, such as {shown(missing[0][1])}"
 
 

@@ -9,7 +9,8 @@ import gc
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ _watched: list[str] = []
 
 
 def kernel_files(artifacts: Iterable[Artifact], folders: Iterable[Path]) -> Iterator[Path]:
-    """Give the files of the kernels that this process uses and no artifact holds.
+    """Give the files of the kernels that this process uses and no artifact holds; those that live may be gone.
 
     Those are kernels that the artifacts name, and those that live outside of any graph.
     """
@@ -41,25 +42,36 @@ def kernel_files(artifacts: Iterable[Artifact], folders: Iterable[Path]) -> Iter
         else:
             bundled.update(found.decode() for found in _BUNDLED.findall(artifact.content))
             wanted.update(folder_name(found.decode()) for found in _NAMED.findall(artifact.content))
-    wanted.update(_living_kernels())
-    for name in sorted(wanted - bundled):
+    living = _living_kernels()
+    for name in sorted((wanted | living.keys()) - bundled):
+        # A file stands for all of its name, and the last one that is given counts: one that is there, if any is.
+        yield from (folder / name / file for folder in folders for file in living.get(name, ()))
         for folder in folders:
             yield from (path for path in (folder / name).glob("*") if path.is_file())
 
 
-def _living_kernels() -> Iterator[str]:
-    """Name the folders of the kernels that this process may launch: by Triton, or by Inductor's own launchers."""
+def _living_kernels() -> Mapping[str, set[str]]:
+    """Name the folders of the kernels that this process may launch, by Triton or by Inductor's own launchers.
+
+    Each comes with the names of its files, as far as they are known.
+    """
     # They are looked up and not imported: a process without kernels must not load Triton for this.
     compiler = sys.modules.get("triton.compiler.compiler")
     heuristics = sys.modules.get("torch._inductor.runtime.triton_heuristics")
+    names: defaultdict[str, set[str]] = defaultdict(set)
     if compiler is None:
-        return
+        return names
     for found in gc.get_objects():
         # `isinstance` would ask the proxies among them, which may run code of the program.
         if type(found) is compiler.CompiledKernel:
-            yield folder_name(str(found.hash))
+            # Triton disassembles some when it is asked to, into no file.
+            kinds = {"json", *found.asm} - {"sass"}
+            names[folder_name(str(found.hash))] |= {f"{found.name}.{kind}" for kind in kinds}
         elif heuristics is not None and issubclass(type(found), heuristics.CachingAutotuner):
-            yield from (launcher.cache_hash for launcher in found.launchers if hasattr(launcher, "cache_hash"))
+            for launcher in found.launchers:
+                if hasattr(launcher, "cache_hash"):
+                    names[launcher.cache_hash] |= set()
+    return names
 
 
 def folder_name(digest: str) -> str:

@@ -26,7 +26,7 @@ WINNER = Artifact(kind="autotune", key="a", content=json.dumps({"triton_cache_ha
 SPELLED = Artifact(kind="inductor", key="f", content=f"/cache/triton/0/{FOLDER}/kernel.cubin".encode())
 
 PROGRAM = """
-import json, sys
+import json, shutil, sys
 from pathlib import Path
 import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -41,7 +41,9 @@ def double(source, target, n, BLOCK: tl.constexpr):
 signature = {"source": "*fp32", "target": "*fp32", "n": "i32", "BLOCK": "constexpr"}
 kernel = triton.compile(ASTSource(double, signature, {"BLOCK": 64}), target=GPUTarget("cuda", 80, 32))
 folder = Path(sys.argv[1])
-found = sorted(str(path.relative_to(folder)) for path in kernel_files((), [folder]))
+if "gone" in sys.argv:
+    shutil.rmtree(folder)
+found = sorted({str(path.relative_to(folder)) for path in kernel_files((), [folder])})
 print(json.dumps({"found": found, "sizes": [len(kernel.kernel)]}))
 """
 
@@ -65,12 +67,12 @@ def test_kernel_in_an_artifact_stays_behind(tmp_path: Path, artifacts: list[Arti
     assert found(tmp_path, artifacts) == []
 
 
-def compiled(tmp_path: Path, folder: Path) -> dict[str, Any]:
+def compiled(tmp_path: Path, folder: Path, *words: str) -> dict[str, Any]:
     """Compile a kernel for a GPU that need not be there, in a process of its own."""
     program = tmp_path / "kernel.py"
     program.write_text(PROGRAM)
     variables = {**os.environ, "TRITON_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
-    argv = [sys.executable, str(program), str(folder)]
+    argv = [sys.executable, str(program), str(folder), *words]
     done = subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -88,3 +90,12 @@ def test_kernel_moves_to_another_folder(tmp_path: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in after.rglob("*.*")}
     assert compiled(tmp_path, after)["sizes"] == first["sizes"]
     assert {path: path.stat().st_mtime_ns for path in after.rglob("*.*")} == stamps
+
+
+@needs_triton
+def test_files_of_a_living_kernel_are_named_after_they_are_gone(tmp_path: Path) -> None:
+    """A publication can tell what it lacks: all but Triton's list of them."""
+    there = compiled(tmp_path, tmp_path / "there")["found"]
+    gone = compiled(tmp_path, tmp_path / "gone", "gone")["found"]
+    assert gone == [path for path in there if "__grp__" not in path]
+    assert len(gone) > 3

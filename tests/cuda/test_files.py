@@ -5,8 +5,9 @@ from pathlib import PurePath
 
 import pytest
 
+from megacache._bundle import unseal
 from tests.cuda.journeys import Journey, trips
-from tests.kit.cuda_standin import Start
+from tests.kit.cuda_standin import Hosts, Start
 
 OTHERS = {"fxgraph", "aotautograd", "megacache"}
 PLAIN = ("pointwise", "train", "growing", "dynamic", "cudagraphs", "flex", "pointwise_pool", "train_pool")
@@ -40,3 +41,13 @@ def test_pool_of_workers_makes_no_difference(program: str, journey_of: Callable[
     alone, pooled = journey_of(program), journey_of(f"{program}_pool")
     assert pooled.cold.told["published"][0]["files"] == alone.cold.told["published"][0]["files"]
     assert restored(pooled.warm) == restored(alone.warm)
+
+
+def test_kernel_outside_of_graphs_that_is_gone_is_told_on_both_sides(hosts: Hosts) -> None:
+    """Whoever publishes without its files is warned, and whoever warms from that, too."""
+    cold, warm = hosts.start("user_gone"), hosts.start("user_outside")
+    manifests = [unseal(path.read_bytes()) for path in hosts.store.rglob("bundles/*.msgpack")]
+    missing = {PurePath(path).name for manifest in manifests for _, path in manifest.files.missing}
+    assert missing >= {"_add.json", "_add.cubin"}
+    for warnings in (cold.told["published"][0]["warnings"], warm.told["warm"]["warnings"]):
+        assert [one for one in warnings if "had been removed before it was published" in one]

@@ -198,7 +198,7 @@ def test_publication_that_lacks_files_says_so_on_both_sides(
     _, removed, published = processes.run(RUN, step("remove", pattern=KERNELS), step("publish", url=url))
     assert (published["status"], removed["removed"]) == ("published", 1)
     (warning,) = published["warnings"]
-    assert "1 compiled file that its graphs need had been removed before it was published" in warning
+    assert "1 compiled file that its graphs or kernels need had been removed before it was published" in warning
     warmed, ran, receipt, healed = processes.run(step("warm", url=url), RUN, step("receipt"), step("publish", url=url))
     (warning,) = warmed["warnings"]
     assert f"bundle {published['bundle']} is not whole: 1 compiled file" in warning

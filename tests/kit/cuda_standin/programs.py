@@ -1,6 +1,9 @@
 """Programs that compile for a GPU; each runs its graphs as often as it takes until nothing new would be compiled."""
 
+import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,6 +86,13 @@ def user_outside() -> None:
     kernels.added(x, x)
 
 
+def user_gone() -> None:
+    """Call such a kernel, and lose all files of Triton's before they can be published."""
+    user_outside()
+    for folder in (Path(os.environ["TORCHINDUCTOR_CACHE_DIR"], "triton"), Path.home() / ".triton"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def user_before() -> None:
     """Call a Triton kernel of the user's before there is a graph, when Inductor has not yet chosen Triton's folder."""
     from tests.kit.cuda_standin import kernels
@@ -137,6 +147,7 @@ PROGRAMS: dict[str, Callable[[], None]] = {
         matmul,
         user_kernel,
         user_outside,
+        user_gone,
         user_before,
         user_tuned,
         cudagraphs,
