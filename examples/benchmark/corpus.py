@@ -44,6 +44,8 @@ _GRAPH = """
     [{digest}] example_inputs[{a}]: TensorMetadata(dtype=torch.float32, shape=torch.Size([{rows}, {columns}]))
     [{digest}] inductor_config[{op}_{b}]: {n}
 """
+_STATE = b"guards_expr"
+"""What each entry of AOTAutograd's cache has, and no reader does without."""
 _OPERATORS = ("add", "mul", "sub", "div", "silu", "gelu", "native_layer_norm", "_softmax", "convolution", "addmm")
 
 
@@ -54,7 +56,7 @@ def write_corpus(folder: Path, content: Content, size: int) -> None:
     left = size
     while left:
         length = min(left, source.randint(SMALLEST, LARGEST))
-        data = source.randbytes(length) if content == "binary" else _text(source, length)
+        data = _STATE + (source.randbytes(length) if content == "binary" else _text(source, length))[len(_STATE) :]
         (folder / _key(data)).write_bytes(data)
         left -= length
 

@@ -120,7 +120,7 @@ class _Clock:
 def _ready() -> Any:
     """Import what any process that compiles has imported, so that no measurement pays for it."""
     import torch
-    import torch._dynamo
+    import torch._inductor.compile_fx
     from torch.compiler._cache import CacheArtifactManager
 
     CacheArtifactManager._ensure_cache_artifacts_registered()

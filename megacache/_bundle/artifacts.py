@@ -78,19 +78,23 @@ def parse_blob(data: bytes) -> Iterator[Artifact]:
 
 def build_blob(artifacts: Iterable[Artifact]) -> bytes:
     """Write a blob that PyTorch loads completely: one group per kind."""
-    out = bytearray(_CRC_SIZE)
-    out += _u64(_VERSION)
+    pieces = list(_pieces(artifacts))
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    # Joined at once: a blob that grew would be copied, and a chunk is large.
+    return b"".join([crc.to_bytes(_CRC_SIZE, "big"), *pieces])
+
+
+def _pieces(artifacts: Iterable[Artifact]) -> Iterator[bytes | memoryview]:
+    yield _u64(_VERSION)
     for kind, group in groupby(sorted(artifacts, key=attrgetter("kind", "key")), key=attrgetter("kind")):
         members = list(group)
-        _put(out, base64.b64encode(kind.encode()))
-        out += _u64(len(members))
+        yield from _sized(base64.b64encode(kind.encode()))
+        yield _u64(len(members))
         for artifact in members:
-            _put(out, base64.b64encode(artifact.key.encode()))
-            _put(out, artifact.content)
-    with memoryview(out) as view:
-        crc = zlib.crc32(view[_CRC_SIZE:])
-    out[:_CRC_SIZE] = crc.to_bytes(_CRC_SIZE, "big")
-    return bytes(out)
+            yield from _sized(base64.b64encode(artifact.key.encode()))
+            yield from _sized(artifact.content)
 
 
 def _check_frame(view: memoryview) -> None:
@@ -110,9 +114,9 @@ def _u64(number: int) -> bytes:
     return number.to_bytes(_U64_SIZE, "big")
 
 
-def _put(out: bytearray, data: bytes | memoryview) -> None:
-    out += _u64(len(data))
-    out += data
+def _sized(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    yield _u64(len(data))
+    yield data
 
 
 class _Reader:

@@ -44,7 +44,7 @@ from megacache.errors import BundleError, FormatError, MissingError, UntrustedEr
 NO_SIGNATURES: Mapping[tuple[str, str], int] = {}
 _OLD = 3_600.0
 """Seconds after which a chunk may no longer be part of a publication that goes on."""
-UPLOAD_WINDOW = 128 << 20
+UPLOAD_WINDOW = 64 << 20
 """Bytes of content that are being compressed and uploaded at once, at most."""
 
 

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from examples.benchmark import figure, first_output, imports, transfers
 from examples.benchmark.bench import Bench
+from examples.benchmark.corpus import SMALLEST, Content, write_corpus
 from examples.benchmark.models import GPU_MODELS, build
 from examples.benchmark.report import markdown
 from examples.benchmark.results import Results, read, write
@@ -137,6 +139,17 @@ def test_first_outputs_are_measured_and_checked(tmp_path: Path) -> None:
     values = sample.values
     assert (values["fx_hit"], values["fx_miss"], values["built files"], values["same output"]) == (1, 0, 0, 1)
     assert values["total"] == pytest.approx(sum(values[stage] for stage in first_output.STAGES))
+
+
+@pytest.mark.parametrize("content", get_args(Content))
+def test_synthetic_cache_is_published_and_loaded(content: Content, tmp_path: Path) -> None:
+    """What stands for a cache in the sections on time and memory is one that a warm start takes."""
+    bench = Bench(rounds=1, quick=True, folder=tmp_path)
+    write_corpus(tmp_path / "corpus", content, SMALLEST)
+    with bench.place("disk") as place:
+        options = {"corpus": str(tmp_path / "corpus"), "times": 1, "expected": "published"}
+        assert bench.run("publish", {**place.options(), **options})["raw"] > SMALLEST
+        assert bench.run("warm", {**place.options(), "expected": "loaded"})["raw"] > SMALLEST
 
 
 def test_tables_of_a_run_that_was_cut_short() -> None:
