@@ -46,6 +46,8 @@ _OLD = 3_600.0
 """Seconds after which a chunk may no longer be part of a publication that goes on."""
 UPLOAD_WINDOW = 64 << 20
 """Bytes of content that are being compressed and uploaded at once, at most."""
+_UPLOADS = 2
+"""Chunks that are compressed and uploaded at once: nobody waits for it, and each takes twice its size in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,7 @@ class Catalog:
             payloads,
             weight=lambda payload: payload.weight,
             size=UPLOAD_WINDOW,
+            workers=_UPLOADS,
             deadline=self._store.deadline,
             doing=doing,
         )

@@ -108,6 +108,7 @@ def unordered(
     *,
     deadline: Deadline,
     doing: str,
+    workers: int = WORKERS,
     admit: Callable[[Item], None] = lambda _: None,
     after: Callable[[Item], None] = lambda _: None,
 ) -> Generator[Done[Item, Value]]:
@@ -138,7 +139,7 @@ def unordered(
             results.put(bug)
 
     if items:
-        _start(work, min(WORKERS, len(items)))
+        _start(work, min(workers, len(items)))
     try:
         for _ in items:
             yield _next(results, deadline, doing)
@@ -152,6 +153,7 @@ def within_window(
     *,
     weight: Callable[[Item], int],
     size: int = WINDOW,
+    workers: int = WORKERS,
     deadline: Deadline,
     doing: str,
 ) -> Generator[Done[Item, Value]]:
@@ -161,7 +163,12 @@ def within_window(
     """
     window = Window(size)
     arrivals = unordered(
-        function, items, deadline=deadline, doing=doing, admit=lambda item: window.acquire(weight(item))
+        function,
+        items,
+        deadline=deadline,
+        doing=doing,
+        workers=workers,
+        admit=lambda item: window.acquire(weight(item)),
     )
     try:
         for done in arrivals:
