@@ -4,9 +4,9 @@ Nothing here knows of megacache; `megacache run` looks after every rank that tor
 
     megacache run s3://bucket/ranks/v1 -- torchrun --standalone --nproc-per-node 2 torchrun_ranks.py
 
-Ranks that compile the same write one bundle between them, whichever comes first; no rank is special. By explicit calls
-it is the same: each rank calls `megacache.warm()` once it has chosen its GPU, and `megacache.publish()` after it has
-compiled its backward.
+Ranks that compile the same write one bundle between them, whichever comes first, and load the same bundles, or none. By
+explicit calls it is the same: each rank calls `megacache.warm()` after `init_process_group`, and `megacache.publish()`
+after it has compiled its backward.
 """
 
 import os
@@ -30,13 +30,14 @@ class Regression(nn.Module):
         return result
 
 
+# PyTorch's keys hold the number of the GPU. Each rank sees one, as device 0, so that all share what one has compiled.
+if gpus := os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus.split(",")[int(os.environ["LOCAL_RANK"])]
+
 torch.manual_seed(0)
 dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 rank, size = dist.get_rank(), dist.get_world_size()
-device = torch.device("cpu")
-if torch.cuda.is_available():
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(device)  # each rank compiles for its own GPU
+device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 net = Regression().to(device)
 model = torch.compile(DistributedDataParallel(net, device_ids=[device.index] if device.index is not None else None))

@@ -189,10 +189,29 @@ def full_collection_threshold(default: int) -> int:
     return int(value) if value.isascii() and value.isdigit() else 0
 
 
-def announced_world_size() -> int:
-    """Tell how many ranks a launcher such as torchrun has announced; 1 if none has."""
-    value = os.environ.get("WORLD_SIZE", "")
-    return int(value) if value.isdecimal() else 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnouncedJob:
+    """What a launcher such as torchrun tells a process of its job."""
+
+    size: int = 1
+    """How many ranks there are; 1 if nobody has announced any."""
+    rank: int | None = None
+    """Which of them this process is; None if that is not told."""
+    store: tuple[str, int] | None = None
+    """Host and port of the store that torchrun keeps for the job; None if it keeps none."""
+
+
+def announced_job() -> AnnouncedJob:
+    """Read what a launcher has announced."""
+    size, rank = (os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK"))
+    host, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    # Without torchrun's own store, rank 0 opens that port when it initialises `torch.distributed`, and nobody before.
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and host and port.isdecimal()
+    return AnnouncedJob(
+        size=int(size) if size.isdecimal() else 1,
+        rank=int(rank) if rank.isdecimal() else None,
+        store=(host, int(port)) if kept else None,
+    )
 
 
 def plain_variables(names: Collection[str]) -> Mapping[str, str]:

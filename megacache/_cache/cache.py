@@ -15,6 +15,7 @@ from megacache._cache.crash_guard import guard_beside, install
 from megacache._cache.explain import ExplainStatus, Explanation, explain
 from megacache._cache.log import log_explanation, log_result, log_worth
 from megacache._cache.publish import Publication
+from megacache._cache.ranks import HELD_BYTES, ranks_of, strangers
 from megacache._cache.receipt import Receipt
 from megacache._cache.recording import recorded_in, take
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
@@ -80,7 +81,8 @@ class Cache:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
         On a GPU this initialises the device, as the first compilation would: a server that forks its workers must call
-        it in the workers. While torch compiles afterwards, full collections of Python's garbage collector wait, as in
+        it in the workers. The ranks of a distributed job load the same bundles, or none: each must call it, and waits
+        for the others. While torch compiles afterwards, full collections of Python's garbage collector wait, as in
         torch 2.15 and later; `TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE=0` in the environment switches that off.
 
         Args:
@@ -227,22 +229,30 @@ class Cache:
             environment = _compiler.current_environment()
             warnings = tuple(_compiler.loading_warnings())
         # Importing torch takes seconds, which are not the store's: the timeout is for the store alone.
-        call = call.restarted()
-        policy, store = call.policy(), call.open_store()
-        listing, told = None, ""
-        if wait:
-            flight = Flight(call, store, environment, session, wait=wait)
-            listing, told = flight.land(), flight.told
-            # The wait for another worker has a bound of its own.
-            call = call.restarted()
-            store = store.within(call.deadline)
-        install()
-        place = CacheFolder(call, guard_beside(folder), files=self._files)
-        warming = Warming(call, store, environment, session, place, policy=policy, max_bytes=max_bytes)
-        with _compiler.full_collections_deferred():
-            result = warming.run(listing)
+        call, job = call.restarted(), _compiler.job()
+        with ranks_of(job, call.deadline) as ranks:
+            if ranks is not None:
+                with call.clock.stage("ranks"):
+                    ranks.meet()
+                call, max_bytes = call.until(ranks.deadline), min(max_bytes, HELD_BYTES)
+            policy, store = call.policy(), call.open_store()
+            listing, told = None, ""
+            if wait and job is not None:
+                # A rank that waits while the others compile would hold up their collectives, until they time out.
+                told = f"it did not wait for other workers, because it is one of {job.size} ranks of a job"
+            elif wait:
+                flight = Flight(call, store, environment, session, wait=wait)
+                listing, told = flight.land(), flight.told
+                # The wait for another worker has a bound of its own.
+                call = call.restarted()
+                store = store.within(call.deadline)
+            install()
+            place = CacheFolder(call, guard_beside(folder), files=self._files)
+            warming = Warming(call, store, environment, session, place, policy=policy, max_bytes=max_bytes, ranks=ranks)
+            with _compiler.full_collections_deferred():
+                result = warming.run(listing)
         reason = "; ".join(filter(None, [result.reason, told])) if not result else result.reason
-        return replace(result, reason=reason, warnings=warnings + result.warnings)
+        return replace(result, reason=reason, warnings=(*warnings, *strangers(job), *result.warnings))
 
     def _recorded(self, call: Call, labels: Mapping[str, str]) -> Callable[[], PublishResult]:
         """Take what was recorded by now; give the function that uploads it."""

@@ -29,7 +29,7 @@ class CacheFolder:
     """
 
     def __init__(self, verb: Call, guard: CrashGuard, *, files: bool) -> None:
-        self._on_disk = verb.on_disk
+        self._verb = verb
         self._guard = guard
         self._files = files
         self._written: dict[str, set[Path]] = {}
@@ -94,6 +94,13 @@ class CacheFolder:
 
         with suppress(UnavailableError):
             call(remove, deadline=Deadline.after(_TAKE_BACK_SECONDS), doing="taking a bundle back")
+
+    def give_more_time(self) -> None:
+        """Let what comes now take as long as all of the call."""
+        self._verb = self._verb.restarted()
+
+    def _on_disk(self, step: Callable[[], Value]) -> Value:
+        return self._verb.on_disk(step)
 
     def _armed(self, step: Callable[[], Value]) -> Value:
         def armed() -> Value:

@@ -43,6 +43,10 @@ class Call:
         """Give the same call with all its time: what came before did not wait for the store."""
         return replace(self, deadline=self.deadline.restarted())
 
+    def until(self, deadline: Deadline) -> Self:
+        """Give the same call with less time."""
+        return replace(self, deadline=deadline)
+
     def open_store(self) -> Store:
         """Open the store."""
         with self.clock.stage("open"):

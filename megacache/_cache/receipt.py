@@ -56,6 +56,10 @@ class Receipt:
 
     It holds the time of the C++ compiler there, even if it ran again here. None before the first warm start.
     """
+    ranks_agree: bool | None = None
+    """True if PyTorch drops a hit that not every rank of the job has, as it does from 2.15 on, if
+    `torch._functorch.config._sync_cache_decision_cross_ranks` is set; None where it has no such setting.
+    """
     counters_cleared: bool = False
     """True if somebody has cleared PyTorch's counters: the lookups before that are missing in part."""
 

@@ -21,7 +21,7 @@ class WarmStatus(StrEnum):
     UNTRUSTED = "untrusted"
     """What was there was refused: it lacks a required signature, or holds what PyTorch never writes."""
     UNAVAILABLE = "unavailable"
-    """The store, the data or PyTorch failed, or time ran out."""
+    """The store, the data or PyTorch failed, or time ran out, here or for another rank of the same job."""
 
 
 class PublishStatus(StrEnum):

@@ -213,6 +213,7 @@ def take_receipt() -> Receipt:
         cpp_seconds=activity.cpp_seconds,
         triton_kernels=activity.triton_kernels,
         seconds_saved=activity.seconds_saved,
+        ranks_agree=activity.ranks_agree,
         counters_cleared=activity.counters_cleared,
     )
 

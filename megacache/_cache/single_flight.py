@@ -5,12 +5,11 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from megacache import _compiler
 from megacache._bundle import Environment, LeaseName, environment_prefix
 from megacache._cache.call import Call
 from megacache._cache.session import Session
 from megacache._catalog import LEASE_TERM, Catalog, Lease, Listing
-from megacache._runtime import Deadline, counted
+from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache.errors import AccessError, SettingsError, UnavailableError
 
@@ -48,10 +47,6 @@ class Flight:
 
     def _objection(self) -> str:
         """Say why this process must not wait; a process that compiles for the others does not wait for itself."""
-        ranks = _compiler.world_size()
-        # A rank that waits while the others compile would hold up their collectives, until they time out.
-        if ranks > 1:
-            return f"it did not wait for other workers, because it is one of {counted(ranks, 'rank')} of a job"
         return _COMPILES if self._session.lease is not None and not self._session.lease.over else ""
 
     def _watch(self, listing: Listing) -> Listing:

@@ -1,6 +1,6 @@
 """Fetch what fits this process from a store and hand it to PyTorch."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -8,6 +8,7 @@ from megacache import _compiler
 from megacache._bundle import ArtifactRef, Environment, FileRef, Manifest, Unpacked, parents_first, refusal
 from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
+from megacache._cache.ranks import RISK, Ranks
 from megacache._cache.results import WarmResult, WarmStatus
 from megacache._cache.session import Session
 from megacache._catalog import (
@@ -74,8 +75,10 @@ class Warming:
         *,
         policy: TrustPolicy | None = None,
         max_bytes: int = WARM_MAX_BYTES,
+        ranks: Ranks | None = None,
     ) -> None:
         self._store = store
+        self._ranks = ranks
         self._environment = environment
         self._policy = policy
         self._catalog = Catalog.of(store, self._environment, policy)
@@ -98,16 +101,19 @@ class Warming:
         try:
             with self._folder.opened() as self._suspects:
                 self._round(listing)
-                if self._tally.incomplete:
+                # Ranks list together, and once.
+                if self._tally.incomplete and self._ranks is None:
                     self._round()
         except MegacacheError as error:
+            if self._ranks is not None:
+                self._ranks.give_up(str(error))
             self._tally.faults.append((error, str(error)))
             self._tally.left_out.append(f"not everything was loaded: {error}")
         return self._result()
 
     def _round(self, listing: Listing | None = None) -> None:
         with self._clock.stage("list"):
-            listing = listing or self._catalog.list()
+            listing = listing or self._list()
             self._catalog = self._catalog.knowing(listing)
             self._folder.clear_quarantined(listing, self._catalog)
         with self._clock.stage("manifests"):
@@ -115,16 +121,49 @@ class Warming:
             wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
             orders = list(self._affordable(wanted))
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
-        # Before anything is handed to torch: a marker has to name it.
-        self._folder.expect([order.manifest for order in orders])
         with closing(self._catalog.deliver(orders, self._node)) as deliveries:
-            # Not a `for`: only the time until the next delivery counts as download.
-            while True:
-                with self._clock.stage("download"):
-                    delivery = next(deliveries, None)
-                if delivery is None:
-                    return
-                self._accept(delivery)
+            if self._ranks is None:
+                self._load([order.manifest for order in orders], deliveries)
+            else:
+                self._load_together(self._ranks, deliveries)
+
+    def _list(self) -> Listing:
+        if self._ranks is None:
+            return self._catalog.list()
+        return Listing.of(self._ranks.listing(self._catalog.prefix.path, self._catalog.names))
+
+    def _load(self, manifests: Iterable[Manifest], deliveries: Iterator[Delivery]) -> None:
+        # Before anything is handed to torch: a marker has to name it.
+        self._folder.expect(manifests)
+        # Not a `for`: only the time until the next delivery counts as download.
+        while True:
+            with self._clock.stage("download"):
+                delivery = next(deliveries, None)
+            if delivery is None:
+                return
+            self._accept(delivery)
+
+    def _load_together(self, ranks: Ranks, deliveries: Iterator[Delivery]) -> None:
+        """Load what all ranks have, once all have it."""
+        with self._clock.stage("download"):
+            held = tuple(deliveries)
+        whole = {one.manifest.bundle: one.manifest for one in held if one.last}
+        for one in held:
+            if one.fault is not None:
+                self._accept(one)
+        with self._clock.stage("ranks"):
+            agreed = ranks.agree(self._catalog.prefix.path, whole, "; ".join(self._tally.left_out))
+        if fault := ranks.fault():
+            raise fault
+        for bundle in sorted(whole.keys() - agreed):
+            self._leave_out(bundle, f"not every rank of this job has it: {ranks.decision.why}")
+        # A load that has begun is not cut short: the others have begun as well.
+        self._store = self._store.within(self._store.deadline.restarted())
+        self._folder.give_more_time()
+        chosen = [one for one in held if one.manifest.bundle in agreed]
+        self._load([whole[bundle] for bundle in agreed], iter(chosen))
+        if lost := agreed - set(self._tally.loaded):
+            self._tally.left_out.append(f"the other ranks of this job load {', '.join(sorted(lost))}; {RISK}")
 
     def _affordable(self, orders: Sequence[Order]) -> Iterator[Order]:
         """Leave out bundles that are too much, and say so; they are not damaged, and cover what they hold."""

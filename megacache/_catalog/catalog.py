@@ -65,6 +65,22 @@ class Listing:
     leases: tuple[LeaseName, ...]
     """Beats of leases, the newest last."""
 
+    @classmethod
+    def of(cls, sizes: Mapping[str, int]) -> Self:
+        """Read what the names of objects tell, which have these sizes."""
+        visible, withdrawn = split_listing(sizes)
+        return cls(
+            visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
+            withdrawn=withdrawn,
+            quarantined={
+                bundle: sizes[manifest_name(bundle)]
+                for bundle in sorted(withdrawn)
+                if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
+            },
+            signatures={found: size for name, size in sizes.items() if (found := signature_of(name))},
+            leases=tuple(sorted(lease for name in sizes if (lease := lease_of(name)))),
+        )
+
 
 class Catalog:
     """The bundles for one environment."""
@@ -94,19 +110,11 @@ class Catalog:
 
     def list(self) -> Listing:
         """List the bundles; read them by the catalog that `knowing` gives."""
-        sizes = {entry.key: entry.size for entry in self._store.list(self.prefix.bundles)}
-        visible, withdrawn = split_listing(sizes)
-        return Listing(
-            visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
-            withdrawn=withdrawn,
-            quarantined={
-                bundle: sizes[manifest_name(bundle)]
-                for bundle in sorted(withdrawn)
-                if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
-            },
-            signatures={found: size for name, size in sizes.items() if (found := signature_of(name))},
-            leases=tuple(sorted(lease for name in sizes if (lease := lease_of(name)))),
-        )
+        return Listing.of(self.names())
+
+    def names(self) -> Mapping[str, int]:
+        """Give the size of each object that lies where the bundles are, by name."""
+        return {entry.key: entry.size for entry in self._store.list(self.prefix.bundles)}
 
     def knowing(self, listing: Listing) -> Self:
         """Give the same catalog, which reads manifests with the signatures that a listing tells of."""

@@ -15,6 +15,7 @@ from megacache._compiler.events import watch
 from megacache._compiler.facts import current_environment, toolchain
 from megacache._compiler.files import Located, file_roots, lists_others, remove, restore, used_files
 from megacache._compiler.graph_keys import graph_key, graphs_below, guard
+from megacache._compiler.job import Board, Job, job
 from megacache._compiler.opaque import look_into_inner_graphs
 from megacache._compiler.probes import believe, passed_probes
 from megacache._compiler.state import (
@@ -24,12 +25,13 @@ from megacache._compiler.state import (
     recording_warnings,
     switched_off,
     use_device,
-    world_size,
     writable_cache_folder,
 )
 
 __all__ = [
     "Activity",
+    "Board",
+    "Job",
     "Loaded",
     "Located",
     "Lookups",
@@ -52,6 +54,7 @@ __all__ = [
     "graphs_below",
     "guard",
     "is_kernel",
+    "job",
     "lists_others",
     "load_if_met",
     "loading_warnings",
@@ -70,6 +73,5 @@ __all__ = [
     "use_device",
     "used_files",
     "watch",
-    "world_size",
     "writable_cache_folder",
 ]

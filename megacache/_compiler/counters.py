@@ -31,6 +31,8 @@ class Lookups:
     """Not found, and compiled."""
     guard_missed: int | None = 0
     """Those of `missed` whose key was there with guards that did not hold, as for another size; None if unknown."""
+    rank_missed: int = 0
+    """Those of `missed` that were found here and not by every rank, if PyTorch asks them all: see `ranks_agree`."""
     bypassed: int = 0
     """Compiled without a lookup, or not saved: PyTorch cannot cache them."""
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Lookups:
 
     def __str__(self) -> str:
         notes = [f"{self.guard_missed} missed by their guards"] if self.guard_missed else []
+        notes += [f"{self.rank_missed} missed by another rank"] if self.rank_missed else []
         notes += [f"{self.bypassed} bypassed"] if self.bypassed else []
         return f"{self.hit} of {self.total} graphs hit{_in_brackets(notes)}"
 
@@ -75,6 +78,8 @@ class Activity:
     """Kind and key of the lookups that missed, as far as they were observed."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """Loaded artifacts that call a custom operator which is defined otherwise here, by operator."""
+    ranks_agree: bool | None = None
+    """True if torch drops a hit that not every rank of the job has."""
 
 
 def activity() -> Activity:
@@ -92,6 +97,7 @@ def activity() -> Activity:
         recorded=_told(_recorded, frozenset[Name]()),
         missed=frozenset((lookup.kind, lookup.key) for lookup in events.lookups() if lookup.state == "miss"),
         refused=conditions.refused(),
+        ranks_agree=_told(_ranks_agree, None),
     )
 
 
@@ -120,6 +126,7 @@ def _lookups(kind: str) -> Lookups:
         hit=max(counted["hit"], observed["hit"]),
         missed=max(counted["miss"], observed["miss"]),
         guard_missed=max(counted["guard_miss"], observed["guard_miss"]) if guards_told else None,
+        rank_missed=counted["cross_rank_miss"],
         bypassed=bypassed,
         reasons=dict(+reasons),
     )
@@ -130,13 +137,21 @@ def _counted(kind: str) -> Counter[str]:
 
     table: Mapping[str, int] = counters.get(kind, {})
     prefix = _COUNTERS[kind]
-    return Counter({state: table.get(f"{prefix}_{state}", 0) for state in ("hit", "miss", "bypass", "guard_miss")})
+    states = ("hit", "miss", "bypass", "guard_miss", "cross_rank_miss")
+    return Counter({state: table.get(f"{prefix}_{state}", 0) for state in states})
 
 
 def _observed(kind: str) -> Counter[str]:
     lookups = [lookup for lookup in events.lookups() if lookup.kind == kind]
     guards = sum(lookup.guard_missed for lookup in lookups)
     return Counter(lookup.state for lookup in lookups) + Counter(guard_miss=guards)
+
+
+def _ranks_agree() -> bool | None:
+    import torch._functorch.config
+
+    value: bool | None = getattr(torch._functorch.config, "_sync_cache_decision_cross_ranks", None)
+    return value
 
 
 def _is_cleared(kind: str) -> bool:

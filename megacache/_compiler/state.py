@@ -8,7 +8,7 @@ from typing import Any
 from megacache._bundle import Artifact
 from megacache._compiler.door import door
 from megacache._runtime import counted
-from megacache._settings import announced_world_size, exposed_secrets
+from megacache._settings import exposed_secrets
 from megacache.errors import CompilerError
 
 _log = logging.getLogger("megacache")
@@ -168,13 +168,3 @@ def use_device(device: int | None) -> None:
         cuda: Any = torch.cuda
         if device is not None and cuda.is_initialized():
             cuda.set_device(device)
-
-
-def world_size() -> int:
-    """Tell of how many ranks the job of this process consists; 1 if it is none of a job."""
-    from torch import distributed
-
-    with door("asking for its ranks"):
-        if distributed.is_available() and distributed.is_initialized():
-            return int(distributed.get_world_size())
-    return announced_world_size()

@@ -65,6 +65,7 @@ def _since(before: Lookups | None, now: Lookups | None) -> Lookups | None:
         hit=now.hit - before.hit,
         missed=now.missed - before.missed,
         guard_missed=None if now.guard_missed is None else now.guard_missed - (before.guard_missed or 0),
+        rank_missed=now.rank_missed - before.rank_missed,
         bypassed=now.bypassed - before.bypassed,
         reasons=dict(Counter(now.reasons) - Counter(before.reasons)),
     )

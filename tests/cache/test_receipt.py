@@ -123,6 +123,11 @@ def test_bypasses_are_warnings_with_their_reasons() -> None:
     assert one == "AOTAutograd's cache does not take 1 graph, which will cost their time at every start: unknown"
 
 
+def test_hits_that_another_rank_missed_are_told() -> None:
+    """PyTorch counts them as missed, and compiles them."""
+    assert str(Lookups(hit=1, missed=2, rank_missed=2)) == "1 of 3 graphs hit (2 missed by another rank)"
+
+
 def test_json_holds_everything() -> None:
     """A receipt goes through JSON with all its fields, its verdict, its warnings and the version of the format."""
     written = WASTED.to_json()

@@ -10,6 +10,7 @@ import megacache
 from megacache import Cache, WarmResult
 from megacache._cache import single_flight
 from megacache._catalog import Catalog, Lease
+from megacache._compiler import Job
 from megacache._runtime import Deadline, forget
 from megacache._store import Store
 from megacache.errors import SettingsError, UnavailableError
@@ -149,7 +150,7 @@ def test_process_does_not_wait_for_itself(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("compiler")
 def test_rank_of_a_job_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks wait for one another while they compile: one that waited for a publication would stop the others."""
-    monkeypatch.setattr("megacache._compiler.world_size", lambda: 8)
+    monkeypatch.setattr("megacache._compiler.job", lambda: Job(size=8, rank=3, address=None))
     hold(tmp_path)
     result = warm(tmp_path)
     assert "it is one of 8 ranks of a job" in result.reason

@@ -31,6 +31,7 @@ UNREADABLE = {
     "torch._dynamo.utils.ChromiumEventLogger": ("log_instant_event",),
     "torch._functorch._aot_autograd.autograd_cache.AOTAutogradCache": ("_get_tmp_dir_for_key",),
     "torch._functorch._aot_autograd.schemas.AOTConfig": ("to_cacheable",),
+    "torch._functorch.config": ("_sync_cache_decision_cross_ranks",),
     "torch._guards.CompileContext": ("current_trace_id",),
     "torch._inductor.codecache.CppCodeCache": ("_load_library", "cache"),
     "torch._inductor.codecache.FxGraphCache": ("_get_tmp_dir_for_key",),
@@ -50,8 +51,16 @@ UNREADABLE = {
 """What the door asks for by a text, or of a variable that may hold one of several things."""
 WORDS = (
     *("BundledAOTAutogradResult", r"CompiledArtifact\.load", "_arch_flags", "_fx_graph_cache_debug_lines"),
-    *("_recursive_pre_grad_passes", "autograd_cache_bypass", "autograd_cache_guard_miss", "autograd_cache_hit"),
-    *("autograd_cache_miss", "autograd_cache_saved", "backend_compile", "cache_bypass_reason", "compile_file"),
+    *("_recursive_pre_grad_passes", "autograd_cache_bypass", "autograd_cache_cross_rank_miss"),
+    *(
+        "autograd_cache_guard_miss",
+        "autograd_cache_hit",
+        "autograd_cache_miss",
+        "autograd_cache_saved",
+        "backend_compile",
+        "cache_bypass_reason",
+        "compile_file",
+    ),
     *("cache_status_detailed", "compile_results", "create_aot_dispatcher_function", "entire_backward_compile"),
     *("entire_frame_compile", "found_by_coordesc", "fullgraph_capture", "fxgraph_cache_bypass", "fxgraph_cache_hit"),
     *("fxgraph_cache_miss", "guards_expr", "inductor_compile", "inductor_meta", "save_cache_hook", "time_saved_ns"),

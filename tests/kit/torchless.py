@@ -65,7 +65,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
         "current_environment": environment(),
         "loading_warnings": (),
         "look_into_inner_graphs": None,
-        "world_size": 1,
+        "job": None,
         "toolchain": {},
         "file_roots": {"inductor": (folder,)},
         "adopt": None,
