@@ -87,7 +87,10 @@ def job(store: Path, probes: Path, tmp_path: Path) -> Iterator[Job]:
         popen.wait(TIMEOUT)
 
 
-@pytest.mark.parametrize("before", [READY, []], ids=["initialised", "not initialised"])
+@pytest.mark.parametrize(
+    "before",
+    [pytest.param(READY, marks=pytest.mark.nightly, id="initialised"), pytest.param([], id="not initialised")],
+)
 def test_ranks_load_the_same(job: Job, before: list[Step]) -> None:
     """They meet in the store of torchrun, whether torch has brought them together or not; then it still can."""
     rest = WORK if before else [WORK[0], step("join"), WORK[1]]
@@ -98,6 +101,7 @@ def test_ranks_load_the_same(job: Job, before: list[Step]) -> None:
     assert [rank["warm"]["warnings"] for rank in ranks] == [[], []]
 
 
+@pytest.mark.nightly
 def test_store_that_hangs_for_one_of_eight(job: Job) -> None:
     """No rank loads anything, each says why in its time, and all compile and go on together."""
     hanging = step("meet_fault", request="chunk", fault="hang")
@@ -120,6 +124,7 @@ def test_chunk_that_is_damaged_for_one(job: Job) -> None:
     assert (sound["run"]["fx_miss"], broken["run"]["fx_miss"]) == (1, 1)
 
 
+@pytest.mark.nightly
 def test_job_that_is_restarted_after_a_rank_was_killed(job: Job) -> None:
     """What the first attempt has left in the store of the job, in the middle of it, does not lead the second astray."""
     dying = step("meet_fault", request="chunk", fault="die")
@@ -130,6 +135,7 @@ def test_job_that_is_restarted_after_a_rank_was_killed(job: Job) -> None:
     assert [(rank["run"]["fx_miss"], rank["add"]["sum"]) for rank in ranks] == [(0, 1)] * 2
 
 
+@pytest.mark.nightly
 def test_rank_that_was_killed_and_that_nobody_watches(job: Job) -> None:
     """Those who are left load nothing, and say who is missing."""
     dying = step("meet_fault", request="chunk", fault="die")
@@ -141,6 +147,7 @@ def test_rank_that_was_killed_and_that_nobody_watches(job: Job) -> None:
     assert [rank["run"]["fx_miss"] for rank in ranks] == [1, 1]
 
 
+@pytest.mark.nightly
 def test_ranks_that_cannot_meet_are_warned(job: Job) -> None:
     """Where no store is kept for the job, the port of rank 0 is left to it, and each loads for itself."""
     started = job.start(*[[job.warm(PATIENT), *WORK[:1], *READY[1:], *WORK[1:]]] * 2)
@@ -150,6 +157,7 @@ def test_ranks_that_cannot_meet_are_warned(job: Job) -> None:
         assert "the 2 ranks of this job cannot agree on what they load" in rank["warm"]["warnings"][0]
 
 
+@pytest.mark.nightly
 def test_hit_that_another_rank_missed_is_in_the_receipt(job: Job) -> None:
     """With PyTorch's own setting, a rank that finds a graph alone compiles it with the others, and is told so."""
     if not hasattr(torch._functorch.config, SETTING):
