@@ -1,6 +1,5 @@
 """The public verbs: a thin face of `Cache`."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from megacache._cache import (
 )
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import ProgressCallback
+from megacache._settings import Url
 from megacache._trust import KeySource
 from megacache.errors import MegacacheError
 
@@ -39,7 +39,7 @@ class Synchronized:
 
 
 def warm(
-    url: str | os.PathLike[str] | None = None,
+    url: Url | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = WARM_TIMEOUT,
@@ -71,7 +71,7 @@ def warm(
 
 @overload
 def publish(
-    url: str | os.PathLike[str] | None = ...,
+    url: Url | None = ...,
     *,
     storage_options: Mapping[str, Any] | None = ...,
     timeout: float = ...,
@@ -86,7 +86,7 @@ def publish(
 ) -> PublishResult: ...
 @overload
 def publish(
-    url: str | os.PathLike[str] | None = ...,
+    url: Url | None = ...,
     *,
     storage_options: Mapping[str, Any] | None = ...,
     timeout: float = ...,
@@ -100,7 +100,7 @@ def publish(
     sign_with: Any = ...,
 ) -> Future[PublishResult]: ...
 def publish(
-    url: str | os.PathLike[str] | None = None,
+    url: Url | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = PUBLISH_TIMEOUT,
@@ -135,7 +135,7 @@ def publish(
 
 @contextmanager
 def synchronized(
-    url: str | os.PathLike[str] | None = None,
+    url: Url | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
     warm_timeout: float = WARM_TIMEOUT,
@@ -196,7 +196,7 @@ def receipt() -> Receipt:
 
 
 def explain(
-    url: str | os.PathLike[str] | None = None,
+    url: Url | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
     timeout: float = EXPLAIN_TIMEOUT,

@@ -4,16 +4,18 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from megacache._runtime import is_short_text
-from megacache._store import redacted, trimmed
+from megacache._store import redacted, split_places, trimmed
 from megacache.errors import SettingsError
 
+Url = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A cache: one place, or several in order, the nearest first."""
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 _WARM_TIMEOUT, _PUBLISH_AFTER, _EXIT_TIMEOUT = 60.0, 30.0, 10.0
@@ -35,7 +37,10 @@ class Settings:
     """What the environment says."""
 
     url: str | None = field(default=None, repr=False)
-    """`MEGACACHE_URL`: the cache of calls that name none; without it, `megacache/store` in the user's cache folder."""
+    """`MEGACACHE_URL`: the cache of calls that name none; without it, `megacache/store` in the user's cache folder.
+
+    Nearer places that hold copies may stand before it, with spaces between them.
+    """
     disabled: bool = False
     """`MEGACACHE_DISABLE`: 1 to do nothing, and report `disabled`."""
     read_only: bool = False
@@ -65,14 +70,18 @@ class Settings:
             node_max_bytes=_NODE_MAX_BYTES if (most := _count("MEGACACHE_NODE_MAX_BYTES")) is None else most,
         )
 
-    def url_or_default(self, url: str | os.PathLike[str] | None) -> str:
-        """Choose the URL: the argument, else `MEGACACHE_URL`, else the folder under the user's cache folder."""
+    def places(self, url: Url | None) -> tuple[str, ...]:
+        """Choose the places, the nearest first: the argument, else `MEGACACHE_URL`, else the default folder.
+
+        A text may name several; a path, and each of a sequence, is one.
+        """
         try:
-            given = os.fspath(url or "")
+            given = _given(url)
         except TypeError as error:
             msg = f"a URL cannot be of type {type(url).__name__}"
-            raise SettingsError(msg, hint="give a string or a path") from error
-        return trimmed(given or self.url or default_url())
+            raise SettingsError(msg, hint="give a string, a path, or a sequence of them") from error
+        found = given or split_places(self.url or "") or (default_url(),)
+        return tuple(dict.fromkeys(map(trimmed, found)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +154,14 @@ def child_environment(changes: Mapping[str, str], *, python_path: str = "") -> d
     if python_path:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [python_path, variables.get("PYTHONPATH", "")]))
     return variables
+
+
+def _given(url: Url | None) -> tuple[str, ...]:
+    if isinstance(url, str):
+        return split_places(url)
+    if isinstance(url, Sequence):
+        return tuple(filter(None, (os.fspath(one) for one in url)))
+    return tuple(filter(None, [os.fspath(url or "")]))
 
 
 def default_url() -> str:

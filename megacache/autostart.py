@@ -31,8 +31,9 @@ def _environment() -> Mapping[str, str]:
     if sys.flags.ignore_environment or sys.flags.no_site:
         return _cold("with -I, -E or -S Python does not import megacache; start it without them")
     try:
-        url = Settings.read().url
-        return autostart_environment(AutostartSettings.read(), {"MEGACACHE_URL": lasting_url(url)} if url else {})
+        settings = Settings.read()
+        changes = {"MEGACACHE_URL": lasting_url(settings.places(None))} if settings.url else {}
+        return autostart_environment(AutostartSettings.read(), changes)
     except MegacacheError as error:
         return _cold(f"{type(error).__name__}: {error}")
 

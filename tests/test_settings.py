@@ -44,17 +44,29 @@ def test_nothing_set_means_the_defaults() -> None:
 
 def test_argument_precedes_variable_precedes_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """The URL is the argument, else the variable, else the folder of the user."""
-    assert Settings.read().url_or_default(None) == default_url()
+    assert Settings.read().places(None) == (default_url(),)
     monkeypatch.setenv("MEGACACHE_URL", "s3://variable/x")
-    assert Settings.read().url_or_default(None) == "s3://variable/x"
-    assert Settings.read().url_or_default("s3://argument/x") == "s3://argument/x"
+    assert Settings.read().places(None) == ("s3://variable/x",)
+    assert Settings.read().places("s3://argument/x") == ("s3://argument/x",)
 
 
 def test_empty_url_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty argument or variable names no cache."""
     monkeypatch.setenv("MEGACACHE_URL", "")
     assert Settings.read().url is None
-    assert Settings.read().url_or_default("") == default_url()
+    assert Settings.read().places("") == (default_url(),)
+
+
+def test_places_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable and an argument name several places in the same way; a path, and each of a sequence, is one."""
+    found = ("/mnt/node", "s3://bucket/x")
+    monkeypatch.setenv("MEGACACHE_URL", " /mnt/node/\n s3://bucket/x s3://bucket/x/ ")
+    assert Settings.read().places(None) == found
+    assert Settings.read().places("/mnt/node s3://bucket/x") == found
+    assert Settings.read().places(["/mnt/node", Path("/mnt/with /slash"), ""]) == ("/mnt/node", "/mnt/with /slash")
+    assert Settings.read().places(Path("/mnt/with /slash")) == ("/mnt/with /slash",)
+    with pytest.raises(SettingsError, match="cannot be of type"):
+        Settings.read().places([5])  # type: ignore[list-item]
 
 
 def test_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -77,7 +89,7 @@ def test_bytes_kept_on_the_node_are_read(monkeypatch: pytest.MonkeyPatch, value:
 
 def test_trailing_slashes_do_not_matter() -> None:
     """One cache has one URL, however many slashes end it."""
-    assert Settings.read().url_or_default("s3://bucket/x//") == "s3://bucket/x"
+    assert Settings.read().places("s3://bucket/x//") == ("s3://bucket/x",)
 
 
 @pytest.mark.parametrize("variable", ["MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY"])

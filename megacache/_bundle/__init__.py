@@ -43,6 +43,7 @@ from megacache._bundle.environment import NO_COMPILER, Environment, Mismatch, ap
 from megacache._bundle.files import CompiledFile, file_payloads, identify_file, is_portable_file, name_of_file
 from megacache._bundle.graph_keys import EXPLAIN_PART, Component, GraphKey, pack_keys, parse_keys
 from megacache._bundle.layout import (
+    COPIED,
     PINNED,
     QUARANTINED,
     SUPERSEDED,
@@ -53,6 +54,7 @@ from megacache._bundle.layout import (
     is_withdrawn,
     lease_of,
     manifest_name,
+    marked,
     place,
     signature_of,
     slug,
@@ -74,6 +76,7 @@ from megacache._bundle.manifest import (
 
 __all__ = [
     "CHUNK_SIZE",
+    "COPIED",
     "EXPLAIN_PART",
     "FORMAT",
     "MAX_MANIFEST_SIZE",
@@ -124,6 +127,7 @@ __all__ = [
     "is_withdrawn",
     "lease_of",
     "manifest_name",
+    "marked",
     "merged",
     "name_of_artifact",
     "name_of_file",

@@ -19,6 +19,8 @@ SUPERSEDED = "superseded"
 """The mark of a bundle that others have taken the place of, or that nobody wants any more."""
 PINNED = "pinned"
 """The mark of a bundle that is to stay, and in service whatever supersedes it."""
+COPIED = "copied"
+"""The mark of a bundle that a warm start has copied from another place: it counts as long as it is there."""
 
 _MANIFEST = "msgpack"
 _BUNDLE = re.compile(r"(?P<id>[0-9a-f]{32})\.(?P<ending>[a-z]+)")
@@ -109,6 +111,12 @@ def split_listing(names: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]
             endings.setdefault(match["id"], set()).add(match["ending"])
     withdrawn = frozenset(bundle for bundle, found in endings.items() if is_withdrawn(found))
     return frozenset(bundle for bundle, found in endings.items() if _MANIFEST in found) - withdrawn, withdrawn
+
+
+def marked(names: Iterable[str], mark: str) -> frozenset[str]:
+    """Give the ids in a listing of `bundles/` that have a mark."""
+    found = (match for name in names if (match := _BUNDLE.fullmatch(name)))
+    return frozenset(match["id"] for match in found if match["ending"] == mark)
 
 
 def signature_of(name: str) -> tuple[str, str] | None:

@@ -1,6 +1,5 @@
 """The verbs on one cache. Faults become results here, and nowhere below."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -24,7 +23,7 @@ from megacache._cache.single_flight import Flight, checked_wait
 from megacache._cache.warm import Warming, status_of
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, in_background, quiet
-from megacache._settings import Settings
+from megacache._settings import Settings, Url
 from megacache._store import redacted, showable, without_secrets
 from megacache._trust import Keys, KeySource
 from megacache.errors import MegacacheError, SettingsError
@@ -40,7 +39,7 @@ class Cache:
 
     def __init__(
         self,
-        url: str | os.PathLike[str] | None = None,
+        url: Url | None = None,
         *,
         storage_options: Mapping[str, Any] | None = None,
         files: bool = True,
@@ -55,8 +54,10 @@ class Cache:
 
         Args:
             url: Any URL that fsspec knows, chained ones included; a cache of copies, such as `simplecache::`, is left
-                out. None: `MEGACACHE_URL`, else a folder under the user's cache folder.
-            storage_options: What fsspec's filesystem for that URL takes: credentials, endpoint, … Never logged.
+                out. None: `MEGACACHE_URL`, else a folder under the user's cache folder. Before it, nearer places may
+                stand that hold copies of it, as in `"/mnt/node s3://bucket/flux/v1"`, or as a sequence.
+            storage_options: What fsspec's filesystem for that URL takes: credentials, endpoint, … Nearer places of the
+                same protocol get them, too. Never logged.
             files: Carry compiled files as well, such as C++ kernels: PyTorch's own artifacts hold only their source.
             strict: Raise faults instead of returning them.
             progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
@@ -205,8 +206,10 @@ class Cache:
 
     def _call(self, timeout: float, clock: Stopwatch) -> Call:
         settings = Settings.read()
+        *nearer, url = settings.places(self._url)
         return Call(
-            url=settings.url_or_default(self._url),
+            url=url,
+            nearer=tuple(nearer),
             storage_options=self._storage_options,
             settings=settings,
             keys=self._keys,
@@ -235,22 +238,26 @@ class Cache:
                 with call.clock.stage("ranks"):
                     ranks.meet()
                 call, max_bytes = call.until(ranks.deadline), min(max_bytes, HELD_BYTES)
-            policy, store = call.policy(), call.open_store()
+            policy, places = call.policy(), call.open_places()
             listing, told = None, ""
             if wait and job is not None:
                 # A rank that waits while the others compile would hold up their collectives, until they time out.
                 told = f"it did not wait for other workers, because it is one of {job.size} ranks of a job"
             elif wait:
-                flight = Flight(call, store, environment, session, wait=wait)
+                flight = Flight(call, places, environment, session, wait=wait)
                 listing, told = flight.land(), flight.told
                 # The wait for another worker has a bound of its own.
                 call = call.restarted()
-                store = store.within(call.deadline)
+                places.restart(call.deadline)
             install()
             place = CacheFolder(call, guard_beside(folder), files=self._files)
-            warming = Warming(call, store, environment, session, place, policy=policy, max_bytes=max_bytes, ranks=ranks)
+            warming = Warming(
+                call, places, environment, session, place, policy=policy, max_bytes=max_bytes, ranks=ranks
+            )
             with _compiler.full_collections_deferred():
                 result = warming.run(listing)
+            if ranks is None:
+                warming.fill()
         reason = "; ".join(filter(None, [result.reason, told])) if not result else result.reason
         return replace(result, reason=reason, warnings=(*warnings, *strangers(job), *result.warnings))
 
@@ -301,11 +308,11 @@ class Cache:
     def _let_others_go_on(self) -> None:
         """End the wait of other workers, whether there is something for them now or not."""
         with suppress(MegacacheError):
-            session(Settings.read().url_or_default(self._url), self._storage_options).release()
+            session(" ".join(Settings.read().places(self._url)), self._storage_options).release()
 
     def _shown(self) -> str:
         try:
-            return redacted(Settings.read().url_or_default(self._url))
+            return redacted(" ".join(Settings.read().places(self._url)))
         except SettingsError:
             return redacted(str(self._url or ""))
 

@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar
 
 from megacache import _compiler
 from megacache._cache.session import Session, session
+from megacache._catalog import Places
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, quiet
 from megacache._settings import Settings
 from megacache._store import Store, redacted
@@ -19,6 +20,9 @@ class Call:
     """What all steps of a verb share."""
 
     url: str = field(repr=False)
+    """The cache itself."""
+    nearer: tuple[str, ...] = field(default=(), repr=False)
+    """Places that hold copies of it, the nearest first."""
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
     settings: Settings
     keys: Keys = field(default_factory=Keys)
@@ -28,8 +32,8 @@ class Call:
 
     @property
     def shown(self) -> str:
-        """The URL without what is secret in it."""
-        return redacted(self.url)
+        """The URLs without what is secret in them."""
+        return redacted(" ".join([*self.nearer, self.url]))
 
     def off(self) -> str:
         """Say what switches caching off; empty if it is on."""
@@ -37,7 +41,7 @@ class Call:
 
     def session(self) -> Session:
         """Give what this process knows of the cache."""
-        return session(self.url, self.storage_options)
+        return session(" ".join([*self.nearer, self.url]), self.storage_options)
 
     def restarted(self) -> Self:
         """Give the same call with all its time: what came before did not wait for the store."""
@@ -51,6 +55,13 @@ class Call:
         """Open the store."""
         with self.clock.stage("open"):
             return Store.open(self.url, storage_options=self.storage_options, deadline=self.deadline)
+
+    def open_places(self) -> Places:
+        """Open the store, and the nearer places."""
+        if not self.nearer:
+            return Places.only(self.open_store())
+        with self.clock.stage("open"):
+            return Places.open([*self.nearer, self.url], storage_options=self.storage_options, deadline=self.deadline)
 
     def policy(self) -> TrustPolicy | None:
         """Read whom to trust; None is anyone."""

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from megacache._bundle import (
@@ -23,9 +23,9 @@ from megacache._cache.explain import explain_payloads
 from megacache._cache.recording import Found, Recorded
 from megacache._cache.results import PublishResult, PublishStatus
 from megacache._cache.session import Session
-from megacache._catalog import Catalog, affordable_manifests
+from megacache._catalog import Catalog, affordable_manifests, catalog_of
 from megacache._runtime import Progress
-from megacache._store import without_secrets
+from megacache._store import Store, redacted, without_secrets
 from megacache._trust import Signing
 from megacache.errors import AccessError
 
@@ -72,14 +72,31 @@ class Publication:
         signing = self._call.signing()
         if signing.objection:
             return self._result(PublishStatus.READ_ONLY, reason=signing.objection)
-        return self._upload(new, signing)
-
-    def _upload(self, new: Found, signing: Signing) -> PublishResult:
         store = self._call.open_store()
+        result = self._upload(new, signing, store, Catalog.of(store, self._environment, signing.policy))
+        if result.status is PublishStatus.READ_ONLY and self._call.nearer:
+            return self._upload_nearer(new, signing, result)
+        return result
+
+    def _upload_nearer(self, new: Found, signing: Signing, refused: PublishResult) -> PublishResult:
+        """Publish to the last of the nearer places that takes it; where none does, say what the cache itself said."""
+        places = self._call.open_places()
+        for number, place in reversed(tuple(enumerate(places))[:-1]):
+            if place.store is None:
+                continue
+            known = catalog_of(places.since(number), self._environment, signing.policy)
+            result = self._upload(new, signing, place.store, known)
+            if result.status is not PublishStatus.READ_ONLY:
+                told = f"published to {place.url}, because {refused.url} refused it: {refused.reason}"
+                return replace(result, url=place.url, warnings=(*result.warnings, told))
+        return refused
+
+    def _upload(self, new: Found, signing: Signing, store: Store, known: Catalog) -> PublishResult:
+        """Publish to a store what is not known to be published."""
         catalog = Catalog.of(store, self._environment, signing.policy)
         parents = set(self._session.bundles)
         with self._call.clock.stage("list"):
-            left = self._uncovered(new, catalog, parents)
+            left = self._uncovered(new, known, parents)
         if not left:
             self._session.cover(new.artifacts, parents, new.files)
             return self._result(
@@ -103,7 +120,7 @@ class Publication:
         if len(listing.visible) >= _MANY_BUNDLES:
             self._warnings.append(
                 f"{len(listing.visible)} bundles are published for this environment, which each warm start reads: "
-                f"`megacache compact {self._call.shown}` merges them"
+                f"`megacache compact {redacted(self._call.url)}` merges them"
             )
         known = self._session.bundles | self._session.unusable
         left = new
@@ -199,14 +216,14 @@ class Publication:
             with self._call.clock.stage("explain"):
                 return explain_payloads(artifacts)
         except Exception as error:  # noqa: BLE001 - it reads what torch wrote for other eyes
-            _log.debug("no explain data: url=%s", self._call.shown, exc_info=True)
+            _log.debug("no explain data: url=%s", redacted(self._call.url), exc_info=True)
             self._warnings.append(
                 f"no explain data was published: {type(error).__name__}: {without_secrets(str(error))[:200]}"
             )
             return ()
 
     def _result(self, status: PublishStatus, **known: Any) -> PublishResult:
-        return PublishResult(url=self._call.shown, status=status, warnings=tuple(self._warnings), **known)
+        return PublishResult(url=redacted(self._call.url), status=status, warnings=tuple(self._warnings), **known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

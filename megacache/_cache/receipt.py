@@ -26,6 +26,8 @@ class Receipt:
     """What they took in all."""
     bytes_stored: int = 0
     """Bytes they fetched from the store."""
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """The same bytes by what gave them: the URL of a place, or `this node` for its folder of chunks."""
     bytes_raw: int = 0
     """The same bytes after decompression."""
     loaded: Mapping[str, int] = field(default_factory=dict)

@@ -95,6 +95,8 @@ class WarmResult(_Result):
     """Ids of the bundles that were loaded."""
     info: Any = None
     """PyTorch's own `CacheInfo` of what it loaded, or None."""
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of `bytes_stored` by what gave them: the URL of a place, or `this node` for its folder of chunks."""
 
     def __bool__(self) -> bool:
         return self.status is WarmStatus.LOADED

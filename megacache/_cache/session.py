@@ -176,6 +176,7 @@ class _Cost:
     files: int
     bytes_stored: int
     bytes_raw: int
+    sources: Mapping[str, int]
 
 
 # Appending needs no lock, which a fork could leave locked; a forked child keeps this as it keeps PyTorch's counters.
@@ -190,6 +191,7 @@ def note_cost(result: WarmResult) -> None:
             files=result.files,
             bytes_stored=result.bytes_stored,
             bytes_raw=result.bytes_raw,
+            sources=result.sources,
         )
     )
 
@@ -202,6 +204,7 @@ def take_receipt() -> Receipt:
         seconds_warming=sum(cost.seconds for cost in costs),
         bytes_stored=sum(cost.bytes_stored for cost in costs),
         bytes_raw=sum(cost.bytes_raw for cost in costs),
+        sources=dict(sum((Counter(cost.sources) for cost in costs), Counter())),
         files=sum(cost.files for cost in costs),
         loaded=dict(Counter(ref.kind for ref in loaded)),
         unused=_unused(loaded, activity),

@@ -8,7 +8,7 @@ from typing import Any
 from megacache._bundle import Environment, LeaseName, environment_prefix
 from megacache._cache.call import Call
 from megacache._cache.session import Session
-from megacache._catalog import LEASE_TERM, Catalog, Lease, Listing
+from megacache._catalog import LEASE_TERM, Catalog, Lease, Listing, Places, catalog_of
 from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache.errors import AccessError, SettingsError, UnavailableError
@@ -22,10 +22,11 @@ _COMPILES = "this process compiles for the others, which wait"
 class Flight:
     """One worker among those that start with nothing published."""
 
-    def __init__(self, call: Call, store: Store, environment: Environment, session: Session, *, wait: float) -> None:
+    def __init__(self, call: Call, places: Places, environment: Environment, session: Session, *, wait: float) -> None:
         """Join the others; `wait` is how many seconds at most."""
         self._call = call
-        self._store = store
+        self._catalog = catalog_of(places, environment)
+        self._store = places.store
         self._prefix = environment_prefix(environment.device, environment.fingerprint)
         self._session = session
         self._wait = wait
@@ -36,7 +37,7 @@ class Flight:
     def land(self) -> Listing:
         """Give the first listing that shows a bundle, or the last one if this worker is to compile."""
         with self._call.clock.stage("list"):
-            listing = self._list()
+            listing = self._catalog.list()
         if listing.visible:
             return listing
         if objection := self._objection():

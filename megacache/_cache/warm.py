@@ -1,5 +1,6 @@
 """Fetch what fits this process from a store and hand it to PyTorch."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,18 +15,20 @@ from megacache._cache.session import Session
 from megacache._catalog import (
     TOO_MANY,
     WARM_MAX_BYTES,
-    Catalog,
     Delivery,
     Listing,
+    NearestCatalog,
     NodeCache,
     Order,
+    Places,
     affordable,
     affordable_manifests,
+    catalog_of,
+    fill,
     nearest_other,
     weight,
 )
-from megacache._runtime import Progress, counted
-from megacache._store import Store
+from megacache._runtime import Progress, counted, in_background
 from megacache._trust import TrustPolicy
 from megacache.errors import (
     BundleError,
@@ -37,6 +40,8 @@ from megacache.errors import (
 )
 
 _EXPLAIN_SECONDS = 5.0
+_FILL_PATIENCE = 10.0
+"""Seconds that the end of a process waits for copies to nearer places; the next process goes on."""
 _SUSPECTED = (
     "two processes in a row ended while they loaded it or compiled with it; it is left out here for an hour, and "
     "`megacache quarantine {url} {bundle}` takes it from everyone"
@@ -57,9 +62,13 @@ class _Tally:
     artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
     unmet: dict[str, dict[ArtifactRef, frozenset[str]]] = field(default_factory=dict)
     """Artifacts that call custom operators which are defined otherwise here, by bundle, with the operators."""
+    manifests: list[Manifest] = field(default_factory=list)
+    """Of the bundles that were loaded."""
     bytes_wanted: int = 0
     bytes_stored: int = 0
     bytes_raw: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    """Bytes as stored, by what gave them."""
 
 
 class Warming:
@@ -68,7 +77,7 @@ class Warming:
     def __init__(
         self,
         call: Call,
-        store: Store,
+        places: Places,
         environment: Environment,
         session: Session,
         folder: CacheFolder,
@@ -77,12 +86,14 @@ class Warming:
         max_bytes: int = WARM_MAX_BYTES,
         ranks: Ranks | None = None,
     ) -> None:
-        self._store = store
+        self._places = places
+        self._store = places.store
         self._ranks = ranks
         self._environment = environment
         self._policy = policy
-        self._catalog = Catalog.of(store, self._environment, policy)
+        self._catalog = catalog_of(places, self._environment, policy)
         self._node = NodeCache.of(call.url, call.settings)
+        self._fills = not call.settings.read_only
         self._session = session
         self._clock = call.clock
         self._progress = call.progress
@@ -110,6 +121,12 @@ class Warming:
             self._tally.faults.append((error, str(error)))
             self._tally.left_out.append(f"not everything was loaded: {error}")
         return self._result()
+
+    def fill(self) -> None:
+        """Copy, in the background, what was loaded to the nearer places that lack it."""
+        catalog, bundles = self._catalog, self._tally.manifests
+        if isinstance(catalog, NearestCatalog) and bundles and self._fills:
+            in_background(lambda: fill(catalog, bundles, self._node), patience=_FILL_PATIENCE)
 
     def _round(self, listing: Listing | None = None) -> None:
         with self._clock.stage("list"):
@@ -215,8 +232,10 @@ class Warming:
         except CompilerError as error:
             self._fail(bundle, error)
             return
+        self._tally.sources.update(delivery.sources)
         if delivery.last:
             self._tally.loaded.append(bundle)
+            self._tally.manifests.append(delivery.manifest)
             with self._clock.stage("files"):
                 useful = self._folder.settle(delivery.manifest)
             self._settle(delivery.manifest, useful)
@@ -276,11 +295,11 @@ class Warming:
             left_out = self._restoration.warnings if tally.seen else ()
             status, reason = WarmStatus.MISS, "; ".join(tally.left_out or left_out) or self._explain()
         return WarmResult(
-            url=self._store.url,
+            url=self._places.url,
             status=status,
             reason=reason,
             error=error,
-            warnings=(*tally.left_out, *self._restoration.warnings),
+            warnings=(*tally.left_out, *self._places.warnings, *self._restoration.warnings),
             bundles=tuple(tally.loaded),
             artifacts=tally.artifacts.counts(),
             info=tally.artifacts.info,
@@ -288,6 +307,7 @@ class Warming:
             bytes_files=self._restoration.size,
             bytes_stored=tally.bytes_stored,
             bytes_raw=tally.bytes_raw,
+            sources=dict(tally.sources),
         )
 
     def _explain(self) -> str:

@@ -8,11 +8,14 @@ from megacache._catalog.compaction import Compacted, Compaction, CompactionPlan
 from megacache._catalog.delivery import Delivery, Order
 from megacache._catalog.export import Exported, export_blob
 from megacache._catalog.figures import BundleState, EnvironmentFigures, read_figures
+from megacache._catalog.filling import fill
 from megacache._catalog.heirs import heirs
 from megacache._catalog.inventory import Holding, Inventory, nearest_other
 from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
+from megacache._catalog.nearest import NearestCatalog, catalog_of
 from megacache._catalog.node_cache import NodeCache, NodeContents
+from megacache._catalog.places import Places
 from megacache._catalog.removal import RemovalPlan, plan_removal
 from megacache._catalog.retention import RetentionPlan, Terms, plan_retention
 from megacache._catalog.signing import add_signature
@@ -35,9 +38,11 @@ __all__ = [
     "Inventory",
     "Lease",
     "Listing",
+    "NearestCatalog",
     "NodeCache",
     "NodeContents",
     "Order",
+    "Places",
     "RemovalPlan",
     "RetentionPlan",
     "Selected",
@@ -48,7 +53,9 @@ __all__ = [
     "add_signature",
     "affordable",
     "affordable_manifests",
+    "catalog_of",
     "export_blob",
+    "fill",
     "heirs",
     "nearest_other",
     "plan_removal",

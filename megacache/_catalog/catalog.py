@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from megacache import _trust
 from megacache._bundle import (
+    COPIED,
     MAX_MANIFEST_SIZE,
     MAX_SIGNATURE_SIZE,
     PINNED,
@@ -24,6 +25,7 @@ from megacache._bundle import (
     environment_prefix,
     lease_of,
     manifest_name,
+    marked,
     open_chunk,
     open_envelope,
     pack_chunk,
@@ -34,7 +36,7 @@ from megacache._bundle import (
     split_listing,
     unseal,
 )
-from megacache._catalog.delivery import Delivery, Order, deliver
+from megacache._catalog.delivery import Delivery, Order, Value, deliver
 from megacache._catalog.node_cache import NodeCache
 from megacache._runtime import Done, call, unordered, within_window
 from megacache._store import Store
@@ -58,6 +60,8 @@ class Listing:
     """Size of the manifest in bytes, by bundle id."""
     withdrawn: frozenset[str]
     """Ids that have a mark which hides them from readers."""
+    copied: frozenset[str]
+    """Ids that are marked as copies of another place's."""
     quarantined: Mapping[str, int]
     """Size of the manifest of each bundle that is out of service."""
     signatures: Mapping[tuple[str, str], int]
@@ -72,6 +76,7 @@ class Listing:
         return cls(
             visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
             withdrawn=withdrawn,
+            copied=marked(sizes, COPIED),
             quarantined={
                 bundle: sizes[manifest_name(bundle)]
                 for bundle in sorted(withdrawn)
@@ -131,13 +136,16 @@ class Catalog:
 
     def read_one(self, bundle: str, size: int) -> Manifest:
         """Read one manifest; raise `FormatError` if it is not that of the bundle under whose name it lies."""
-        return self._opened(bundle, self._fetch_sealed(bundle, size))
+        return self.read_both(bundle, size)[0]
 
     def read_sealed(self, bundle: str, size: int) -> bytes:
         """Read one manifest in its envelope as it is stored, once it is known to be readable."""
+        return self.read_both(bundle, size)[1]
+
+    def read_both(self, bundle: str, size: int) -> tuple[Manifest, bytes]:
+        """Read one manifest, and give its envelope as well."""
         sealed = self._fetch_sealed(bundle, size)
-        self._opened(bundle, sealed)
-        return sealed
+        return self._opened(bundle, sealed), sealed
 
     def read_with_signatures(self, bundle: str, size: int) -> tuple[Manifest, Sequence[Signature]]:
         """Read one manifest, and the signatures in its envelope, which nobody has verified."""
@@ -146,12 +154,17 @@ class Catalog:
 
     def deliver(self, orders: Sequence[Order], node: NodeCache | None = None) -> Generator[Delivery]:
         """Fetch what is in bundles, from the node itself where that is to have it."""
-        return deliver(self._store, orders, locate=lambda ref: self.prefix.chunk(ref.digest), node=node)
+        return deliver(self._store, orders, locate=lambda ref: self.prefix.chunk(ref.digest), ask=self._ask, node=node)
 
     def fetch(self, chunks: Sequence[ChunkRef]) -> Generator[Done[ChunkRef, bytes]]:
         """Fetch chunks of any part in parallel, and give their raw content once it is proved."""
+
+        def read(ref: ChunkRef) -> bytes:
+            key = self.prefix.chunk(ref.digest)
+            return self._ask("", key, lambda store: open_chunk(ref, store.read(key, size=ref.stored_size)))
+
         return within_window(
-            lambda ref: open_chunk(ref, self._store.read(self.prefix.chunk(ref.digest), size=ref.stored_size)),
+            read,
             chunks,
             weight=lambda ref: ref.stored_size + ref.raw_size,
             deadline=self._store.deadline,
@@ -218,6 +231,11 @@ class Catalog:
         """Let a bundle go; it is in service until it is superseded anew, which is when its grace has to begin."""
         self.unmark(bundle, SUPERSEDED)
         self.unmark(bundle, PINNED)
+
+    def _ask(self, bundle: str, key: str, do: Callable[[Store], Value]) -> Value:
+        """Do something with the store that holds an object."""
+        del bundle, key
+        return do(self._store)
 
     def _is_young(self, key: str) -> bool:
         age = self._store.age(key)

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from megacache._catalog import Places
 from megacache._cli.selection import Selection
 from megacache._runtime import Deadline
 from megacache._settings import Settings
-from megacache._store import Store, check_url
+from megacache._store import Store, check_url, redacted, split_places
 from megacache._trust import Keys
 from megacache.errors import SettingsError
 
@@ -159,18 +160,45 @@ def with_store(*, timeout: float, required: bool = True) -> Callable[[Command], 
     return decorate
 
 
+def with_places(*, timeout: float) -> Callable[[Command], Command]:
+    """Let a command name a cache and the nearer places before it: it is given open `Places`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def opening(
+            *, url: str | None, storage_options: Mapping[str, Any] | None, timeout: float, **others: Any
+        ) -> None:
+            deadline = Deadline.after(timeout)
+            places = Places.open(chosen_places(url), storage_options=storage_options, deadline=deadline)
+            command(places=places, **others)
+
+        for option in (timeout_option(timeout), storage_options(), optional_url):
+            option(opening)
+        return opening  # type: ignore[return-value]
+
+    return decorate
+
+
 def open_store(url: str | None, options: Mapping[str, Any] | None, timeout: float) -> Store:
     """Open the cache that is named, or else the one of `MEGACACHE_URL`, or else the default one."""
     return Store.open(chosen_url(url), storage_options=options, deadline=Deadline.after(timeout))
 
 
-def chosen_url(url: str | None) -> str:
-    """Choose the URL; refuse one that is empty or misspelt."""
+def chosen_places(url: str | None) -> tuple[str, ...]:
+    """Choose the places, the nearest first; refuse a URL that is empty or misspelt."""
     if url is not None and not url.strip():
         raise SettingsError("the URL is empty", hint="is a variable unset that should hold it?")
-    if url is not None:
-        check_url(url)
-    return Settings.read().url_or_default(url)
+    for place in split_places(url or ""):
+        check_url(place)
+    return Settings.read().places(url)
+
+
+def chosen_url(url: str | None) -> str:
+    """Choose one place: of those that MEGACACHE_URL names, the last, which is the cache itself."""
+    places = chosen_places(url)
+    if url is not None and len(places) > 1:
+        raise SettingsError(f"{redacted(url)} names several places", hint=f"give one, such as {redacted(places[-1])}")
+    return places[-1]
 
 
 def refuse_if_read_only() -> None:

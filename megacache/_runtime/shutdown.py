@@ -10,7 +10,8 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-_running: set[threading.Thread] = set()
+_running: dict[threading.Thread, float | None] = {}
+"""Background work, and how many seconds the end of the process waits for it; None is as long as it takes."""
 
 
 def at_shutdown(finish: Callable[[], None]) -> None:
@@ -26,8 +27,11 @@ def at_shutdown(finish: Callable[[], None]) -> None:
         getattr(threading, "_register_atexit", atexit.register)(finish)
 
 
-def in_background(work: Callable[[], Value]) -> "Future[Value]":
-    """Start work in a thread of its own, which cannot be cancelled; the interpreter waits for it at exit."""
+def in_background(work: Callable[[], Value], *, patience: float | None = None) -> "Future[Value]":
+    """Start work in a thread of its own, which cannot be cancelled; the interpreter waits for it at exit.
+
+    With `patience` it waits for so many seconds at most, and the work may be cut off anywhere.
+    """
     future: Future[Value] = Future()
 
     def run() -> None:
@@ -36,23 +40,23 @@ def in_background(work: Callable[[], Value]) -> "Future[Value]":
         except BaseException as error:  # noqa: BLE001 - belongs to whoever asks the future
             future.set_exception(error)
         finally:
-            _running.discard(threading.current_thread())
+            _running.pop(threading.current_thread(), None)
 
     # A future that is running cannot be cancelled.
     future.set_running_or_notify_cancel()
-    thread = threading.Thread(target=run, name="megacache-publish")
-    _running.add(thread)
+    thread = threading.Thread(target=run, name="megacache-background", daemon=patience is not None)
+    _running[thread] = patience
     try:
         thread.start()
     except RuntimeError:  # no thread can be started: the work is done here
-        _running.discard(thread)
+        del _running[thread]
         run()
     return future
 
 
 def _wait_for_all() -> None:
-    for thread in tuple(_running):
-        thread.join()
+    for thread, patience in tuple(_running.items()):
+        thread.join(patience)
 
 
 at_shutdown(_wait_for_all)

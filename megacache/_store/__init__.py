@@ -6,7 +6,7 @@ fsspec is imported by the call that opens a store, and nowhere outside this pack
 from megacache._store.secrets import keep_secret, showable, without_secrets
 from megacache._store.spelling import check_url, lasting_url
 from megacache._store.store import Entry, Store
-from megacache._store.url import below, is_near, local_folder, redacted, trimmed
+from megacache._store.url import below, is_near, local_folder, redacted, split_places, trimmed
 
 __all__ = [
     "Entry",
@@ -19,6 +19,7 @@ __all__ = [
     "local_folder",
     "redacted",
     "showable",
+    "split_places",
     "trimmed",
     "without_secrets",
 ]

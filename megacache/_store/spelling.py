@@ -2,9 +2,10 @@
 
 import os.path
 import re
+from collections.abc import Iterable
 
 from megacache._store.clients import AZURE, GCS, LOCAL, S3, WEB
-from megacache._store.url import behind_copies, local_folder, redacted
+from megacache._store.url import behind_copies, local_folder, redacted, split_places
 from megacache.errors import SettingsError
 
 _OBJECTS = S3 | GCS | AZURE
@@ -27,9 +28,16 @@ def check_url(url: str) -> None:
         raise SettingsError(f"{redacted(url)}: the URL of a cache has no query", hint=hint)
 
 
-def lasting_url(url: str) -> str:
-    """Make the URL of a local folder absolute: the processes that are handed it may work in other folders."""
+def lasting_url(places: Iterable[str]) -> str:
+    """Write places as one text, local folders absolute: the processes that are handed it may work in other folders."""
+    return " ".join(map(_lasting, places))
+
+
+def _lasting(url: str) -> str:
     check_url(url)
+    if len(split_places(url)) > 1:
+        hint = "rename the folder: white space before a slash separates two places"
+        raise SettingsError(f"{redacted(url)} cannot be told from two places", hint=hint)
     folder = local_folder(url)
     begin = url[: url.find("://") + 3] if "://" in url else ""
     return url if folder is None else f"{begin}{folder}"

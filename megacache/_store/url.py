@@ -16,6 +16,8 @@ USER = re.compile(
 """User and password, with the `@` after them."""
 QUERY = re.compile(r"\?(?![\s\"'),.;]|$)\S*?(?=::|\s|$)")
 """The query of a URL, with its question mark; the question mark of a sentence does not count."""
+_NEXT = re.compile(r"\s+(?=/|~|\.{1,2}/|[a-z][a-z0-9+.-]*(?:://|::))")
+"""What lies between two places: a folder may have spaces in its name."""
 _COPIES = re.compile(r"(?:(?:simplecache|filecache|blockcache|cached)(?:://)?::)+")
 """What begins the URL of a place before which fsspec keeps copies."""
 
@@ -29,6 +31,16 @@ def trimmed(url: str) -> str:
     """Take the slashes off the end of a URL, but for those without which it would be another: `memory://`, `/`."""
     found = url.rstrip("/")
     return url if not found or found.endswith(":") else found
+
+
+def split_places(text: str) -> tuple[str, ...]:
+    """Split a text into the URLs of places.
+
+    White space separates two of them only where what follows begins as a place does: with `/`, `~`, `./`, `../` or a
+    protocol. Elsewhere it is part of a name.
+    """
+    found = _NEXT.split(text)
+    return tuple(filter(None, found if len(found) == 1 else map(str.strip, found)))
 
 
 def below(url: str, path: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from megacache import Cache, MegacacheError, PublishResult, PublishStatus, WarmResult, WarmStatus, environment
 from megacache._runtime import kept
-from megacache._store import local_folder
+from megacache._store import local_folder, split_places
 from megacache.compat._stock import Stock, free_space, is_filled, size_of, take_stock
 from megacache.compat._variables import MB, Variables, clearable, torch_folder
 from megacache.errors import SettingsError
@@ -93,7 +93,7 @@ def save_compile_cache() -> OperationStatus:
     try:
         variables = Variables.read()
         url = _enabled(variables)
-        if folder := local_folder(url):
+        if folder := local_folder(split_places(url)[-1]):
             _require_space(folder, variables.store_space)
         return _status_of_save(Cache(url, max_publish_bytes=variables.max_bytes).publish())
     except (MegacacheError, OSError) as error:
@@ -230,7 +230,7 @@ def _look(fingerprint: str = "") -> tuple[bool, list[Stock], str]:
     try:
         url = _enabled(Variables.read())
         enabled = True
-        return enabled, take_stock(url, fingerprint), ""
+        return enabled, take_stock(split_places(url)[-1], fingerprint), ""
     except MegacacheError as error:
         _failed("listing", error)
         return enabled, [], str(error)

@@ -72,12 +72,12 @@ def get_gpu_type() -> str:
 
 
 def _cache(cache_key: str) -> Cache:
-    return Cache(below(_base(), cache_key.strip("/")))
+    return Cache([below(place, cache_key.strip("/")) for place in _bases()])
 
 
-def _base() -> str:
+def _bases() -> tuple[str, ...]:
     try:
-        url = Settings.read().url
+        settings = Settings.read()
     except SettingsError:  # the verb that follows reads the same variables, and reports it
-        url = None
-    return url or f"file://{GLOBAL_INDUCTOR_CACHES_DIR}"
+        settings = Settings()
+    return settings.places(None) if settings.url else (f"file://{GLOBAL_INDUCTOR_CACHES_DIR}",)

@@ -94,18 +94,35 @@ def test_nothing_wanted_is_nothing_delivered() -> None:
     assert delivered(open_store()) == []
 
 
+def far_store() -> Store:
+    """Open an empty store that is not taken for a near one."""
+    store = open_store()
+    store.url = f"far://{store.url}"
+    return store
+
+
 def test_node_serves_what_it_has_kept(tmp_path: Path) -> None:
     """Bundles come whole, by a store that has lost their chunks, and what the node lacks is the store's fault again."""
     bundles = [made(1), made(2, chunks=40)]
-    store = open_store()
+    store = far_store()
     upload(store, *bundles)
     assert len(delivered(store, *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))) == 2
-    found = delivered(open_store(), *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))
+    found = delivered(far_store(), *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))
     assert [delivery.fault for delivery in found] == [None, None]
     assert keys(*found) == keys(*delivered(store, *bundles))
     (tmp_path / "chunks" / f"{bundles[0].chunks[0].ref.digest.hex}.zst").unlink()
-    found = delivered(open_store(), *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))
+    found = delivered(far_store(), *bundles, node=NodeCache(tmp_path / "chunks", 1 << 20))
     assert [type(delivery.fault) for delivery in found] == [MissingError, type(None)]
+
+
+def test_node_keeps_no_chunk_of_a_near_store(tmp_path: Path) -> None:
+    """A place that is as near as the node is read where it is."""
+    store, one = open_store(), made(1)
+    upload(store, one)
+    node = NodeCache(tmp_path / "chunks", 1 << 20)
+    (delivery,) = delivered(store, one, node=node)
+    assert (delivery.fault, node.contents().chunks) == (None, 0)
+    assert delivery.sources == {store.url: sum(chunk.ref.stored_size for chunk in one.chunks)}
 
 
 SPOILED: list[tuple[Callable[[Chunk], bytes | None], type[MegacacheError]]] = [

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from megacache._runtime import Stopwatch
 from megacache.compat import fal
 from tests.kit.processes import Processes, step
 from tests.kit.servers import free_port
@@ -79,6 +80,7 @@ def test_signatures_are_fals() -> None:
 @pytest.mark.parametrize(
     ("base", "key", "url"),
     [
+        ("/mnt/node s3://bucket/caches", "flux/2", "/mnt/node/flux/2 s3://bucket/caches/flux/2"),
         ("s3://bucket/caches", "mymodel/v1", "s3://bucket/caches/mymodel/v1"),
         ("s3://bucket/caches/", "/flux/2/", "s3://bucket/caches/flux/2"),
         ("memory://", "flux/2", "memory://flux/2"),
@@ -91,14 +93,14 @@ def test_key_is_a_cache_below_the_url(base: str | None, key: str, url: str, monk
     monkeypatch.delenv("MEGACACHE_URL", raising=False)
     if base is not None:
         monkeypatch.setenv("MEGACACHE_URL", base)
-    assert fal._cache(key)._url == url
+    assert fal._cache(key)._call(1, Stopwatch()).shown == url
 
 
 def test_folder_that_a_program_sets_is_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A program that moves fal's shared folder moves the store."""
     monkeypatch.delenv("MEGACACHE_URL", raising=False)
     monkeypatch.setattr(fal, "GLOBAL_INDUCTOR_CACHES_DIR", tmp_path)
-    assert fal._cache("flux/2")._url == f"file://{tmp_path}/flux/2"
+    assert fal._cache("flux/2")._call(1, Stopwatch()).shown == f"file://{tmp_path}/flux/2"
 
 
 def test_bad_setting_is_reported_and_not_raised(

@@ -42,7 +42,7 @@ from megacache._cache.call import Call
 from megacache._cache.crash_guard import CrashGuard
 from megacache._cache.session import Session
 from megacache._cache.warm import Warming
-from megacache._catalog import WARM_MAX_BYTES, Catalog
+from megacache._catalog import WARM_MAX_BYTES, Catalog, Places
 from megacache._runtime import Deadline
 from megacache._settings import Settings
 from megacache._store import Store
@@ -172,7 +172,7 @@ def warm_up(
     """Make a warm start as a process would that is told its environment, with its markers in a folder."""
     verb = call_on(store)
     folder = CacheFolder(verb, CrashGuard(markers), files=True)
-    return Warming(verb, store, here, Session(), folder, policy=policy, max_bytes=max_bytes).run()
+    return Warming(verb, Places.only(store), here, Session(), folder, policy=policy, max_bytes=max_bytes).run()
 
 
 def upload(store: Store, *bundles: Bundle) -> None:

@@ -18,7 +18,7 @@ def opened(url: str) -> Store:
     return Store.open(url, storage_options=None, deadline=Deadline.after(5))
 
 
-ASKING: list[Callable[[str], object]] = [check_url, lasting_url, scope_of, opened]
+ASKING: list[Callable[[str], object]] = [check_url, lambda url: lasting_url([url]), scope_of, opened]
 """Whoever takes a URL."""
 
 
@@ -95,7 +95,7 @@ def test_folder_of_a_strange_name_is_meant(tmp_path: Path, monkeypatch: pytest.M
     """What is there is meant."""
     monkeypatch.chdir(tmp_path)
     Path("s3:bucket").mkdir()
-    assert lasting_url("s3:bucket") == f"{tmp_path}/s3:bucket"
+    assert lasting_url(["s3:bucket"]) == f"{tmp_path}/s3:bucket"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from megacache._store import below, lasting_url, local_folder, redacted, trimmed
+from megacache._store import below, lasting_url, local_folder, redacted, split_places, trimmed
+from megacache.errors import SettingsError
 
 
 @pytest.mark.parametrize(
@@ -79,4 +80,34 @@ def test_local_folders_are_known(
     monkeypatch.setenv("HOME", "/home/me")
     places = {"here": tmp_path, "home": "/home/me"}
     assert local_folder(url) == (None if folder is None else Path(folder.format(**places)))
-    assert lasting_url(url) == lasting.format(**places)
+    assert lasting_url([url]) == lasting.format(**places)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("s3://bucket/x", ["s3://bucket/x"]),
+        ("/mnt/node s3://bucket/x", ["/mnt/node", "s3://bucket/x"]),
+        ("/mnt/my node s3://my bucket/x", ["/mnt/my node", "s3://my bucket/x"]),
+        ("~/node\n  file:///mnt/b ./c ../d", ["~/node", "file:///mnt/b", "./c", "../d"]),
+        ("cache zip://x::https://host/x.zip simplecache::s3://b/x", None),
+        ("/mnt/a b", ["/mnt/a b"]),
+        ("\n/mnt/node\ns3://bucket/x\n", ["/mnt/node", "s3://bucket/x"]),
+        ("s3://bucket/x ", ["s3://bucket/x "]),
+        ("", []),
+    ],
+)
+def test_places_are_told_apart(text: str, places: list[str] | None) -> None:
+    """White space separates only where what follows begins as a place does: names may hold it."""
+    expected = places if places is not None else text.split()
+    assert split_places(text) == tuple(expected)
+
+
+def test_lasting_places_are_told_apart_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is handed to other processes means the same places there; a folder that would not is refused."""
+    monkeypatch.chdir(tmp_path)
+    lasting = lasting_url(["my node", "s3://bucket/x"])
+    assert lasting == f"{tmp_path}/my node s3://bucket/x"
+    assert split_places(lasting) == (f"{tmp_path}/my node", "s3://bucket/x")
+    with pytest.raises(SettingsError, match="cannot be told from two places"):
+        lasting_url(["/mnt/with /slash"])

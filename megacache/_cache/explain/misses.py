@@ -12,9 +12,8 @@ from megacache._cache.explain.data import collect, explain_chunks
 from megacache._cache.explain.explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._cache.explain.nearest import differences, nearest
 from megacache._cache.session import Session
-from megacache._catalog import Catalog, affordable_manifests, nearest_other
+from megacache._catalog import Places, affordable_manifests, catalog_of, nearest_other
 from megacache._runtime import Deadline, counted, shown
-from megacache._store import Store
 from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, MegacacheError
 
@@ -40,7 +39,7 @@ def explain(call: Call) -> Explanation:
     # A compilation may have been waited for, and the timeout is for the store.
     call = call.restarted()
     policy = call.policy()
-    return Explaining(call.open_store(), environment, call.session(), recorded, policy).run()
+    return Explaining(call.open_places(), environment, call.session(), recorded, policy).run()
 
 
 class Explaining:
@@ -48,16 +47,17 @@ class Explaining:
 
     def __init__(
         self,
-        store: Store,
+        places: Places,
         environment: Environment,
         session: Session,
         recorded: Sequence[Artifact],
         policy: TrustPolicy | None = None,
     ) -> None:
-        self._store = store
+        self._places = places
+        self._store = places.store
         self._environment = environment
         self._policy = policy
-        self._catalog = Catalog.of(store, self._environment, policy)
+        self._catalog = catalog_of(places, self._environment, policy)
         self._session = session
         self._graphs = [artifact for artifact in recorded if artifact.kind == "inductor"]
         self._entries = [artifact for artifact in recorded if artifact.kind == "aot_autograd"]
@@ -75,7 +75,7 @@ class Explaining:
             found = self._compare_environments()
         return replace(
             found,
-            warnings=tuple(self._warnings),
+            warnings=(*self._places.warnings, *self._warnings),
             fingerprint=self._environment.fingerprint,
             graphs=len(self._graphs),
         )
@@ -83,10 +83,11 @@ class Explaining:
     def _read(self) -> list[Manifest]:
         """Read the manifests, newest first, without those that this process published."""
         listing = self._catalog.list()
+        self._catalog = self._catalog.knowing(listing)
         # This process had missed what it then published itself.
         others = {bundle: size for bundle, size in listing.visible.items() if bundle not in self._session.written}
         manifests = []
-        for done in self._catalog.knowing(listing).read(affordable_manifests(others)):
+        for done in self._catalog.read(affordable_manifests(others)):
             if done.value is None:
                 self._warnings.append(f"bundle {done.item} was left out: {done.fault}")
             elif done.item in self._session.unusable or self._environment.mismatches(done.value.environment):
@@ -162,7 +163,7 @@ class Explaining:
         )
 
     def _explanation(self, status: ExplainStatus, reason: str) -> Explanation:
-        return Explanation(status=status, url=self._store.url, reason=reason)
+        return Explanation(status=status, url=self._places.url, reason=reason)
 
 
 def _missed_graphs(

@@ -5,21 +5,20 @@ from typing import TextIO
 
 import click
 
-from megacache._bundle import Manifest, Mismatch, fact_text, file_mismatches
-from megacache._catalog import Catalog, Holding, nearest_other
+from megacache._bundle import QUARANTINED, Manifest, Mismatch, fact_text, file_mismatches
+from megacache._catalog import Catalog, Holding, Inventory, Places, catalog_of, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
-from megacache._cli.options import json_option, with_policy, with_store
+from megacache._cli.options import json_option, with_places, with_policy
 from megacache._cli.output import emit, print_table, say
 from megacache._cli.selection import nothing_under, stock_of
 from megacache._cli.views import View, failed_view, place_view, read_manifests
 from megacache._runtime import counted
-from megacache._store import Store
 from megacache._trust import TrustPolicy
 
 
 @click.command("explain")
-@with_store(timeout=60, required=False)
+@with_places(timeout=60)
 @click.option(
     "--env",
     "env_file",
@@ -29,7 +28,7 @@ from megacache._trust import TrustPolicy
 )
 @with_policy
 @json_option
-def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextIO | None, as_json: bool) -> None:
+def explain_command(*, places: Places, policy: TrustPolicy | None, env_file: TextIO | None, as_json: bool) -> None:
     """Say whether a cache fits this machine, and if not, why.
 
     Exits with 1 if it would miss. Which graphs of a program miss only the program itself can tell:
@@ -40,19 +39,35 @@ def explain_command(*, store: Store, policy: TrustPolicy | None, env_file: TextI
       megacache explain s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
     found = here_from(env_file)
-    holdings = {one.prefix: one for one in stock_of(store).holdings}
+    stocks = [stock_of(place.store) for place in places if place.store is not None]
+    holdings = {one.prefix: one for stock in stocks for one in stock.holdings}
     own = holdings.pop(found.prefix, Holding(prefix=found.prefix))
-    catalog = Catalog(store, own.prefix, policy, own.signatures)
+    catalog = Catalog(places.store, own.prefix, policy, own.signatures)
+    if len(places) > 1:
+        catalog, own = _in_all(catalog_of(places, found.environment, policy), stocks)
     view = {**_own_view(catalog, found, own), "others": sum(bool(one.visible) for one in holdings.values())}
     if not own.visible:
-        nearest, _ = nearest_other(store, found.environment, policy)
+        nearest, _ = nearest_other(places.store, found.environment, policy)
         view["mismatches"] = _plain(found.environment.mismatches(nearest) if nearest else ())
     if as_json:
-        emit({"url": store.url, **place_view(found.prefix), **view}, command="explain")
+        emit({"url": places.url, **place_view(found.prefix), **view}, command="explain")
     else:
-        _print(store.url, found, view)
+        _print(places.url, found, view)
     if not view["bundles"]:
         click.get_current_context().exit(EXIT_NO)
+
+
+def _in_all(catalog: Catalog, stocks: Sequence[Inventory]) -> tuple[Catalog, Holding]:
+    """Put together what all places hold for this machine, as a warm start does."""
+    listing = catalog.list()
+    held = [one for stock in stocks for one in stock.holdings if one.prefix == catalog.prefix]
+    holding = Holding(
+        prefix=catalog.prefix,
+        manifests={**listing.visible, **listing.quarantined},
+        marks=dict.fromkeys(listing.quarantined, frozenset({QUARANTINED})),
+        chunks={digest: size for one in held for digest, size in one.chunks.items()},
+    )
+    return catalog.knowing(listing), holding
 
 
 def _own_view(catalog: Catalog, found: Here, own: Holding) -> View:

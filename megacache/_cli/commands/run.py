@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import click
 
 from megacache._cli.exit_codes import EXIT_TOO_FEW_HITS
-from megacache._cli.options import chosen_url
+from megacache._cli.options import chosen_places
 from megacache._cli.output import say
 from megacache._cli.program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
@@ -55,7 +55,7 @@ def run_command(
     given = {name: value for name, value in seconds.items() if value is not None}
     settings = AutostartSettings.read()
     settings = settings.changed(**given, log="warning" if quiet else settings.log or "info")
-    changes = {"MEGACACHE_URL": lasting_url(chosen_url(url)), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
+    changes = {"MEGACACHE_URL": lasting_url(chosen_places(url)), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
     # Without a rate to judge there is nothing to do after the program: no process of ours stays in between.
     if min_hit_rate is None:
         become(path, command, autostart_environment(settings, changes))

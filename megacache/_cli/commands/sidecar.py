@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from megacache._cli.options import chosen_url
+from megacache._cli.options import chosen_places
 from megacache._cli.output import say
 from megacache._cli.program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
@@ -59,7 +59,7 @@ def sidecar_command(
         sign = Path(folder) / "ready"
         settings = AutostartSettings.read()
         settings = settings.changed(**given, log="warning" if quiet else settings.log or "info", publish_when=str(sign))
-        environment = autostart_environment(settings, {"MEGACACHE_URL": lasting_url(chosen_url(url))})
+        environment = autostart_environment(settings, {"MEGACACHE_URL": lasting_url(chosen_places(url))})
 
         def watch(child: "subprocess.Popen[bytes]") -> None:
             arguments = child, ready_url, ready_timeout, sign

@@ -23,7 +23,7 @@ from megacache._cache.explain.misses import Explaining
 from megacache._cache.publish import Publication
 from megacache._cache.recording import Found, Recorded
 from megacache._cache.session import Session
-from megacache._catalog import Catalog, Order
+from megacache._catalog import Catalog, Order, Places
 from megacache._runtime import Deadline
 from megacache._store import Store
 from megacache.errors import BundleError
@@ -61,7 +61,7 @@ def published(*artifacts: Artifact, extra: bytes | None = None, lost: bool = Fal
 
 def explained(store: Store, *recorded: Artifact) -> Explanation:
     """Explain what a process has recorded."""
-    return Explaining(store, environment(), Session(), recorded).run()
+    return Explaining(Places.only(store), environment(), Session(), recorded).run()
 
 
 def test_only_graphs_are_described() -> None:
@@ -135,7 +135,7 @@ def test_bundle_that_this_process_found_unusable_holds_nothing() -> None:
     store = published(graph("f1", gm="x"))
     session = Session()
     session.rule_out(Catalog.of(store, environment()).list().visible)
-    found = Explaining(store, environment(), session, [graph("f1", gm="x")]).run()
+    found = Explaining(Places.only(store), environment(), session, [graph("f1", gm="x")]).run()
     assert found.status is ExplainStatus.UNAVAILABLE
     assert "can be used" in found.reason
     with pytest.raises(BundleError):

@@ -1,0 +1,117 @@
+"""Copy what was read from a farther place to the nearer ones, so that the next process finds it there.
+
+A copy is written in the order of a publication, and marked as one before its manifest is there: it may be cut short at
+any time. It has the signatures of the last place, as they are.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from megacache._bundle import COPIED, MAX_SIGNATURE_SIZE, ChunkRef, Digest, Manifest
+from megacache._catalog.catalog import Catalog, Listing
+from megacache._catalog.delivery import fetch_chunk
+from megacache._catalog.nearest import NearestCatalog
+from megacache._catalog.node_cache import NodeCache
+from megacache._catalog.places import Place
+from megacache._runtime import Deadline
+from megacache._store import Store
+from megacache.errors import IntegrityError, MegacacheError
+
+_log = logging.getLogger("megacache")
+_SECONDS = 300.0
+
+
+def fill(catalog: NearestCatalog, bundles: Sequence[Manifest], node: NodeCache | None = None) -> None:
+    """Complete the nearer places; one that fails is left as it is until the next time."""
+    catalog.places.restart(Deadline.after(_SECONDS))
+    for number, place in enumerate(catalog.places):
+        if place.last or not place.usable or number not in catalog.at:
+            continue
+        filling = _Filling(catalog, number, node)
+        try:
+            filling.run(bundles)
+        except MegacacheError as error:
+            _log.info("not copied: place=%s error=%s", place.url, error)
+
+
+class _Filling:
+    """Fills one place."""
+
+    def __init__(self, catalog: NearestCatalog, number: int, node: NodeCache | None) -> None:
+        self._catalog = catalog
+        self._prefix = catalog.prefix
+        self._number = number
+        self._place: Place = catalog.places[number]
+        self._listing: Listing = catalog.at[number]
+        self._node = node
+
+    def run(self, bundles: Sequence[Manifest]) -> None:
+        """Copy the bundles that the place lacks, and what is damaged or missing of those that it holds."""
+        wanted = [one for one in bundles if self._is_wanted(one)]
+        if not wanted:
+            return
+        there = self._chunks()
+        for one in wanted:
+            for ref in one.chunks:
+                self._copy_chunk(one.bundle, ref, there)
+            self._copy_manifest(one.bundle)
+
+    def _is_wanted(self, manifest: Manifest) -> bool:
+        bundle, damaged = manifest.bundle, self._place.damaged
+        behind = range(self._number + 1, len(self._catalog.places))
+        if bundle in self._listing.withdrawn or not any(self._catalog.holds(other, bundle) for other in behind):
+            return False
+        keys = {self._prefix.manifest(bundle), *(self._prefix.chunk(ref.digest) for ref in manifest.chunks)}
+        return bundle not in self._listing.visible or bool(keys & damaged)
+
+    def _chunks(self) -> dict[str, int]:
+        folder = f"{self._prefix.path}/chunks"
+        return {f"{folder}/{entry.key}": entry.size for entry in self._place.for_large().list(folder)}
+
+    def _copy_chunk(self, bundle: str, ref: ChunkRef, there: dict[str, int]) -> None:
+        key = self._prefix.chunk(ref.digest)
+        damaged = key in self._place.damaged or there.get(key, ref.stored_size) != ref.stored_size
+        if key in there and not damaged:
+            return
+        if damaged:
+            self._place.for_small().delete(key)
+
+        def prove(stored: bytes) -> bytes:
+            if Digest.of(stored) != ref.digest:
+                raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=Digest.of(stored))
+            return stored
+
+        fetched = self._catalog.ask_behind(
+            self._number, bundle, key, lambda store: fetch_chunk(store, key, ref, prove, self._node)
+        )
+        fetched.keep()
+        self._place.for_large().create(key, fetched.value)
+        self._place.damaged.discard(key)
+        there[key] = ref.stored_size
+
+    def _copy_manifest(self, bundle: str) -> None:
+        key = self._prefix.manifest(bundle)
+        damaged = key in self._place.damaged
+        if bundle in self._listing.visible and not damaged:
+            return
+        sealed = self._catalog.read_behind(self._number, bundle)
+        target = Catalog(self._place.for_large(), self._prefix)
+        for name, signature in self._signatures(bundle):
+            self._place.for_small().create(name, signature)
+        if damaged:
+            self._place.for_small().delete(key)
+        else:
+            target.mark(bundle, COPIED)
+        target.announce_sealed(bundle, sealed)
+
+    def _signatures(self, bundle: str) -> Iterator[tuple[str, bytes]]:
+        """Read the signatures that were added later, which the place lacks."""
+        for number, listing in self._catalog.at.items():
+            for (signed, tag), size in listing.signatures.items():
+                if number > self._number and signed == bundle and (signed, tag) not in self._listing.signatures:
+                    key = self._prefix.signature(bundle, tag)
+                    if size <= MAX_SIGNATURE_SIZE:
+                        yield key, self._store(number).read(key, size=size)
+
+    def _store(self, number: int) -> Store:
+        return self._catalog.places[number].for_small()
