@@ -4,12 +4,14 @@ It runs real models through the real compiler. Every step is a function below; a
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,8 @@ from megacache import PublishResult, Receipt, WarmResult
 from tests.kit import engines, models, operators
 
 Answer = dict[str, Any]
+CHANGES = frozenset({"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename"})
+"""What changes a disk, or comes just before."""
 
 
 def answer_of(result: WarmResult | PublishResult) -> Answer:
@@ -41,6 +45,7 @@ def answer_of(result: WarmResult | PublishResult) -> Answer:
         "bundles": list(result.bundles),
         "info": counts(getattr(result, "info", None)),
         "receipt": taken.to_json() if taken else None,
+        "sources": dict(getattr(result, "sources", {})),
     }
 
 
@@ -64,6 +69,20 @@ def publish(**options: Any) -> Answer:
         return answer_of(result if isinstance(result, PublishResult) else result.result(60))
     except megacache.MegacacheError as error:
         return {"raised": type(error).__name__, "message": str(error)}
+
+
+def die_at(*, folder: str, count: int) -> Answer:
+    """Kill this process when it is about to change something in a folder for the nth time."""
+    left, lock = itertools.count(1), threading.Lock()
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in CHANGES and any(str(one).startswith(folder) for one in arguments):
+            with lock:
+                if next(left) == count:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    return {}
 
 
 def publish_and_go_on(**options: Any) -> Answer:
@@ -377,6 +396,7 @@ STEPS: dict[str, Callable[..., Answer]] = {
     for step in (
         warm,
         publish,
+        die_at,
         publish_and_go_on,
         explain,
         call,
