@@ -120,7 +120,7 @@ def _facts(receipt: Receipt) -> Iterator[str]:
         saved = "an unknown time" if receipt.seconds_saved is None else f"{receipt.seconds_saved:.1f} s"
         yield (
             f"{saved} saved by PyTorch's account, for {receipt.seconds_warming:.1f} s of warming "
-            f"and {receipt.bytes_stored:,} bytes"
+            f"and {receipt.bytes_stored:,} bytes{_sources(receipt)}"
         )
     if receipt.files and not receipt.loaded:
         yield f"{counted(receipt.files, 'compiled file')} put in place"
@@ -128,6 +128,12 @@ def _facts(receipt: Receipt) -> Iterator[str]:
         unused = "an unknown number" if receipt.unused is None else sum(receipt.unused.values())
         yield f"{unused} of {sum(receipt.loaded.values())} loaded artifacts unused"
     yield _compiled(receipt)
+
+
+def _sources(receipt: Receipt) -> str:
+    if len(receipt.sources) < 2:  # noqa: PLR2004 - where one gave all, there is nothing to tell apart
+        return ""
+    return f" ({', '.join(f'{size:,} from {source}' for source, size in receipt.sources.items())})"
 
 
 def _compiled(receipt: Receipt) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from megacache._bundle import (
+    COPIED,
     EXPLAIN_PART,
     FORMAT,
     PINNED,
@@ -37,6 +38,7 @@ from megacache.errors import BundleError, FormatError, MegacacheError, MissingEr
 
 _WITHDRAWN = "it was withdrawn while it was being merged; the others stay as they are until the next time"
 _TAKEN = "what has its name is withdrawn, or holds something else than its sources"
+_COPY = "a copy of what lies in another place, which follows that one"
 _LARGE = WINDOW // 2
 """Bytes of content from which on a bundle is not worth merging."""
 
@@ -127,8 +129,11 @@ class Compaction:
         visible = self._holding.visible
         pinned = {bundle for bundle in visible if PINNED in self._holding.marks.get(bundle, ())}
         yield from ((bundle, None, "pinned") for bundle in pinned)
-        left = affordable_manifests({bundle: size for bundle, size in visible.items() if bundle not in pinned})
-        yield from ((bundle, None, "too many manifests") for bundle in visible.keys() - pinned - left.keys())
+        copied = {bundle for bundle in visible if COPIED in self._holding.marks.get(bundle, ())} - pinned
+        yield from ((bundle, None, _COPY) for bundle in copied)
+        kept = pinned | copied
+        left = affordable_manifests({bundle: size for bundle, size in visible.items() if bundle not in kept})
+        yield from ((bundle, None, "too many manifests") for bundle in visible.keys() - kept - left.keys())
         for done in unordered(
             lambda bundle: self._catalog.read_with_signatures(bundle, left[bundle]),
             tuple(left),

@@ -5,9 +5,9 @@ any time. It has the signatures of the last place, as they are.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from megacache._bundle import COPIED, MAX_SIGNATURE_SIZE, ChunkRef, Digest, Manifest
+from megacache._bundle import COPIED, MAX_SIGNATURE_SIZE, SUPERSEDED, ChunkRef, Digest, Manifest
 from megacache._catalog.catalog import Catalog, Listing
 from megacache._catalog.delivery import fetch_chunk
 from megacache._catalog.nearest import NearestCatalog
@@ -47,6 +47,7 @@ class _Filling:
 
     def run(self, bundles: Sequence[Manifest]) -> None:
         """Copy the bundles that the place lacks, and what is damaged or missing of those that it holds."""
+        self._mark(one.bundle for one in bundles)
         wanted = [one for one in bundles if self._is_wanted(one)]
         if not wanted:
             return
@@ -55,6 +56,15 @@ class _Filling:
             for ref in one.chunks:
                 self._copy_chunk(one.bundle, ref, there)
             self._copy_manifest(one.bundle)
+
+    def _mark(self, bundles: Iterable[str]) -> None:
+        """Leave what has been deleted behind to `megacache gc`, and take back what is there again."""
+        target = Catalog(self._place.for_large(), self._prefix)
+        for bundle in self._catalog.outlived(self._number):
+            target.mark(bundle, SUPERSEDED)
+        left = self._listing.copied & self._listing.withdrawn - self._listing.quarantined.keys()
+        for bundle in left.intersection(bundles):
+            target.unmark(bundle, SUPERSEDED)
 
     def _is_wanted(self, manifest: Manifest) -> bool:
         bundle, damaged = manifest.bundle, self._place.damaged

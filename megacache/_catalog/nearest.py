@@ -69,6 +69,14 @@ class NearestCatalog(Catalog):
         del size
         return self._nearest(bundle, self.prefix.manifest(bundle), lambda number: self._read(number, bundle)[1])
 
+    def outlived(self, number: int) -> frozenset[str]:
+        """Name the copies in a place that no place behind it lists any more; empty as long as one of them is silent."""
+        behind = range(number + 1, len(self.places))
+        if not all(other in self.at for other in behind):
+            return frozenset()
+        own = self.at[number]
+        return (own.copied & own.visible.keys()).difference(*(self.at[other].visible for other in behind))
+
     def holds(self, number: int, bundle: str) -> bool:
         """Tell whether a place has listed a manifest that readers may use."""
         listing = self.at.get(number)
@@ -132,7 +140,8 @@ def _merged(at: Mapping[int, Listing], count: int) -> _Merged:
             silent = True
             continue
         counted |= listing.visible.keys() if silent else listing.visible.keys() - listing.copied
-        withdrawn |= listing.withdrawn
+        # A copy that was left behind says nothing of what it was copied from, unless somebody has quarantined it.
+        withdrawn |= listing.withdrawn - (listing.copied - listing.quarantined.keys())
     sizes = {bundle: size for one in at.values() for bundle, size in one.visible.items()}
     stale = sizes.keys() - counted
     last = at.get(count - 1)

@@ -8,10 +8,23 @@ import pytest
 
 from megacache import _trust
 from megacache._bundle import COPIED, QUARANTINED, SUPERSEDED, Manifest
-from megacache._catalog import Catalog, Delivery, NearestCatalog, Order, Places, catalog_of, fill
+from megacache._catalog import (
+    Catalog,
+    Compaction,
+    Delivery,
+    Inventory,
+    NearestCatalog,
+    Order,
+    Places,
+    Terms,
+    add_signature,
+    catalog_of,
+    fill,
+    plan_retention,
+)
 from megacache._runtime import Deadline
 from megacache._store import Store
-from megacache._trust import TrustPolicy
+from megacache._trust import Signing, TrustPolicy
 from megacache.errors import MegacacheError, UnavailableError
 from tests.kit import faulty_disk
 from tests.kit.builders import Bundle, artifacts, bundle, environment, finish_workers, open_store, prefix_of, upload
@@ -109,6 +122,31 @@ def test_copy_counts_no_longer_than_what_it_was_copied_from(node: Node) -> None:
     node.store(node.last).delete(PLACE.manifest(ONE.manifest.bundle))
     assert node.sources() == {TWO.manifest.bundle: {"near"}}
     assert ONE.manifest.bundle in node.catalog().list().withdrawn
+
+
+def test_copy_that_was_left_behind_is_left_to_gc(node: Node) -> None:
+    """A later start marks it, so that its room comes back, and takes the mark away if the bundle does."""
+    node.fill()
+    last, manifest = Catalog(node.store(node.last), PLACE), PLACE.manifest(ONE.manifest.bundle)
+    node.store(node.last).delete(manifest)
+    node.fill()
+    near = Catalog(node.store(node.near), PLACE)
+    assert near.list().visible.keys() == named(TWO)
+    terms = Terms(grace=0, now=0)
+    (plan,) = plan_retention(node.store(node.near), Inventory.of(node.store(node.near)).holdings, terms)
+    assert plan.removal.bundles == (ONE.manifest.bundle,)
+    last.announce(ONE.manifest)
+    assert node.sources()[ONE.manifest.bundle] == {"last"}
+    node.fill()
+    assert node.sources() == {one: {"near"} for one in named(ONE, TWO)}
+
+
+def test_copies_are_not_merged(node: Node) -> None:
+    """A merged bundle would outlive what it was copied from."""
+    node.fill()
+    store = node.store(node.near)
+    plan = Compaction(store, Inventory.of(store).holdings[0], Signing()).plan()
+    assert (plan.merges, {bundle for bundle, _ in plan.staying}) == ((), named(ONE, TWO))
 
 
 @pytest.mark.parametrize("mark", [QUARANTINED, SUPERSEDED])
@@ -283,8 +321,6 @@ class TestSignatures:
         store = signed.store(signed.last)
         store.delete(PLACE.manifest(ONE.manifest.bundle))
         Catalog(store, PLACE).announce(ONE.manifest)
-        from megacache._catalog import Inventory, add_signature
-
         add_signature(store, Inventory.of(store).holdings[0], ONE.manifest.bundle, _trust.load_signer(str(key)))
         signed.fill(policy)
         assert contents(signed.near) == contents(signed.last)
