@@ -98,6 +98,8 @@ class AutostartSettings:
     """`MEGACACHE_EXIT_TIMEOUT`: seconds that the end of a process may wait for a publication; 0 for none at the end."""
     publish_when: str | None = None
     """`MEGACACHE_PUBLISH_WHEN`: a file; before it exists, nothing is published but at the end of the process."""
+    compact_above: int | None = None
+    """`MEGACACHE_COMPACT_ABOVE`: number of bundles above which a publication merges them; without it, never."""
     receipts: str | None = None
     """`MEGACACHE_RECEIPTS`: a folder into which each process puts its receipt, as JSON."""
     log: str | None = None
@@ -112,6 +114,7 @@ class AutostartSettings:
             publish_after=_seconds("MEGACACHE_PUBLISH_AFTER", _PUBLISH_AFTER),
             exit_timeout=_seconds("MEGACACHE_EXIT_TIMEOUT", _EXIT_TIMEOUT),
             publish_when=os.environ.get("MEGACACHE_PUBLISH_WHEN") or None,
+            compact_above=_count("MEGACACHE_COMPACT_ABOVE") or None,
             receipts=os.environ.get("MEGACACHE_RECEIPTS") or None,
             log=_level("MEGACACHE_LOG"),
         )

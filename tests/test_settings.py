@@ -133,7 +133,7 @@ def test_variables_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_autostart_settings_survive_the_way_to_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one process writes into variables another one reads as it was."""
-    settings = AutostartSettings(warm_timeout=1.5, publish_after=0, exit_timeout=7, receipts="/some/where", log="info")
+    settings = AutostartSettings(warm_timeout=1.5, publish_after=0, exit_timeout=7, compact_above=9, log="info")
     for name, value in settings.variables().items():
         monkeypatch.setenv(name, value)
     assert AutostartSettings.read() == settings

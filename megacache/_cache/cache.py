@@ -10,6 +10,7 @@ from megacache import _compiler
 from megacache._bundle import checked_labels
 from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
+from megacache._cache.compacting import checked_count
 from megacache._cache.crash_guard import guard_beside, install
 from megacache._cache.explain import ExplainStatus, Explanation, explain
 from megacache._cache.log import log_explanation, log_result, log_worth
@@ -46,6 +47,7 @@ class Cache:
         strict: bool = False,
         progress: ProgressCallback | None = None,
         max_publish_bytes: int | None = None,
+        compact_above: int | None = None,
         trusted_keys: Iterable[KeySource] | None = None,
         trust_threshold: int | None = None,
         sign_with: Any = None,
@@ -62,6 +64,8 @@ class Cache:
             strict: Raise faults instead of returning them.
             progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
             max_publish_bytes: Publish nothing if the chunks of one publication would take more than this in the store.
+            compact_above: Merge the bundles of this environment, as `megacache compact` does, after a publication that
+                leaves more than this number of them; within the same time. None: merge none.
             trusted_keys: Files of public keys, PEM or securesystemslib's JSON. What none of them has signed is not
                 opened. None: `MEGACACHE_TRUSTED_KEYS`, and without it whoever may write to the store is trusted.
             trust_threshold: How many of these keys must have signed. None: `MEGACACHE_TRUST_THRESHOLD`, else 1.
@@ -74,6 +78,7 @@ class Cache:
         self._strict = strict
         self._progress = quiet(progress)
         self._max_publish_bytes = max_publish_bytes
+        self._compact_above = compact_above
         # An iterator can be read once, and a cache is used often.
         trusted = None if trusted_keys is None else tuple(trusted_keys)
         self._keys = Keys(trusted=trusted, threshold=trust_threshold, sign_with=sign_with)
@@ -272,7 +277,14 @@ class Cache:
             session = call.session()
             recorded = take(session, call.deadline, files=self._files)
         own = checked_labels(labels)
-        return Publication(call, recorded, session, labels=own, max_bytes=self._max_publish_bytes).run
+        return Publication(
+            call,
+            recorded,
+            session,
+            labels=own,
+            max_bytes=self._max_publish_bytes,
+            compact_above=checked_count(self._compact_above),
+        ).run
 
     def _conclude(
         self, upload: Callable[[], PublishResult], clock: Stopwatch, receipt: Receipt | None = None

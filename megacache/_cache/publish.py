@@ -19,6 +19,7 @@ from megacache._bundle import (
     file_payloads,
 )
 from megacache._cache.call import Call
+from megacache._cache.compacting import compact
 from megacache._cache.explain import explain_payloads
 from megacache._cache.recording import Found, Recorded
 from megacache._cache.results import PublishResult, PublishStatus
@@ -46,6 +47,7 @@ class Publication:
         *,
         labels: Mapping[str, str] = NO_LABELS,
         max_bytes: int | None = None,
+        compact_above: int | None = None,
     ) -> None:
         self._call = call
         self._recorded = recorded
@@ -53,6 +55,8 @@ class Publication:
         self._session = session
         self._labels = labels
         self._max_bytes = max_bytes
+        self._compact_above = compact_above
+        self._bundles = 0
         self._warnings = list(recorded.warnings)
 
     def run(self) -> PublishResult:
@@ -76,7 +80,16 @@ class Publication:
         result = self._upload(new, signing, store, Catalog.of(store, self._environment, signing.policy))
         if result.status is PublishStatus.READ_ONLY and self._call.nearer:
             return self._upload_nearer(new, signing, result)
-        return result
+        return self._compacted(result, store, signing)
+
+    def _compacted(self, result: PublishResult, store: Store, signing: Signing) -> PublishResult:
+        """Merge the bundles of this environment if there are too many, and somebody asked for that."""
+        added = len(result.bundles) if result.status is PublishStatus.PUBLISHED else 0
+        if self._compact_above is None or not added or self._bundles + added <= self._compact_above:
+            return result
+        with self._call.clock.stage("compact"):
+            told = compact(store, self._environment, signing)
+        return replace(result, warnings=(*result.warnings, told)) if told else result
 
     def _upload_nearer(self, new: Found, signing: Signing, refused: PublishResult) -> PublishResult:
         """Publish to the last of the nearer places that takes it; where none does, say what the cache itself said."""
@@ -117,9 +130,10 @@ class Publication:
         """Leave out what bundles new to this process hold, in whatever bytes; these become parents."""
         listing = catalog.list()
         self._session.rule_out(listing.withdrawn)
-        if len(listing.visible) >= _MANY_BUNDLES:
+        self._bundles = len(listing.visible)
+        if self._bundles >= _MANY_BUNDLES and self._compact_above is None:
             self._warnings.append(
-                f"{len(listing.visible)} bundles are published for this environment, which each warm start reads: "
+                f"{self._bundles} bundles are published for this environment, which each warm start reads: "
                 f"`megacache compact {redacted(self._call.url)}` merges them"
             )
         known = self._session.bundles | self._session.unusable

@@ -10,7 +10,7 @@ from megacache._catalog.export import Exported, export_blob
 from megacache._catalog.figures import BundleState, EnvironmentFigures, read_figures
 from megacache._catalog.filling import fill
 from megacache._catalog.heirs import heirs
-from megacache._catalog.inventory import Holding, Inventory, nearest_other
+from megacache._catalog.inventory import Holding, Inventory, holding_of, nearest_other
 from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
 from megacache._catalog.nearest import NearestCatalog, catalog_of
@@ -57,6 +57,7 @@ __all__ = [
     "export_blob",
     "fill",
     "heirs",
+    "holding_of",
     "nearest_other",
     "plan_removal",
     "plan_retention",

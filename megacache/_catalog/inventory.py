@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from megacache._bundle import (
     Digest,
@@ -100,6 +100,12 @@ class Inventory:
                 found[placed.prefix].append((placed, entry))
         holdings = [_holding(prefix, found[prefix]) for prefix in sorted(found, key=lambda one: one.path)]
         return cls(holdings=tuple(holdings), strangers=tuple(sorted(strangers)))
+
+
+def holding_of(store: Store, prefix: EnvironmentPrefix) -> Holding:
+    """List what a store holds for one environment."""
+    entries = (replace(entry, key=f"{prefix.path}/{entry.key}") for entry in store.list(prefix.path))
+    return next(iter(Inventory.sorted(entries).holdings), Holding(prefix=prefix))
 
 
 def _holding(prefix: EnvironmentPrefix, objects: Sequence[tuple[Placed, Entry]]) -> Holding:

@@ -66,6 +66,9 @@ class Finite(click.FloatRange):
         return number
 
 
+compact_above = click.option(
+    "--compact-above", type=click.IntRange(1), metavar="N", help="Merge the bundles once there are more than so many."
+)
 program_argument = click.argument(
     "program", metavar="-- PROGRAM [ARGUMENT]...", nargs=-1, required=True, type=click.UNPROCESSED
 )

@@ -157,7 +157,8 @@ class Autostart:
         """Publish; tell whether nothing is left to try again."""
         try:
             _compiler.use_device(device)
-            return publish(timeout=seconds).status is not PublishStatus.UNAVAILABLE
+            above = self._settings.compact_above
+            return publish(timeout=seconds, compact_above=above).status is not PublishStatus.UNAVAILABLE
         except Exception:  # noqa: BLE001 - the program goes on
             # A bug would only happen again.
             _log.error("publish failed: %s", without_secrets(traceback.format_exc()))

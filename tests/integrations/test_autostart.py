@@ -112,6 +112,17 @@ def test_program_that_fails_publishes(start: Start, tmp_path: Path, way: str, co
     assert (done, "hit rate: 1.000: 2 of 2" in stderr) == (0, True), stderr
 
 
+def test_programs_merge_what_they_publish(start: Start, tmp_path: Path) -> None:
+    """With `--compact-above`, the second of two unchanged programs leaves one bundle, which serves both."""
+    store = str(tmp_path / "store")
+    for program in (["once"], ["workers", "fork", "3"]):
+        done, _, stderr = ended(start(*RUN, "--compact-above", "1", store, "--", *PROGRAM, *program))
+        assert done == 0, stderr
+    assert len(list((tmp_path / "store").glob("*/*/bundles/*.superseded"))) == 2
+    done, _, stderr = ended(start(*RUN, "--min-hit-rate", "1", store, "--", *PROGRAM, "once"))
+    assert (done, "hit rate: 1.000: 2 of 2" in stderr) == (0, True), stderr
+
+
 @pytest.mark.parametrize(("way", "code"), [("os._exit", 7), ("kill", -signal.SIGKILL)])
 def test_end_without_python_publishes_nothing(start: Start, tmp_path: Path, way: str, code: int) -> None:
     """A process that ends before Python can run once more leaves the store as it is."""

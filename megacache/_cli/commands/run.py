@@ -8,7 +8,16 @@ import click
 from megacache._cli.exit_codes import EXIT_TOO_FEW_HITS
 from megacache._cli.options import chosen_places
 from megacache._cli.output import say
-from megacache._cli.program import Finite, ProgramCommand, become, end_like, named, program_argument, wait_for
+from megacache._cli.program import (
+    Finite,
+    ProgramCommand,
+    become,
+    compact_above,
+    end_like,
+    named,
+    program_argument,
+    wait_for,
+)
 from megacache._settings import AutostartSettings
 from megacache._store import lasting_url
 from megacache.integrations import HitRate, autostart_environment, hit_rate
@@ -23,6 +32,7 @@ from megacache.integrations import HitRate, autostart_environment, hit_rate
 )
 @click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by no more than this.")
 @click.option("--read-only", is_flag=True, help="Publish nothing.")
+@compact_above
 @click.option("--quiet", is_flag=True, help="Report only what goes wrong.")
 @click.argument("url", metavar="URL")
 @program_argument
@@ -33,7 +43,7 @@ def run_command(
     min_hit_rate: float | None,
     read_only: bool,
     quiet: bool,
-    **seconds: float | None,
+    **others: float | None,
 ) -> None:
     """Run any Python program warm, and publish what it compiles.
 
@@ -52,7 +62,7 @@ def run_command(
       megacache run s3://bucket/flux/v1 -- python serve.py --port 8000
     """  # noqa: D301 - as click wants it
     path, command = named(program)
-    given = {name: value for name, value in seconds.items() if value is not None}
+    given = {name: value for name, value in others.items() if value is not None}
     settings = AutostartSettings.read()
     settings = settings.changed(**given, log="warning" if quiet else settings.log or "info")
     changes = {"MEGACACHE_URL": lasting_url(chosen_places(url)), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}

@@ -15,7 +15,7 @@ import click
 
 from megacache._cli.options import chosen_places
 from megacache._cli.output import say
-from megacache._cli.program import Finite, ProgramCommand, end_like, named, program_argument, wait_for
+from megacache._cli.program import Finite, ProgramCommand, compact_above, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
 from megacache._store import lasting_url
 from megacache.integrations import autostart_environment
@@ -36,11 +36,12 @@ _REQUEST_SECONDS = 5.0
 )
 @click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait no longer than this for the store.")
 @click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by no more than this.")
+@compact_above
 @click.option("--quiet", is_flag=True, help="Report only what goes wrong.")
 @click.argument("url", metavar="URL")
 @program_argument
 def sidecar_command(
-    *, url: str, program: Sequence[str], ready_url: str, ready_timeout: float, quiet: bool, **seconds: float | None
+    *, url: str, program: Sequence[str], ready_url: str, ready_timeout: float, quiet: bool, **others: float | None
 ) -> None:
     """Run a server warm, and publish once it is ready.
 
@@ -54,7 +55,7 @@ def sidecar_command(
     if not _is_http_url(ready_url):
         raise click.BadParameter(f"{ready_url} is not an http URL", param_hint="--ready-url")
     path, command = named(program)
-    given = {name: value for name, value in seconds.items() if value is not None}
+    given = {name: value for name, value in others.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="megacache-sidecar-") as folder:
         sign = Path(folder) / "ready"
         settings = AutostartSettings.read()
