@@ -48,16 +48,20 @@ class Flight:
 
     def _objection(self) -> str:
         """Say why this process must not wait; a process that compiles for the others does not wait for itself."""
-        return _COMPILES if self._session.lease is not None and not self._session.lease.over else ""
+        lease = self._session.lease
+        return _COMPILES if lease is not None and not lease.over and not lease.inherited else ""
 
     def _watch(self, listing: Listing) -> Listing:
         started = seen_at = time.monotonic()
         seen, pause = _newest(listing), _FIRST_PAUSE
+        # A parent may wait for its children: one of them takes its place, and the others wait for that one.
+        lease = self._session.lease
+        inherited = lease.number if lease is not None and lease.inherited else 0
         while not listing.visible:
             now = time.monotonic()
             if _newest(listing) != seen:
                 seen, seen_at = _newest(listing), now
-            abandoned = seen is None or now - seen_at >= LEASE_TERM
+            abandoned = seen is None or seen.number <= inherited or now - seen_at >= LEASE_TERM
             if abandoned and self._may_compile_for_others and self._take(listing):
                 return listing
             if now - started >= self._wait:

@@ -58,6 +58,11 @@ class Lease:
         """Whether it has been released."""
         return self._over.is_set()
 
+    @property
+    def inherited(self) -> bool:
+        """Whether the parent of this process holds it, which was forked since."""
+        return os.getpid() != self._process
+
     def keep(self, seconds: float) -> None:
         """Renew it from a thread of its own, until it is released or `seconds` are over."""
         deadline = Deadline.after(seconds)
@@ -85,7 +90,7 @@ class Lease:
 
     def release(self) -> None:
         """Let the others go on at once; a forked child leaves that to its parent, and a store that fails to time."""
-        if self.over or os.getpid() != self._process:
+        if self.over or self.inherited:
             return
         self._over.set()
         # Nobody waits for a store that hangs: without new beats, the others go on soon.

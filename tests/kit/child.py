@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,20 @@ def synchronize(*, model: str, fails: bool, **options: Any) -> Answer:
 def publish_in_fork(**options: Any) -> Answer:
     """Publish in a forked child, and answer with its result."""
     return _in_fork(lambda: publish(**options))
+
+
+def warm_in_forks(*, count: int, model: str, **options: Any) -> Answer:
+    """Warm in forked children at once, each of which compiles and publishes what it does not find."""
+
+    def work() -> Answer:
+        warmed = warm(**options)
+        if warmed["status"] == "miss":
+            run(model)
+            publish(url=options["url"], storage_options=options["storage_options"])
+        return {"status": warmed["status"], "reason": warmed["reason"]}
+
+    with ThreadPoolExecutor(count) as pool:
+        return {"children": list(pool.map(lambda _: _in_fork(work), range(count)))}
 
 
 def receipt_in_fork() -> Answer:
@@ -401,6 +416,7 @@ STEPS: dict[str, Callable[..., Answer]] = {
         explain,
         call,
         publish_in_fork,
+        warm_in_forks,
         synchronize,
         run,
         migrated,

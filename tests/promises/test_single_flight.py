@@ -80,6 +80,15 @@ def test_holder_that_ends_without_a_publication_lets_the_next_go_on(
     assert not leases(there)
 
 
+def test_children_of_a_holder_wait_for_one_of_them(processes: Processes, there: dict[str, Any]) -> None:
+    """A parent that waits for its children holds none of them up: one takes its place, and the others load."""
+    options = {"wait": WAIT, **there}
+    warmed, forked = processes.run(step("warm", **options), step("warm_in_forks", count=3, model="doubling", **options))
+    assert "this process compiles for the others" in warmed["reason"]
+    assert sorted(child["status"] for child in forked["children"]) == ["loaded", "loaded", "miss"]
+    assert not leases(there)
+
+
 PROGRAM = """
 import torch
 from tests.kit import models
