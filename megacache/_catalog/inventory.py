@@ -102,9 +102,10 @@ class Inventory:
         return cls(holdings=tuple(holdings), strangers=tuple(sorted(strangers)))
 
 
-def holding_of(store: Store, prefix: EnvironmentPrefix) -> Holding:
-    """List what a store holds for one environment."""
-    entries = (replace(entry, key=f"{prefix.path}/{entry.key}") for entry in store.list(prefix.path))
+def holding_of(store: Store, prefix: EnvironmentPrefix, *, chunks: bool = True) -> Holding:
+    """List what a store holds for one environment, or all but its chunks."""
+    folder = prefix.path if chunks else prefix.bundles
+    entries = (replace(entry, key=f"{folder}/{entry.key}") for entry in store.list(folder))
     return next(iter(Inventory.sorted(entries).holdings), Holding(prefix=prefix))
 
 

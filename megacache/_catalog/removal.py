@@ -1,13 +1,13 @@
 """Remove bundles for good: what goes is decided first, shown, and then done."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
 
 from megacache._bundle import Digest, EnvironmentPrefix, LeaseName
 from megacache._catalog.catalog import Catalog
-from megacache._catalog.inventory import Holding
+from megacache._catalog.inventory import Holding, given, holding_of
 from megacache._runtime import Progress, ProgressCallback, unordered
 from megacache._store import Store
 
@@ -31,6 +31,8 @@ class RemovalPlan:
     """Bytes that this frees."""
     kept: int
     """Chunks that stay, because a manifest of another bundle cannot be read and may name them."""
+    known: frozenset[str]
+    """Ids of all bundles that were there when this was decided."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -46,16 +48,40 @@ class RemovalPlan:
             signatures=_common(self.signatures, now.signatures),
             leases=_common(self.leases, now.leases),
             chunks=_common(self.chunks, now.chunks),
+            known=now.known,
         )
 
-    def apply(self, store: Store, progress: ProgressCallback) -> None:
-        """Remove the bundles; what is gone already is not a fault."""
-        done, total = 0, len(self.keys)
-        for keys in self._steps():
-            for removed in unordered(store.delete, keys, deadline=store.deadline, doing=f"removing from {store.url}"):
-                removed.result()
-                done += 1
-                progress(Progress(stage="remove", done=done, total=total))
+    def apply(self, store: Store, progress: ProgressCallback) -> "RemovalPlan":
+        """Remove the bundles, and give what was removed; what is gone already is not a fault.
+
+        Chunks stay that a bundle names which was announced since this was decided.
+        """
+        manifests, others, _ = self._steps()
+        first = len(manifests) + len(others)
+        self._delete(store, manifests, progress, before=0)
+        self._delete(store, others, progress, before=len(manifests))
+        if not self.chunks:
+            return self
+        named = self._named_since(store)
+        done = replace(self, chunks=tuple(one for one in self.chunks if one not in named))
+        done._delete(store, done.keys[first:], progress, before=first)
+        return done
+
+    def _named_since(self, store: Store) -> frozenset[Digest]:
+        there = holding_of(store, self.prefix, chunks=False).manifests
+        new = {bundle: size for bundle, size in there.items() if bundle not in self.known}
+        named: set[Digest] = set()
+        for read in given(Catalog(store, self.prefix).read(new)):
+            # What cannot be read may name any chunk.
+            named.update(ref.digest for ref in read.value.chunks) if read.value else named.update(self.chunks)
+        return frozenset(named)
+
+    def _delete(self, store: Store, keys: Sequence[str], progress: ProgressCallback, *, before: int) -> None:
+        done, total = before, len(self.keys)
+        for removed in unordered(store.delete, keys, deadline=store.deadline, doing=f"removing from {store.url}"):
+            removed.result()
+            done += 1
+            progress(Progress(stage="remove", done=done, total=total))
 
     def _steps(self) -> tuple[list[str], list[str], list[str]]:
         # A bundle exists while its manifest does: manifests go before the marks that hide them, and chunks last.
@@ -116,4 +142,5 @@ def _plan(holding: Holding, bundles: list[str], chunks: set[Digest], *, kept: in
         chunks=tuple(sorted(chunks)),
         size=size,
         kept=kept,
+        known=frozenset(holding.manifests),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from megacache._bundle import PINNED, QUARANTINED, SUPERSEDED, Digest, EnvironmentPrefix
 from megacache._catalog.catalog import Catalog
-from megacache._catalog.inventory import Holding, given
+from megacache._catalog.inventory import Holding, given, holding_of
 from megacache._catalog.removal import RemovalPlan
 from megacache._runtime import ProgressCallback, moment_of, unordered
 from megacache._store import Store
@@ -44,6 +44,8 @@ class RetentionPlan:
     """What will be deleted."""
     waiting: int
     """Withdrawn bundles whose grace is not over."""
+    unwanted: bool
+    """True if the environment as a whole is to go."""
     untold: bool
     """True if objects may stay only because the store does not tell how old they are."""
 
@@ -62,8 +64,15 @@ class RetentionPlan:
         withdrawn = tuple(bundle for bundle in self.withdrawn if bundle in now.withdrawn)
         return replace(self, withdrawn=withdrawn, removal=self.removal.still(now.removal))
 
-    def apply(self, store: Store, progress: ProgressCallback) -> None:
-        """Mark, then delete."""
+    def checked(self, store: Store, terms: Terms) -> "RetentionPlan":
+        """Look at this environment once more, and leave out what was pinned or published to meanwhile."""
+        holding = holding_of(store, self.prefix)
+        published = holding.visible.keys() - self.removal.known
+        unwanted = self.unwanted and not published
+        return self.still(_Deciding(store, holding, terms, unwanted=unwanted).plan())
+
+    def apply(self, store: Store, progress: ProgressCallback) -> "RetentionPlan":
+        """Mark, then delete; give what was done."""
         catalog = Catalog(store, self.prefix)
         for done in unordered(
             lambda bundle: catalog.mark(bundle, SUPERSEDED),
@@ -72,7 +81,7 @@ class RetentionPlan:
             doing=f"writing to {store.url}",
         ):
             done.result()
-        self.removal.apply(store, progress)
+        return replace(self, removal=self.removal.apply(store, progress))
 
 
 def plan_retention(store: Store, holdings: Sequence[Holding], terms: Terms) -> tuple[RetentionPlan, ...]:
@@ -161,9 +170,14 @@ class _Deciding:
             chunks=chunks,
             size=sum(holding.manifests[bundle] for bundle in dead) + sum(holding.chunks[digest] for digest in chunks),
             kept=kept,
+            known=frozenset(holding.manifests),
         )
         return RetentionPlan(
-            withdrawn=tuple(sorted(leaving - dead)), removal=removal, waiting=len(hidden - dead), untold=self._untold
+            withdrawn=tuple(sorted(leaving - dead)),
+            removal=removal,
+            waiting=len(hidden - dead),
+            unwanted=self._unwanted,
+            untold=self._untold,
         )
 
     def _is_over(self, bundle: str) -> bool:

@@ -65,6 +65,29 @@ def test_manifest_goes_before_its_mark(store: Store, monkeypatch: pytest.MonkeyP
     assert [key.rpartition(".")[2] for key in deleted] == ["msgpack", "quarantined", "zst"]
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_chunk_of_a_bundle_that_is_announced_meanwhile_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    """Before chunks go, whoever may name them by now is looked for; one that cannot be read may name any."""
+    one, later = bundle(MINE), bundle(MINE, parents=["f" * 32])
+    upload(store, one)
+    delete = store.delete
+
+    def announce(key: str) -> None:
+        delete(key)
+        if readable:
+            upload(store, later)
+        else:
+            store.create(PLACE.manifest(later.manifest.bundle), b"garbage")
+
+    planned = plan(store, one.manifest.bundle)
+    assert planned.chunks
+    monkeypatch.setattr(store, "delete", announce)
+    assert planned.apply(store, lambda _: None).chunks == ()
+    assert keys(store) == {PLACE.manifest(later.manifest.bundle), *map(PLACE.chunk, planned.chunks)}
+
+
 def test_unreadable_manifest_keeps_chunks(store: Store) -> None:
     """While a manifest that stays cannot be read, no chunk goes, for it may need them."""
     one = bundle(MINE)

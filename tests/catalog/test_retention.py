@@ -263,3 +263,30 @@ def test_what_has_changed_since_is_left_alone(store: Store) -> None:
     shown.still(now).apply(store, lambda _: None)
     assert keys(store) >= own(ONE)
     assert not keys(store) & own(TWO)
+
+
+def test_what_has_changed_before_its_turn_is_left_alone(store: Store) -> None:
+    """Each environment is looked at once more: what is pinned stays, and all of one that was published to."""
+    upload(store, ONE, TWO)
+    publish(store, OLD, 100)
+    old = next(iter(Catalog.of(store, OLD).list().visible))
+    Catalog(store, PLACE).mark(TWO.manifest.bundle, SUPERSEDED)
+    terms = Terms(now=time.time(), grace=0, older_than=90 * DAY)
+    plans = {one.prefix: one for one in plan_retention(store, Inventory.of(store).holdings, terms)}
+    assert plans[PLACE].removal.bundles == (TWO.manifest.bundle,)
+    assert plans[prefix_of(OLD)].removal.bundles == (old,)
+    Catalog(store, PLACE).mark(TWO.manifest.bundle, PINNED)
+    upload(store, bundle([artifact("b")], here=OLD))
+    for one in plans.values():
+        assert one.checked(store, terms).apply(store, lambda _: None).empty
+    assert keys(store) >= own(ONE) | own(TWO)
+
+
+def test_environment_that_has_not_changed_goes_in_its_turn(store: Store) -> None:
+    """Another look changes nothing else."""
+    publish(store, OLD, 100)
+    terms = Terms(now=time.time(), grace=0, older_than=90 * DAY)
+    (found,) = plan_retention(store, Inventory.of(store).holdings, terms)
+    assert found.checked(store, terms) == found
+    found.checked(store, terms).apply(store, lambda _: None)
+    assert keys(store) == set()

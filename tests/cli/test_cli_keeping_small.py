@@ -133,6 +133,27 @@ def test_gc_asks_first(store: Store) -> None:
     assert "and withdraw 4 bundles? [y/N]" in shown
 
 
+def test_gc_looks_at_each_environment_in_its_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is pinned while another environment is being cleared stays."""
+    (other,) = Catalog.of(store, GPU).list().visible
+    places = {prefix_of(GPU): other, PLACE: IDS[0]}
+    for prefix, name in places.items():
+        Catalog(store, prefix).mark(name, "superseded")
+    delete = Store.delete
+
+    def pin_the_others(one: Store, key: str) -> None:
+        for prefix, name in places.items():
+            if not key.startswith(prefix.path):
+                Catalog(store, prefix).mark(name, "pinned")
+        delete(one, key)
+
+    monkeypatch.setattr(Store, "delete", pin_the_others)
+    done = document("gc", store.url, "--grace", "0", "--yes")
+    assert sorted(len(view["bundles"]) for view in done["environments"]) == [0, 1]
+    left = [name for prefix, name in places.items() if name in Catalog(store, prefix).list().visible]
+    assert len(left) == 1
+
+
 def test_gc_withdraws_environments(store: Store) -> None:
     """An environment that is not wanted is hidden at once, and told of."""
     view = document("gc", store.url, "--yes", "--older-than", "0", "--device", PLACE.device)["environments"][0]

@@ -93,8 +93,8 @@ def gc_command(
         latest = {plan.prefix: plan for plan in _plans(store, selection, terms)}
         plans = [plan.still(latest[plan.prefix]) for plan in plans if plan.prefix in latest]
         with progress_bar("deleting", objects=True) as progress:
-            for plan in plans:
-                plan.apply(store, progress)
+            # Each is looked at once more in its turn, for a run over many environments takes long.
+            plans = [plan.checked(store, terms).apply(store, progress) for plan in plans]
         say("{} deleted from {}", counted(sum(len(plan.removal.keys) for plan in plans), "object"), store.url)
         if withdrawn := sum(len(plan.withdrawn) for plan in plans):
             message = "{} withdrawn: the first run after the grace period deletes them; `megacache pin` gives one back"
