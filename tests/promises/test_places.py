@@ -83,6 +83,29 @@ def test_second_process_asks_for_one_listing(
     start(processes, {"url": str(near)})
 
 
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let this node keep chunks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "node"))
+    monkeypatch.delenv("MEGACACHE_NODE_MAX_BYTES")
+
+
+@pytest.mark.usefixtures("keeping")
+def test_processes_of_a_node_download_each_chunk_once(
+    processes: Processes, there: dict[str, Any], near: Path, moto_server: MotoServer
+) -> None:
+    """Copies are made of what the node has kept, also if several processes start at once."""
+    moto_server.forget()
+    together = step("meet", path=str(near.with_name("gate")), others=3)
+    for worker in [processes.start(together, step("warm", **there), MODEL) for _ in range(3)]:
+        _, warmed, ran = worker.answers()
+        assert (warmed["status"], ran["fx_miss"]) == ("loaded", 0)
+    chunks = Counter(line for line in moto_server.requests() if line.startswith("GET ") and ".zst" in line)
+    assert set(chunks.values()) == {1}
+    assert faults(near) == []
+    assert list(start(processes, there)["sources"]) == [str(near)]
+
+
 @pytest.mark.parametrize("damage", [flip_bit, truncate, Path.unlink])
 def test_damaged_chunk_is_fetched_and_healed(
     damage: Callable[[Path], None], processes: Processes, there: dict[str, Any], near: Path, moto_server: MotoServer
@@ -194,5 +217,10 @@ def test_command_explains_all_places(
     start(processes, there)
     assert document("explain", str(near))["bundles"] == 1
     monkeypatch.setenv("MEGACACHE_URL", there["url"])
-    assert document("explain")["bundles"] == 1
+    shown = document("explain")
+    assert (shown["bundles"], shown["warnings"]) == (1, [])
+    near.rename(near.with_name("away"))
+    near.write_text("no folder")
+    shown = document("explain")
+    assert (shown["bundles"], len(shown["warnings"])) == (1, 1)
     assert document("ls")["url"] == cache["url"]

@@ -1,6 +1,6 @@
 """`megacache explain`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 import click
@@ -15,6 +15,7 @@ from megacache._cli.selection import nothing_under, stock_of
 from megacache._cli.views import View, failed_view, place_view, read_manifests
 from megacache._runtime import counted
 from megacache._trust import TrustPolicy
+from megacache.errors import MegacacheError
 
 
 @click.command("explain")
@@ -39,7 +40,7 @@ def explain_command(*, places: Places, policy: TrustPolicy | None, env_file: Tex
       megacache explain s3://bucket/flux/v1
     """  # noqa: D301 - as click wants it
     found = here_from(env_file)
-    stocks = [stock_of(place.store) for place in places if place.store is not None]
+    stocks = list(_stocks(places))
     holdings = {one.prefix: one for stock in stocks for one in stock.holdings}
     own = holdings.pop(found.prefix, Holding(prefix=found.prefix))
     catalog = Catalog(places.store, own.prefix, policy, own.signatures)
@@ -50,11 +51,26 @@ def explain_command(*, places: Places, policy: TrustPolicy | None, env_file: Tex
         nearest, _ = nearest_other(places.store, found.environment, policy)
         view["mismatches"] = _plain(found.environment.mismatches(nearest) if nearest else ())
     if as_json:
-        emit({"url": places.url, **place_view(found.prefix), **view}, command="explain")
+        emit({"url": places.url, **place_view(found.prefix), **view, "warnings": places.warnings}, command="explain")
     else:
+        for warning in places.warnings:
+            say("[bold yellow]warning:[/] {}", warning)
         _print(places.url, found, view)
     if not view["bundles"]:
         click.get_current_context().exit(EXIT_NO)
+
+
+def _stocks(places: Places) -> Iterator[Inventory]:
+    """List each place; a nearer one that does not answer is left out, as by a warm start."""
+    for place in places:
+        try:
+            stock = stock_of(place.for_listing())
+        except MegacacheError as fault:
+            if place.last:
+                raise
+            place.fault = fault
+        else:
+            yield stock
 
 
 def _in_all(catalog: Catalog, stocks: Sequence[Inventory]) -> tuple[Catalog, Holding]:

@@ -90,8 +90,9 @@ def gc_command(
         refuse_if_read_only()
         if not yes:
             ask(_question(plans, store.url), "nothing was deleted")
-        latest = {plan.prefix: plan for plan in _plans(store, selection, terms)}
-        plans = [plan.still(latest[plan.prefix]) for plan in plans if plan.prefix in latest]
+            # Which environments are the newest may have changed while somebody thought about it.
+            latest = {plan.prefix: plan for plan in _plans(store, selection, terms)}
+            plans = [plan.still(latest[plan.prefix]) for plan in plans if plan.prefix in latest]
         with progress_bar("deleting", objects=True) as progress:
             # Each is looked at once more in its turn, for a run over many environments takes long.
             plans = [plan.checked(store, terms).apply(store, progress) for plan in plans]
