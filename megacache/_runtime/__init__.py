@@ -4,7 +4,7 @@ from megacache._runtime.deadline import Deadline
 from megacache._runtime.disk import create_file, inner_folder, list_files, temporary_beside, write_whole
 from megacache._runtime.process import forget, kept
 from megacache._runtime.progress import Progress, ProgressCallback, quiet
-from megacache._runtime.shutdown import at_shutdown, in_background
+from megacache._runtime.shutdown import at_shutdown, in_background, wait_no_longer
 from megacache._runtime.stopwatch import Stopwatch
 from megacache._runtime.text import MAX_SHORT_TEXT, MAX_SHOWN, counted, is_short_text, moment_of, printable, shown
 from megacache._runtime.threads import WINDOW, DaemonExecutor, Done, Window, call, unordered, within_window
@@ -36,6 +36,7 @@ __all__ = [
     "shown",
     "temporary_beside",
     "unordered",
+    "wait_no_longer",
     "within_window",
     "write_whole",
 ]

@@ -54,6 +54,13 @@ def in_background(work: Callable[[], Value], *, patience: float | None = None) -
     return future
 
 
+def wait_no_longer(seconds: float) -> None:
+    """Let the end of the process wait no longer than this for work that may be cut off."""
+    for thread, patience in tuple(_running.items()):
+        if patience is not None:
+            _running[thread] = min(patience, seconds)
+
+
 def _wait_for_all() -> None:
     for thread, patience in tuple(_running.items()):
         thread.join(patience)

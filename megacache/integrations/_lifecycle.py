@@ -17,7 +17,7 @@ from pathlib import Path
 from megacache import _compiler
 from megacache._api import publish, receipt, warm
 from megacache._cache import PublishStatus, Receipt, crash_guard
-from megacache._runtime import at_shutdown
+from megacache._runtime import at_shutdown, wait_no_longer
 from megacache._settings import AutostartSettings, Settings
 from megacache._store import without_secrets
 from megacache.errors import MegacacheError
@@ -172,7 +172,9 @@ class Autostart:
         # `concurrent.futures` do, would wait for ever. What `atexit` calls comes after Python has joined them.
         if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
             atexit.register(self.finish)
+        ends = time.monotonic() + self._settings.exit_timeout
         self.finish()
+        wait_no_longer(max(ends - time.monotonic(), 0))
 
     def finish(self) -> None:
         """Publish what is left, however the program has ended, and wait for that as long as the exit timeout says.

@@ -18,8 +18,10 @@ from megacache.compat import _variables, b10
 from megacache.compat._variables import MB, REPLACED, Variables
 from megacache.compat.b10 import OperationStatus
 from megacache.errors import AccessError, SettingsError, UnavailableError
+from tests.kit.builders import artifact, environment
 from tests.kit.processes import REPOSITORY, Processes, step
 from tests.kit.servers import free_port
+from tests.kit.torchless import Compiler
 from tests.test_package import FOREIGN
 
 SIGNATURES = {
@@ -271,6 +273,19 @@ def test_full_disk_is_an_error(bare: pytest.MonkeyPatch, tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING, "megacache"):
         assert b10.load_compile_cache() is OperationStatus.ERROR
     assert "1000000000 are asked for" in caplog.text
+
+
+def test_stock_is_that_of_the_last_place(compiler: Compiler, bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of several places the last is the cache: it is listed, and its disk has to have room."""
+    near, last = tmp_path / "near", tmp_path / "last"
+    bare.setenv("MEGACACHE_URL", f"{near} {last}")
+    bare.setenv("MIN_B10FS_SPACE_MB", "1")
+    compiler.compile(artifact("f1"))
+    assert b10.save_compile_cache() is OperationStatus.SUCCESS
+    assert (near.exists(), last.exists()) == (False, True)
+    bare.setattr(b10, "environment", environment)
+    assert b10.list_available_caches()["current_cache_exists"]
+    assert b10.load_compile_cache() is OperationStatus.SUCCESS
 
 
 def test_local_cache_is_cleared(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -39,3 +39,30 @@ def test_what_is_left_is_done_in_reverse_order(method: str) -> None:
         check=True,
     )
     assert (done.stdout.split(), done.stderr) == (["last", "first"], "")
+
+
+PATIENT = """
+import sys, time
+from megacache._runtime import in_background, wait_no_longer
+
+def work():
+    time.sleep(float(sys.argv[1]))
+    print("done", flush=True)
+
+in_background(work, patience=float(sys.argv[2]))
+if sys.argv[3:]:
+    wait_no_longer(float(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["0.5", "300"], "done\n"), (["300", "0.1"], ""), (["300", "300", "0"], ""), (["0.5", "300", "400"], "done\n")],
+    ids=["in time", "too late", "shortened", "not lengthened"],
+)
+def test_work_that_may_be_cut_off_is_waited_for_with_patience(arguments: list[str], told: str) -> None:
+    """The end of the process waits for it as long as was said, and no longer."""
+    done = subprocess.run(
+        [sys.executable, "-c", PATIENT, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == (told, "")
