@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from megacache._bundle.digest import Digest
@@ -28,7 +28,8 @@ FACTS: Mapping[str, str] = {
 GUARD: Mapping[str, str] = {
     "compiler": "name and version of the C++ compiler; a host without one accepts any",
     "compiler_name": "its name on the command line, which enters the names of files",
-    "cpu_flags": "what the processor can do: libraries are compiled for the machine that compiles",
+    "cpu_flags": "what the processor can do, as its kernel tells it",
+    "cpu_target": "what of it the C++ compiler uses: libraries are compiled for the machine that compiles",
     "libc": "name and version of the C library",
     "python_location": "digest of the folders of Python's headers and libraries, which enter the names of files",
     "torch_location": "digest of the folder of PyTorch, which enters the names of files",
@@ -36,6 +37,7 @@ GUARD: Mapping[str, str] = {
 """The facts that guard compiled files, and what each says."""
 _OF_GPU_FILES = frozenset({"libc"})
 """Those on which a file depends that Triton made for a GPU: its kernels, and the libraries that launch them."""
+_OF_PROCESSOR = frozenset({"cpu_flags", "cpu_target"})
 NO_COMPILER = "none"
 """The name of the compiler on a host without one."""
 _DIGEST = re.compile(r"[0-9a-f]{16,}")
@@ -117,17 +119,33 @@ def file_mismatches(
 ) -> tuple[Mismatch, ...]:
     """Name the facts for which files of some roots, compiled `there`, are of no use, or harmful, `here`."""
     here, there = (applicable(facts, roots, device_type) for facts in (here, there))
+    names = [name for name in GUARD if name not in _OF_PROCESSOR]
+    names += sorted((here.keys() | there.keys()) - GUARD.keys())
     # A host without a compiler takes the files of any: it compiles none that would have to go with them.
-    return tuple(
-        _mismatch(name, here.get(name, ""), there.get(name, ""))
-        for name in [*GUARD, *sorted((here.keys() | there.keys()) - GUARD.keys())]
+    differing = [
+        Mismatch(fact=name, here=here.get(name, ""), there=there.get(name, ""))
+        for name in names
         if here.get(name, "") != there.get(name, "") and (name, here.get(name)) != ("compiler", NO_COMPILER)
-    )
+    ]
+    return (*differing, *_processor_mismatch(here, there))
 
 
-def _mismatch(name: str, here: str, there: str) -> Mismatch:
-    if name != "cpu_flags":
-        return Mismatch(fact=name, here=here, there=there)
-    mine, theirs = set(here.split()), set(there.split())
+def _processor_mismatch(here: Mapping[str, str], there: Mapping[str, str]) -> Iterator[Mismatch]:
+    """Tell whether this processor can do all that was used there; what it can do besides does no harm."""
+    mine, used = _words(here, "cpu_target"), _words(there, "cpu_target")
+    if used and used <= mine:
+        return
+    flags, others = _words(here, "cpu_flags"), _words(there, "cpu_flags")
+    # A compiler asks the processor itself: it may use what the kernel does not tell of, and is to be believed.
+    is_compared = used and mine and here.get("compiler") != NO_COMPILER
+    if flags == others and not is_compared:
+        return
     # Hundreds of flags agree; only the others tell something.
-    return Mismatch(fact=name, here=" ".join(sorted(mine - theirs)), there=" ".join(sorted(theirs - mine)))
+    if used and mine:
+        yield Mismatch(fact="cpu_target", here="", there=" ".join(sorted(used - mine)))
+    else:
+        yield Mismatch(fact="cpu_flags", here=" ".join(sorted(flags - others)), there=" ".join(sorted(others - flags)))
+
+
+def _words(facts: Mapping[str, str], name: str) -> frozenset[str]:
+    return frozenset(facts.get(name, "").split())

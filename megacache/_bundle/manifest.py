@@ -10,7 +10,7 @@ from megacache._bundle.environment import Environment
 from megacache._runtime import MAX_SHORT_TEXT, is_short_text
 from megacache.errors import FormatError, SettingsError
 
-FORMAT = (1, 3)
+FORMAT = (1, 4)
 """Major and minor version. A reader refuses another major, and ignores fields of a later minor."""
 MAX_MANIFEST_SIZE = 64 << 20
 """Bytes; a larger object at a manifest's name is not read."""
@@ -27,6 +27,9 @@ _MAX_PROBES = 1_024
 _MAX_OPERATORS = 4_096
 
 _MAX_OWN_LABELS = 64
+
+_TARGET = "cpu_target"
+"""The fact that is written beside the others: readers of minor versions before 4 would refuse files for its sake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +144,8 @@ def _document(manifest: Manifest) -> Mapping[str, object]:
             [a.kind, a.key, str(a.digest), a.size, *([] if a.guard is None else [a.guard])] for a in manifest.artifacts
         ],
         "files": {
-            "guard": dict(manifest.files.guard),
+            "guard": {name: value for name, value in manifest.files.guard.items() if name != _TARGET},
+            _TARGET: manifest.files.guard.get(_TARGET, ""),
             "probes": list(manifest.files.probes),
             "index": [[f.root, f.path, str(f.digest), f.size, f.mode] for f in manifest.files.index],
             "missing": [list(names) for names in manifest.files.missing],
@@ -190,11 +194,18 @@ def _parse_files(node: Node | None) -> FilesPart:
     if node is None:  # minor version 0 has no such part
         return FilesPart()
     return FilesPart(
-        guard=node.field("guard").texts(most=_MAX_FACTS),
+        guard=dict(_parse_guard(node)),
         probes=tuple(probe.text() for probe in node.field("probes").items(most=_MAX_PROBES)),
         index=tuple(_parse_file(item.leading(5)) for item in node.field("index").items()),
         missing=tuple(_parse_missing(node.optional("missing"))),
     )
+
+
+def _parse_guard(node: Node) -> Iterator[tuple[str, str]]:
+    yield from node.field("guard").texts(most=_MAX_FACTS).items()
+    target = node.optional(_TARGET)
+    if target is not None and (text := target.text()):  # none in minor versions before 4
+        yield _TARGET, text
 
 
 def _parse_missing(node: Node | None) -> Iterator[tuple[str, str]]:

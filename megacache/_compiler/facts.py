@@ -8,16 +8,14 @@ import re
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megacache._bundle import FORMAT, NO_COMPILER, Digest, Environment
 from megacache._compiler.door import door
+from megacache._compiler.processors import cpu_flags, cpu_target
 from megacache._compiler.variables import RECORDED
 from megacache._settings import plain_variables, requested_cpu_capability
 from megacache._store import without_secrets
-
-_CPUINFO = Path("/proc/cpuinfo")
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +38,12 @@ def toolchain() -> Mapping[str, str]:
     with door("describing its compiler"):
         import torch
 
+        compiler = compiler_version()
         return {
-            "compiler": compiler_version(),
+            "compiler": compiler,
             "compiler_name": _without_folders(compiler_name()),
             "cpu_flags": cpu_flags(),
+            "cpu_target": _cpu_target(compiler),
             "libc": " ".join(platform.libc_ver()),
             "python_location": _digest(sysconfig.get_path("include"), str(sysconfig.get_config_var("LIBDIR"))),
             "torch_location": _digest(*torch.__path__),
@@ -76,13 +76,11 @@ def compiler_name() -> str:
         return str([name for name in names if name][-1])
 
 
-def cpu_flags() -> str:
-    """Give the processor's flags as the kernel tells them."""
-    if not _CPUINFO.is_file():
-        return ""
-    # x86 tells them under one name, ARM under the other.
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", _CPUINFO.read_text(), re.MULTILINE)
-    return match[1] if match else ""
+def _cpu_target(version: str) -> str:
+    if version == NO_COMPILER:
+        return cpu_target(None)
+    # Others tell of themselves in other words.
+    return cpu_target(compiler_name()) if version.startswith("gcc ") else ""
 
 
 def _without_folders(name: str) -> str:

@@ -63,7 +63,7 @@ def test_document_is_as_described() -> None:
     """The fields are those of this format version, and an envelope has no signature of its own."""
     fields = "artifacts bundle chunks created environment files format labels operators parents producer recorded"
     assert " ".join(sorted(DOCUMENT)) == fields
-    assert DOCUMENT["format"] == list(FORMAT) == [1, 3]
+    assert DOCUMENT["format"] == list(FORMAT) == [1, 4]
     envelope = msgpack.unpackb(seal(MANIFEST))
     assert (envelope.keys(), envelope["signatures"]) == ({"payloadType", "payload", "signatures"}, [])
 
@@ -181,6 +181,17 @@ def test_guards_are_read() -> None:
     assert (found, tuple(one.guard for one in found)) == (artifacts, guards)
     (old,) = read(format=[1, 2], artifacts=[ARTIFACT]).artifacts
     assert old.guard is None
+
+
+def test_earlier_readers_are_not_told_of_a_fact_that_they_would_compare() -> None:
+    """What the compiler used is written beside the guard, where minor versions before 4 do not look for facts."""
+    files = FilesPart(guard={"libc": "glibc 2.36", "cpu_target": "avx avx2"})
+    sealed = seal(replace(MANIFEST, files=files))
+    written = msgpack.unpackb(msgpack.unpackb(sealed)["payload"])["files"]
+    assert (written["guard"], written["cpu_target"]) == ({"libc": "glibc 2.36"}, "avx avx2")
+    assert unseal(sealed).files == files
+    del written["cpu_target"]
+    assert read(format=[1, 3], files=written).files.guard == {"libc": "glibc 2.36"}
 
 
 def test_manifest_without_files_is_read() -> None:

@@ -1,5 +1,6 @@
 """Compiled files travel with the graphs that use them: a warm start needs no C++ compiler."""
 
+import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,9 +48,10 @@ def manifest_of(store: Path) -> Manifest:
 
 
 def compilations(answer: Answer) -> list[list[str]]:
-    """Give the commands that do more than ask for a version."""
+    """Give the commands that do more than ask for a version, or for what would be done."""
     asking = {"--version", "-v", "-dumpversion", "-dumpfullversion"}
-    return [command for command in answer["commands"] if not set(command[1:]) or not set(command[1:]) <= asking]
+    asked = [command for command in answer["commands"] if "-###" not in command]
+    return [command for command in asked if not set(command[1:]) or not set(command[1:]) <= asking]
 
 
 def test_all_that_was_compiled_is_published(published: Mapping[str, Answer], place: Path) -> None:
@@ -66,7 +68,7 @@ def test_all_that_was_compiled_is_published(published: Mapping[str, Answer], pla
 
 
 def test_warm_start_compiles_nothing(place: Path, published: Mapping[str, Answer], bare: Processes) -> None:
-    """In an empty cache folder no process is started but to ask the compiler's version, and the output is the same."""
+    """In an empty cache folder no process is started but to ask the compiler, and the output is the same."""
     _, warmed, ran, started, again = bare.run(
         step("watch_processes"),
         step("warm", url=str(place)),
@@ -160,7 +162,7 @@ def test_what_only_the_warm_start_has_loaded_does_not_travel(
 
 
 @pytest.mark.usefixtures("published")
-@pytest.mark.parametrize("fact", ["cpu_flags", "compiler", "torch_location"])
+@pytest.mark.parametrize("fact", ["cpu_target", "compiler", "torch_location"])
 def test_other_hosts_get_artifacts_alone(fact: str, place: Path, tmp_path: Path, processes: Processes) -> None:
     """Where a fact of the guard differs no file is restored, which is said; publishing from there heals it."""
     store = tmp_path / "store"
@@ -224,7 +226,7 @@ def test_guard_tells_no_folder() -> None:
     """Every fact of the guard has a value on this machine, and none of them is a path."""
     facts = _compiler.toolchain()
     assert facts.keys() == GUARD.keys()
-    assert all(facts.values())
+    assert all(value for name, value in facts.items() if name != "cpu_target" or platform.machine() == "x86_64")
     assert not any("/" in value for value in facts.values())
 
 

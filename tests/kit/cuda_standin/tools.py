@@ -44,9 +44,10 @@ def counted_ptxas(folder: Path) -> dict[str, str]:
 
 
 def made(log: Path) -> tuple[str, ...]:
-    """Give the commands that made something, and leave out those that asked for a version."""
+    """Give the commands that made something, and leave out those that asked for a version, or what would be done."""
     lines = log.read_text().splitlines() if log.exists() else []
-    return tuple(line for line in lines if _MAKES.intersection(line.split()))
+    commands = [(line, set(line.split())) for line in lines]
+    return tuple(line for line, words in commands if words & _MAKES and "-###" not in words)
 
 
 def _script(path: Path, last: str) -> None:
