@@ -44,16 +44,19 @@ def bundle_id(
     parents: Iterable[str],
     files: FilesPart = NO_FILES,
     operators: Mapping[str, str] = NO_OPERATORS,
+    *,
+    for_any_cpu: bool = False,
 ) -> str:
     """Name a bundle after what it holds and what its process knew.
 
     Contents do not count, because no two compilations give the same bytes: workers that start cold together and compile
     the same model name the same bundle. A worker that compiled another variant under the same key, or had loaded the
-    bundle, names another one.
+    bundle, names another one. What serves beside any CPU lies apart, and shares no name with what does not.
     """
     variants = sorted({variant_of(ref) for ref in artifacts})
     paths = sorted({(file.root, file.path) for file in files.index})
-    conditions = [sorted(operators.items())] if operators else []
+    conditions: list[object] = [sorted(operators.items())] if operators else []
+    conditions += ["for any cpu"] if for_any_cpu else []
     return Digest.of(pack([variants, sorted(parents), paths, sorted(files.guard.items()), *conditions])).hex[:32]
 
 
@@ -69,7 +72,7 @@ def describe(
 ) -> Manifest:
     """Write the manifest of a new bundle."""
     return Manifest(
-        bundle=bundle_id(artifacts, parents, files, operators),
+        bundle=bundle_id(artifacts, parents, files, operators, for_any_cpu=environment.is_for_any_cpu),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         producer=f"megacache {__version__}",
         environment=environment,
@@ -100,7 +103,8 @@ def merged(sources: Sequence[Manifest], unusable: Container[str] = ()) -> Manife
         missing=tuple(sorted(missing)),
     )
     parents = {one.bundle for one in sources}
-    while (bundle := bundle_id(artifacts, parents, files, newest.operators)) in unusable:
+    shared = newest.environment.is_for_any_cpu
+    while (bundle := bundle_id(artifacts, parents, files, newest.operators, for_any_cpu=shared)) in unusable:
         parents.add(bundle)
     return replace(
         newest,

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from megacache._bundle.digest import Digest
 from megacache._runtime import shown
@@ -24,6 +24,11 @@ FACTS: Mapping[str, str] = {
     "cpu_extensions": "extensions that Inductor's ISA picker tells apart, and what it was asked to pick",
 }
 """The facts that enter the fingerprint, and what each says."""
+
+_GPUS = frozenset({"cuda", "rocm", "xpu"})
+"""Types of devices for which Inductor writes the modules and Triton the kernels: what they hold can be told."""
+_OF_CPU = frozenset({"cpu_capability", "cpu_extensions"})
+"""Those that do not count for what was compiled for a GPU alone."""
 
 GUARD: Mapping[str, str] = {
     "compiler": "name and version of the C++ compiler; a host without one accepts any",
@@ -96,9 +101,29 @@ class Environment:
             return f"cpu {self.facts.get('machine', '')} {self.facts.get('cpu_capability', '')}"
         return self.facts.get("device_name", "")
 
+    @property
+    def for_any_cpu(self) -> "Environment | None":
+        """The environment of what serves beside any CPU; None without such a GPU."""
+        if self.device_type not in _GPUS:
+            return None
+        return replace(self, facts={name: value for name, value in self.facts.items() if name not in _OF_CPU})
+
+    @property
+    def is_for_any_cpu(self) -> bool:
+        """True if it tells nothing of the CPU, and need not."""
+        return self == self.for_any_cpu
+
+    @property
+    def readable(self) -> "tuple[Environment, ...]":
+        """This environment, and the one for any CPU, if that is another: what is published for them serves here."""
+        wider = self.for_any_cpu
+        return (self,) if wider is None or wider == self else (self, wider)
+
     def mismatches(self, other: "Environment") -> tuple[Mismatch, ...]:
-        """Name the facts that differ, in the order of `FACTS`."""
+        """Name the facts that differ, in the order of `FACTS`; what serves beside any CPU tells of none."""
         names = [*FACTS, *sorted((self.facts.keys() | other.facts.keys()) - FACTS.keys())]
+        if other.is_for_any_cpu:
+            names = [name for name in names if name not in _OF_CPU]
         return tuple(
             Mismatch(fact=name, here=self.facts.get(name, ""), there=other.facts.get(name, ""))
             for name in names

@@ -11,11 +11,13 @@ from megacache._bundle import (
     Artifact,
     ArtifactRef,
     ChunkRef,
+    Environment,
     FilesPart,
     Payload,
     artifact_payloads,
     bundle_id,
     describe,
+    environment_prefix,
     file_payloads,
 )
 from megacache._cache.call import Call
@@ -24,7 +26,7 @@ from megacache._cache.explain import explain_payloads
 from megacache._cache.recording import Found, Recorded
 from megacache._cache.results import PublishResult, PublishStatus
 from megacache._cache.session import Session
-from megacache._catalog import Catalog, affordable_manifests, catalog_of
+from megacache._catalog import Catalog, NearestCatalog, Places, affordable_manifests
 from megacache._runtime import Progress
 from megacache._store import Store, redacted, without_secrets
 from megacache._trust import Signing
@@ -51,12 +53,12 @@ class Publication:
     ) -> None:
         self._call = call
         self._recorded = recorded
-        self._environment = recorded.environment
         self._session = session
         self._labels = labels
         self._max_bytes = max_bytes
         self._compact_above = compact_above
-        self._bundles = 0
+        self._held: list[tuple[Environment, int]] = []
+        """Each environment that was published to, with the number of its bundles."""
         self._warnings = list(recorded.warnings)
 
     def run(self) -> PublishResult:
@@ -77,19 +79,19 @@ class Publication:
         if signing.objection:
             return self._result(PublishStatus.READ_ONLY, reason=signing.objection)
         store = self._call.open_store()
-        result = self._upload(new, signing, store, Catalog.of(store, self._environment, signing.policy))
+        result = self._upload(new, signing, store)
         if result.status is PublishStatus.READ_ONLY and self._call.nearer:
             return self._upload_nearer(new, signing, result)
         return self._compacted(result, store, signing)
 
     def _compacted(self, result: PublishResult, store: Store, signing: Signing) -> PublishResult:
-        """Merge the bundles of this environment if there are too many, and somebody asked for that."""
-        added = len(result.bundles) if result.status is PublishStatus.PUBLISHED else 0
-        if self._compact_above is None or not added or self._bundles + added <= self._compact_above:
+        """Merge the bundles of an environment if there are too many, and somebody asked for that."""
+        if self._compact_above is None or result.status is not PublishStatus.PUBLISHED:
             return result
+        crowded = [environment for environment, held in self._held if held > self._compact_above]
         with self._call.clock.stage("compact"):
-            told = compact(store, self._environment, signing)
-        return replace(result, warnings=(*result.warnings, told)) if told else result
+            told = [compact(store, environment, signing) for environment in crowded]
+        return replace(result, warnings=(*result.warnings, *filter(None, told)))
 
     def _upload_nearer(self, new: Found, signing: Signing, refused: PublishResult) -> PublishResult:
         """Publish to the last of the nearer places that takes it; where none does, say what the cache itself said."""
@@ -97,43 +99,54 @@ class Publication:
         for number, place in reversed(tuple(enumerate(places))[:-1]):
             if place.store is None:
                 continue
-            known = catalog_of(places.since(number), self._environment, signing.policy)
-            result = self._upload(new, signing, place.store, known)
+            result = self._upload(new, signing, place.store, places.since(number))
             if result.status is not PublishStatus.READ_ONLY:
                 told = f"published to {place.url}, because {refused.url} refused it: {refused.reason}"
                 return replace(result, url=place.url, warnings=(*result.warnings, told))
         return refused
 
-    def _upload(self, new: Found, signing: Signing, store: Store, known: Catalog) -> PublishResult:
-        """Publish to a store what is not known to be published."""
-        catalog = Catalog.of(store, self._environment, signing.policy)
-        parents = set(self._session.bundles)
+    def _upload(self, new: Found, signing: Signing, store: Store, places: Places | None = None) -> PublishResult:
+        """Publish to a store what is not known to be published there, or in any of some places."""
+        known = set(self._session.bundles)
+        drafts: list[_Draft] = []
+        self._held.clear()
         with self._call.clock.stage("list"):
-            left = self._uncovered(new, known, parents)
-        if not left:
-            self._session.cover(new.artifacts, parents, new.files)
+            for environment, part in self._recorded.by_environment(new):
+                prefix = environment_prefix(environment.device, environment.fingerprint)
+                catalog, parents = Catalog(store, prefix, signing.policy), set(self._session.bundles)
+                holding = catalog if places is None else NearestCatalog(places, prefix, signing.policy)
+                left, held = self._uncovered(part, environment, holding, parents)
+                added = [self._draft(one, environment, catalog, set(parents)) for one in left.bundles()]
+                self._held.append((environment, held + len(added) if added else 0))
+                drafts += added
+                known |= parents
+        if not drafts:
+            self._session.cover(new.artifacts, known, new.files)
             return self._result(
                 PublishStatus.COVERED, reason="other processes have published an artifact under every key and guard"
             )
-        drafts = [self._draft(part, set(parents)) for part in left.bundles(self._environment.device_type)]
-        if not self._fits(catalog, drafts):
+        if not self._fits(drafts):
             reason = f"what is new takes more than the {self._max_bytes:,} bytes allowed"
             return self._result(PublishStatus.TOO_LARGE, reason=reason)
         try:
-            result = self._write_all(catalog, drafts, signing.signer)
+            result = self._write_all(drafts, signing.signer)
         except AccessError as error:  # many readers have credentials that cannot write
             return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
-        self._session.cover(new.artifacts, parents, new.files)
+        self._session.cover(new.artifacts, known, new.files)
         return result
 
-    def _uncovered(self, new: Found, catalog: Catalog, parents: set[str]) -> Found:
-        """Leave out what bundles new to this process hold, in whatever bytes; these become parents."""
+    def _uncovered(
+        self, new: Found, environment: Environment, catalog: Catalog, parents: set[str]
+    ) -> tuple[Found, int]:
+        """Leave out what bundles new to this process hold, in whatever bytes; these become parents.
+
+        Give, too, the number of bundles.
+        """
         listing = catalog.list()
         self._session.rule_out(listing.withdrawn)
-        self._bundles = len(listing.visible)
-        if self._bundles >= _MANY_BUNDLES and self._compact_above is None:
+        if len(listing.visible) >= _MANY_BUNDLES and self._compact_above is None:
             self._warnings.append(
-                f"{self._bundles} bundles are published for this environment, which each warm start reads: "
+                f"{len(listing.visible)} bundles are published for this environment, which each warm start reads: "
                 f"`megacache compact {redacted(self._call.url)}` merges them"
             )
         known = self._session.bundles | self._session.unusable
@@ -144,7 +157,7 @@ class Publication:
             if manifest is None:
                 self._session.give_up(done.item, done.fault)
                 continue
-            if self._environment.mismatches(manifest.environment):
+            if environment.mismatches(manifest.environment):
                 self._session.rule_out([done.item])
                 continue
             otherwise = self._recorded.defined_otherwise(manifest.operators)
@@ -153,19 +166,24 @@ class Publication:
             if len(remaining) < len(left):
                 parents.add(manifest.bundle)
             left = remaining
-        return left
+        return left, len(listing.visible)
 
-    def _draft(self, left: Found, parents: set[str]) -> "_Draft":
-        files = self._recorded.files_part(left.files)
+    def _draft(self, left: Found, environment: Environment, catalog: Catalog, parents: set[str]) -> "_Draft":
+        files = self._recorded.files_part(left.files, environment)
+        shared = environment.is_for_any_cpu
         operators = self._recorded.operators_of(left.artifacts.values())
         # An unusable bundle may have this name. With that bundle as a parent, the new one gets another.
-        while (bundle := bundle_id(left.artifacts, parents, files, operators)) in self._session.unusable:
+        while (
+            bundle := bundle_id(left.artifacts, parents, files, operators, for_any_cpu=shared)
+        ) in self._session.unusable:
             parents.add(bundle)
         refs = tuple(sorted(left.artifacts, key=lambda ref: (ref.kind, ref.key, ref.digest)))
         artifacts = [left.artifacts[ref] for ref in refs]
         parts = file_payloads(left.files[ref] for ref in files.index)
         payloads = (*artifact_payloads(artifacts), *parts, *self._explain_data(artifacts))
         return _Draft(
+            environment=environment,
+            catalog=catalog,
             bundle=bundle,
             parents=parents,
             found=left,
@@ -175,13 +193,14 @@ class Publication:
             payloads=payloads,
         )
 
-    def _fits(self, catalog: Catalog, drafts: Sequence["_Draft"]) -> bool:
+    def _fits(self, drafts: Sequence["_Draft"]) -> bool:
         if self._max_bytes is None:
             return True
         with self._call.clock.stage("weigh"):
-            return catalog.fits([payload for draft in drafts for payload in draft.payloads], self._max_bytes)
+            payloads = [payload for draft in drafts for payload in draft.payloads]
+            return drafts[0].catalog.fits(payloads, self._max_bytes)
 
-    def _write_all(self, catalog: Catalog, drafts: Sequence["_Draft"], signer: Any) -> PublishResult:
+    def _write_all(self, drafts: Sequence["_Draft"], signer: Any) -> PublishResult:
         total, done = sum(payload.weight for draft in drafts for payload in draft.payloads), 0
 
         def uploaded(ref: ChunkRef) -> None:
@@ -190,13 +209,12 @@ class Publication:
             # The weights are estimates, which the chunks may exceed.
             self._call.progress(Progress(stage="upload", done=min(done, total), total=total))
 
-        chunks: list[ChunkRef] = []
-        created = False
         with self._call.clock.stage("upload"):
-            for draft in drafts:
-                written = catalog.write(draft.payloads, uploaded)
-                created |= self._announce(catalog, draft, written, signer)
-                chunks += [chunk for chunk in written if chunk.part != EXPLAIN_PART]
+            written = [draft.catalog.write(draft.payloads, uploaded) for draft in drafts]
+            # One right after the other: whoever waits for the first bundle is to find them all.
+            announced = [self._announce(*one, signer) for one in zip(drafts, written, strict=True)]
+        created = any(announced)
+        chunks = [chunk for refs in written for chunk in refs if chunk.part != EXPLAIN_PART]
         files = [ref for draft in drafts for ref in draft.files.index]
         return self._result(
             PublishStatus.PUBLISHED if created else PublishStatus.DUPLICATE,
@@ -209,9 +227,9 @@ class Publication:
             bytes_raw=sum(chunk.raw_size for chunk in chunks),
         )
 
-    def _announce(self, catalog: Catalog, draft: "_Draft", chunks: Sequence[ChunkRef], signer: Any) -> bool:
+    def _announce(self, draft: "_Draft", chunks: Sequence[ChunkRef], signer: Any) -> bool:
         manifest = describe(
-            environment=self._environment,
+            environment=draft.environment,
             artifacts=draft.artifacts,
             chunks=chunks,
             parents=draft.parents,
@@ -219,7 +237,7 @@ class Publication:
             files=draft.files,
             operators=draft.operators,
         )
-        created = catalog.announce(manifest, signer)
+        created = draft.catalog.announce(manifest, signer)
         if created:
             self._session.write(draft.bundle)
         self._session.cover(draft.found.artifacts, {*draft.parents, draft.bundle}, draft.found.files)
@@ -244,6 +262,8 @@ class Publication:
 class _Draft:
     """A bundle that is to be written."""
 
+    environment: Environment
+    catalog: Catalog
     bundle: str
     parents: set[str]
     found: Found

@@ -27,6 +27,9 @@ from megacache._compiler import roots as known_roots
 from megacache._runtime import Deadline, call
 from megacache.errors import CompilerError, FormatError, IntegrityError, SettingsError
 
+_FOR_ANY_CPU = frozenset({"triton"})
+"""Roots of what was made for a GPU, and serves beside any CPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -48,16 +51,13 @@ class Found:
             files={ref: one for ref, one in self.files.items() if (ref.root, ref.path) not in paths},
         )
 
-    def bundles(self, device_type: str) -> Iterator["Found"]:
-        """Split into bundles: files that are guarded by other facts than the rest get one of their own.
+    def bundles(self) -> Iterator["Found"]:
+        """Split into bundles: files of a registered root, which are guarded by facts of its own, get one of their own.
 
-        Those are files of a registered root and, beside what Triton made for a GPU, C++ libraries. Processes that
-        cannot use them then fetch none of them, and lose no other files because of them.
+        Processes that cannot use them then fetch none of them, and lose no other files because of them.
         """
         roots = {ref.root for ref in self.files}
         apart = {root.name for root in known_roots.registered()}
-        if device_type != "cpu" and "triton" in roots:
-            apart.add("inductor")
         own = {ref: one for ref, one in self.files.items() if ref.root not in apart}
         if self.artifacts or own:
             yield Found(artifacts=self.artifacts, files=own)
@@ -89,14 +89,36 @@ class Recorded:
         artifacts = {_guarded(ref, one): one for ref, one in self.found.artifacts.items() if ref in new}
         return Found(artifacts=artifacts, files=self.found.files).without((), session.files)
 
-    def files_part(self, files: Mapping[FileRef, CompiledFile]) -> FilesPart:
-        """Say what the manifest says of some files."""
+    def by_environment(self, new: Found) -> Iterator[tuple[Environment, Found]]:
+        """Tell what is published for which environment: what serves beside any CPU lies apart from the rest."""
+        wider = self.environment.for_any_cpu
+        if wider is None:
+            yield self.environment, new
+            return
+        free = _compiler.for_any_cpu(self.found.artifacts.values())
+        shared = Found(
+            artifacts={ref: one for ref, one in new.artifacts.items() if (ref.kind, ref.key) in free},
+            files={ref: one for ref, one in new.files.items() if ref.root in _FOR_ANY_CPU},
+        )
+        rest = Found(
+            artifacts={ref: one for ref, one in new.artifacts.items() if ref not in shared.artifacts},
+            files={ref: one for ref, one in new.files.items() if ref not in shared.files},
+        )
+        yield from ((where, found) for where, found in ((self.environment, rest), (wider, shared)) if found)
+
+    def files_part(self, files: Mapping[FileRef, CompiledFile], environment: Environment) -> FilesPart:
+        """Say what the manifest says of some files that are published for an environment."""
+        missing = tuple(one for one in self.missing if self._belongs(one[0], environment))
         if not files:
-            return FilesPart(missing=self.missing)
+            return FilesPart(missing=missing)
         index = tuple(sorted(files, key=lambda ref: (ref.root, ref.path)))
         roots = {ref.root for ref in index}
         guard = applicable(known_roots.guard(self.guard, roots), roots, self.environment.device_type)
-        return FilesPart(guard=guard, probes=self.probes, index=index, missing=self.missing)
+        probes = () if environment.is_for_any_cpu else self.probes
+        return FilesPart(guard=guard, probes=probes, index=index, missing=missing)
+
+    def _belongs(self, root: str, environment: Environment) -> bool:
+        return environment.for_any_cpu is None or environment.is_for_any_cpu == (root in _FOR_ANY_CPU)
 
     def operators_of(self, artifacts: Iterable[Artifact]) -> _compiler.Operators:
         """Describe the custom operators that some of the artifacts call."""

@@ -27,7 +27,9 @@ class Flight:
         self._call = call
         self._catalog = catalog_of(places, environment)
         self._store = places.store
-        self._prefix = environment_prefix(environment.device, environment.fingerprint)
+        self._environment = environment
+        # Hosts with one kind of GPU wait for each other, whatever their CPUs: most graphs serve all of them.
+        self._shared = environment.for_any_cpu or environment
         self._session = session
         self._wait = wait
         self._may_compile_for_others = not call.settings.read_only
@@ -82,7 +84,8 @@ class Flight:
             self._may_compile_for_others = False
             return False
         try:
-            lease = Lease.take(self._bounded(), self._prefix, listing.leases)
+            prefix = environment_prefix(self._shared.device, self._shared.fingerprint)
+            lease = Lease.take(self._bounded(), prefix, listing.leases)
         except AccessError:  # who may not write a lease may not publish either
             self._may_compile_for_others = False
             return False
@@ -96,7 +99,7 @@ class Flight:
         return True
 
     def _list(self) -> Listing:
-        return Catalog(self._bounded(), self._prefix).list()
+        return Catalog.of(self._bounded(), self._environment).list()
 
     def _bounded(self) -> Store:
         """Give the store with as much time for one step as the call gives all of them."""

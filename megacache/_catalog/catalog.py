@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Self
 
@@ -44,6 +44,7 @@ from megacache._trust import TrustPolicy
 from megacache.errors import BundleError, FormatError, MissingError, UntrustedError
 
 NO_SIGNATURES: Mapping[tuple[str, str], int] = {}
+_NOWHERE_ELSE: Mapping[str, EnvironmentPrefix] = {}
 _OLD = 3_600.0
 """Seconds after which a chunk may no longer be part of a publication that goes on."""
 UPLOAD_WINDOW = 64 << 20
@@ -68,10 +69,18 @@ class Listing:
     """Size of each signature that was added later, by bundle id and tag of the signature."""
     leases: tuple[LeaseName, ...]
     """Beats of leases, the newest last."""
+    elsewhere: Mapping[str, EnvironmentPrefix] = field(default_factory=dict)
+    """Where the bundles lie that do not lie with the others, for they serve beside any CPU."""
 
     @classmethod
     def of(cls, sizes: Mapping[str, int]) -> Self:
-        """Read what the names of objects tell, which have these sizes."""
+        """Read what the names of objects tell, which have these sizes, as `Catalog.names` gives them."""
+        own = {name: size for name, size in sizes.items() if "/" not in name}
+        others = {name.rpartition("/")[::2]: size for name, size in sizes.items() if "/" in name}
+        elsewhere = {name.partition(".")[0]: EnvironmentPrefix(path) for path, name in others}
+        for name in own:
+            elsewhere.pop(name.partition(".")[0], None)
+        sizes = {**{name: size for (_, name), size in others.items()}, **own}
         visible, withdrawn = split_listing(sizes)
         return cls(
             visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
@@ -84,6 +93,7 @@ class Listing:
             },
             signatures={found: size for name, size in sizes.items() if (found := signature_of(name))},
             leases=tuple(sorted(lease for name in sizes if (lease := lease_of(name)))),
+            elsewhere=elsewhere,
         )
 
 
@@ -96,34 +106,55 @@ class Catalog:
         prefix: EnvironmentPrefix,
         policy: TrustPolicy | None = None,
         signatures: Mapping[tuple[str, str], int] = NO_SIGNATURES,
+        *,
+        wider: EnvironmentPrefix | None = None,
+        elsewhere: Mapping[str, EnvironmentPrefix] = _NOWHERE_ELSE,
     ) -> None:
-        """Look at one environment.
+        """Look at one environment, and read what lies under `wider` with it.
 
         With a policy, manifests that it does not accept are not read: each gives an `UntrustedError`. `signatures` are
-        those that were added later, as a listing tells them; `knowing` adds them.
+        those that were added later, and `elsewhere` the bundles under `wider`, as a listing tells them; `knowing` adds
+        both.
         """
         self._store = store
         self.prefix = prefix
         """Where they lie."""
         self._policy = policy
         self._signatures = signatures
+        self._wider = wider
+        self._elsewhere = elsewhere
 
     @classmethod
     def of(cls, store: Store, environment: Environment, policy: TrustPolicy | None = None) -> Self:
-        """Make the catalog of an environment."""
-        return cls(store, environment_prefix(environment.device, environment.fingerprint), policy)
+        """Make the catalog of all that serves in an environment; it writes where the environment's own bundles lie."""
+        own, *wider = (environment_prefix(one.device, one.fingerprint) for one in environment.readable)
+        return cls(store, own, policy, wider=next(iter(wider), None))
 
     def list(self) -> Listing:
         """List the bundles; read them by the catalog that `knowing` gives."""
         return Listing.of(self.names())
 
     def names(self) -> Mapping[str, int]:
-        """Give the size of each object that lies where the bundles are, by name."""
-        return {entry.key: entry.size for entry in self._store.list(self.prefix.bundles)}
+        """Give the size of each object beside the bundles, by name; of those elsewhere, the name tells where."""
+        if self._wider is None:
+            return self._names(self.prefix)
+        both = unordered(
+            self._names,
+            (self.prefix, self._wider),
+            deadline=self._store.deadline,
+            doing=f"listing {self._store.url}",
+        )
+        found = {done.item: done.result() for done in both}
+        return {**found[self.prefix], **{f"{self._wider.path}/{name}": n for name, n in found[self._wider].items()}}
+
+    def _names(self, prefix: EnvironmentPrefix) -> Mapping[str, int]:
+        return {entry.key: entry.size for entry in self._store.list(prefix.bundles)}
 
     def knowing(self, listing: Listing) -> Self:
         """Give the same catalog, which reads manifests with the signatures that a listing tells of."""
-        return type(self)(self._store, self.prefix, self._policy, listing.signatures)
+        return type(self)(
+            self._store, self.prefix, self._policy, listing.signatures, wider=self._wider, elsewhere=listing.elsewhere
+        )
 
     def read(self, bundles: Mapping[str, int]) -> Iterator[Done[str, Manifest]]:
         """Read manifests in parallel, one request each, given their ids and sizes."""
@@ -154,19 +185,20 @@ class Catalog:
 
     def deliver(self, orders: Sequence[Order], node: NodeCache | None = None) -> Generator[Delivery]:
         """Fetch what is in bundles, from the node itself where that is to have it."""
-        return deliver(self._store, orders, locate=lambda ref: self.prefix.chunk(ref.digest), ask=self._ask, node=node)
+        return deliver(self._store, orders, locate=self._chunk, ask=self._ask, node=node)
 
-    def fetch(self, chunks: Sequence[ChunkRef]) -> Generator[Done[ChunkRef, bytes]]:
-        """Fetch chunks of any part in parallel, and give their raw content once it is proved."""
+    def fetch(self, chunks: Sequence[tuple[str, ChunkRef]]) -> Generator[Done[tuple[str, ChunkRef], bytes]]:
+        """Fetch chunks of any part of bundles in parallel, and give their raw content once it is proved."""
 
-        def read(ref: ChunkRef) -> bytes:
-            key = self.prefix.chunk(ref.digest)
-            return self._ask("", key, lambda store: open_chunk(ref, store.read(key, size=ref.stored_size)))
+        def read(one: tuple[str, ChunkRef]) -> bytes:
+            bundle, ref = one
+            key = self._chunk(bundle, ref)
+            return self._ask(bundle, key, lambda store: open_chunk(ref, store.read(key, size=ref.stored_size)))
 
         return within_window(
             read,
             chunks,
-            weight=lambda ref: ref.stored_size + ref.raw_size,
+            weight=lambda one: one[1].stored_size + one[1].raw_size,
             deadline=self._store.deadline,
             doing=f"downloading from {self._store.url}",
         )
@@ -259,7 +291,13 @@ class Catalog:
         if size > MAX_MANIFEST_SIZE:
             msg = f"the manifest has {size} bytes, and at most {MAX_MANIFEST_SIZE} are read"
             raise FormatError(msg, path=bundle)
-        return self._store.read(self.prefix.manifest(bundle), size=size)
+        return self._store.read(self.place(bundle).manifest(bundle), size=size)
+
+    def place(self, bundle: str) -> EnvironmentPrefix:
+        return self._elsewhere.get(bundle, self.prefix)
+
+    def _chunk(self, bundle: str, ref: ChunkRef) -> str:
+        return self.place(bundle).chunk(ref.digest)
 
     def _opened(self, bundle: str, sealed: bytes) -> Manifest:
         envelope = open_envelope(sealed)
@@ -271,8 +309,8 @@ class Catalog:
             raise self._misplaced(msg, "manifest.bundle")
         place = environment_prefix(manifest.environment.device, manifest.environment.fingerprint)
         # Without a policy, a warm start compares the environments, and says which facts differ.
-        if self._policy is not None and place != self.prefix:
-            msg = f"the manifest of {place.path} lies under {self.prefix.path}"
+        if self._policy is not None and place != self.place(bundle):
+            msg = f"the manifest of {place.path} lies under {self.place(bundle).path}"
             raise self._misplaced(msg, "manifest.environment")
         return manifest
 
@@ -290,5 +328,5 @@ class Catalog:
             if signed == bundle and tag in tags and size <= MAX_SIGNATURE_SIZE:
                 # One that is damaged or gone counts for nothing: the others may be enough.
                 with suppress(FormatError, MissingError):
-                    found += parse_signatures(self._store.read(self.prefix.signature(bundle, tag), size=size))
+                    found += parse_signatures(self._store.read(self.place(bundle).signature(bundle, tag), size=size))
         return replace(envelope, signatures=tuple(found))

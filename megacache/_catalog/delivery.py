@@ -144,12 +144,14 @@ def deliver(
     store: Store,
     orders: Sequence[Order],
     *,
-    locate: Callable[[ChunkRef], str],
+    locate: Callable[[str, ChunkRef], str],
     ask: Ask | None = None,
     node: NodeCache | None = None,
     window_size: int = WINDOW,
 ) -> Generator[Delivery]:
     """Read, verify and decompress chunks in parallel; yield one `Delivery` a bundle, in the order given.
+
+    `locate` names a chunk of a bundle.
 
     Of a bundle with a bad chunk nothing is delivered but the fault. A bundle that is larger than the window cannot be
     held until it is complete; its chunks, each verified on its own, are delivered as they come, and a fault may follow
@@ -167,14 +169,15 @@ def deliver(
         # Of a bundle that is bad already nothing more is read.
         if assembly.fault is not None:
             raise assembly.fault
+        bundle = assembly.manifest.bundle
 
         def read(source: Store) -> Fetched[Unpacked]:
-            return fetch_chunk(source, locate(ref), ref, prove, node)
+            return fetch_chunk(source, locate(bundle, ref), ref, prove, node)
 
         def prove(stored: bytes) -> Unpacked:
             return unpack_chunk(assembly.manifest, ref, stored)
 
-        fetched = read(store) if ask is None else ask(assembly.manifest.bundle, locate(ref), read)
+        fetched = read(store) if ask is None else ask(bundle, locate(bundle, ref), read)
         keeping[item] = fetched.keep
         return fetched
 

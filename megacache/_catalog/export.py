@@ -1,8 +1,9 @@
-"""Put all artifacts of an environment into one blob that PyTorch loads without megacache."""
+"""Put all artifacts of environments that one host reads into one blob that PyTorch loads without megacache."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from megacache._bundle import REPLACED_KINDS, Artifact, build_blob, identify_artifact, parents_first, parse_blob
 from megacache._catalog.catalog import Catalog
@@ -30,22 +31,24 @@ class Exported:
 
 
 def export_blob(
-    store: Store, holding: Holding, progress: ProgressCallback, policy: TrustPolicy | None = None
+    store: Store, holdings: Sequence[Holding], progress: ProgressCallback, policy: TrustPolicy | None = None
 ) -> Exported:
     """Collect the artifacts of all visible bundles; each variant once, and of some kinds only the last one of a key."""
-    catalog = Catalog(store, holding.prefix, policy, holding.signatures)
     failed: list[tuple[str, MegacacheError]] = []
-    manifests = []
-    for done in catalog.read(holding.visible):
-        if done.value is None:
-            failed += [(done.item, done.fault)] if done.fault else []
-        else:
-            manifests.append(done.value)
-    orders = [Order(manifest=manifest, files=False) for manifest in parents_first(manifests)]
-    total, moved = sum(ref.stored_size for order in orders for ref in order.chunks), 0
+    wanted: list[tuple[Catalog, list[Order]]] = []
+    for holding in holdings:
+        catalog = Catalog(store, holding.prefix, policy, holding.signatures)
+        manifests = []
+        for done in catalog.read(holding.visible):
+            if done.value is None:
+                failed += [(done.item, done.fault)] if done.fault else []
+            else:
+                manifests.append(done.value)
+        wanted.append((catalog, [Order(manifest=manifest, files=False) for manifest in parents_first(manifests)]))
+    total, moved = sum(ref.stored_size for _, orders in wanted for order in orders for ref in order.chunks), 0
     found: dict[tuple[object, ...], Artifact] = {}
     used = []
-    for delivery in catalog.deliver(orders):
+    for delivery in chain.from_iterable(catalog.deliver(orders) for catalog, orders in wanted):
         if delivery.fault is not None:
             failed.append((delivery.manifest.bundle, delivery.fault))
             continue

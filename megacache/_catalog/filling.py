@@ -7,7 +7,7 @@ any time. It has the signatures of the last place, as they are.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-from megacache._bundle import COPIED, MAX_SIGNATURE_SIZE, SUPERSEDED, ChunkRef, Digest, Manifest
+from megacache._bundle import COPIED, MAX_SIGNATURE_SIZE, SUPERSEDED, ChunkRef, Digest, EnvironmentPrefix, Manifest
 from megacache._catalog.catalog import Catalog, Listing
 from megacache._catalog.delivery import fetch_chunk
 from megacache._catalog.nearest import NearestCatalog
@@ -39,7 +39,6 @@ class _Filling:
 
     def __init__(self, catalog: NearestCatalog, number: int, node: NodeCache | None) -> None:
         self._catalog = catalog
-        self._prefix = catalog.prefix
         self._number = number
         self._place: Place = catalog.places[number]
         self._listing: Listing = catalog.at[number]
@@ -51,7 +50,7 @@ class _Filling:
         wanted = [one for one in bundles if self._is_wanted(one)]
         if not wanted:
             return
-        there = self._chunks()
+        there = self._chunks({self._catalog.place(one.bundle) for one in wanted})
         for one in wanted:
             for ref in one.chunks:
                 self._copy_chunk(one.bundle, ref, there)
@@ -59,27 +58,30 @@ class _Filling:
 
     def _mark(self, bundles: Iterable[str]) -> None:
         """Leave what has been deleted behind to `megacache gc`, and take back what is there again."""
-        target = Catalog(self._place.for_large(), self._prefix)
         for bundle in self._catalog.outlived(self._number):
-            target.mark(bundle, SUPERSEDED)
+            self._target(bundle).mark(bundle, SUPERSEDED)
         left = self._listing.copied & self._listing.withdrawn - self._listing.quarantined.keys()
         for bundle in left.intersection(bundles):
-            target.unmark(bundle, SUPERSEDED)
+            self._target(bundle).unmark(bundle, SUPERSEDED)
 
     def _is_wanted(self, manifest: Manifest) -> bool:
         bundle, damaged = manifest.bundle, self._place.damaged
         behind = range(self._number + 1, len(self._catalog.places))
         if bundle in self._listing.withdrawn or not any(self._catalog.holds(other, bundle) for other in behind):
             return False
-        keys = {self._prefix.manifest(bundle), *(self._prefix.chunk(ref.digest) for ref in manifest.chunks)}
+        prefix = self._catalog.place(bundle)
+        keys = {prefix.manifest(bundle), *(prefix.chunk(ref.digest) for ref in manifest.chunks)}
         return bundle not in self._listing.visible or bool(keys & damaged)
 
-    def _chunks(self) -> dict[str, int]:
-        folder = f"{self._prefix.path}/chunks"
-        return {f"{folder}/{entry.key}": entry.size for entry in self._place.for_large().list(folder)}
+    def _chunks(self, prefixes: Iterable[EnvironmentPrefix]) -> dict[str, int]:
+        folders, store = [f"{prefix.path}/chunks" for prefix in prefixes], self._place.for_large()
+        return {f"{folder}/{entry.key}": entry.size for folder in folders for entry in store.list(folder)}
+
+    def _target(self, bundle: str) -> Catalog:
+        return Catalog(self._place.for_large(), self._catalog.place(bundle))
 
     def _copy_chunk(self, bundle: str, ref: ChunkRef, there: dict[str, int]) -> None:
-        key = self._prefix.chunk(ref.digest)
+        key = self._catalog.place(bundle).chunk(ref.digest)
         damaged = key in self._place.damaged or there.get(key, ref.stored_size) != ref.stored_size
         if key in there and not damaged:
             return
@@ -100,12 +102,12 @@ class _Filling:
         there[key] = ref.stored_size
 
     def _copy_manifest(self, bundle: str) -> None:
-        key = self._prefix.manifest(bundle)
+        key = self._catalog.place(bundle).manifest(bundle)
         damaged = key in self._place.damaged
         if bundle in self._listing.visible and not damaged:
             return
         sealed = self._catalog.read_behind(self._number, bundle)
-        target = Catalog(self._place.for_large(), self._prefix)
+        target = self._target(bundle)
         for name, signature in self._signatures(bundle):
             self._place.for_small().create(name, signature)
         if damaged:
@@ -119,7 +121,7 @@ class _Filling:
         for number, listing in self._catalog.at.items():
             for (signed, tag), size in listing.signatures.items():
                 if number > self._number and signed == bundle and (signed, tag) not in self._listing.signatures:
-                    key = self._prefix.signature(bundle, tag)
+                    key = self._catalog.place(bundle).signature(bundle, tag)
                     if size <= MAX_SIGNATURE_SIZE:
                         yield key, self._store(number).read(key, size=size)
 

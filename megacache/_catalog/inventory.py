@@ -160,10 +160,10 @@ def nearest_other(
     One listing of the whole cache, and one request for each of at most four environments, those of the same device
     first.
     """
-    own = environment_prefix(environment.device, environment.fingerprint)
-    others = [one for one in Inventory.of(store).holdings if one.prefix != own and one.visible]
+    own = [environment_prefix(one.device, one.fingerprint) for one in environment.readable]
+    others = [one for one in Inventory.of(store).holdings if one.prefix not in own and one.visible]
     # The same device first: a difference in software is what the user can change.
-    ranked = sorted(others, key=lambda one: (one.prefix.device != own.device, one.prefix.path))
+    ranked = sorted(others, key=lambda one: (one.prefix.device != own[0].device, one.prefix.path))
     found = _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)
     return min(found, key=lambda other: len(environment.mismatches(other)), default=None), len(others)
 

@@ -33,8 +33,11 @@ class NearestCatalog(Catalog):
         prefix: EnvironmentPrefix,
         policy: TrustPolicy | None = None,
         at: Mapping[int, Listing] = _UNLISTED,
+        *,
+        wider: EnvironmentPrefix | None = None,
     ) -> None:
-        super().__init__(places.store, prefix, policy)
+        elsewhere = {bundle: where for listing in at.values() for bundle, where in listing.elsewhere.items()}
+        super().__init__(places.store, prefix, policy, wider=wider, elsewhere=elsewhere)
         self.places = places
         self.at = at
         """What each place has listed, by its number."""
@@ -57,17 +60,17 @@ class NearestCatalog(Catalog):
     def knowing(self, listing: Listing) -> Self:
         """Give the same catalog, which knows from a listing where bundles lie; a plain one is of the last place."""
         at = listing.at if isinstance(listing, _Merged) else {len(self.places) - 1: listing}
-        return type(self)(self.places, self.prefix, self._policy, at)
+        return type(self)(self.places, self.prefix, self._policy, at, wider=self._wider)
 
     def read_one(self, bundle: str, size: int) -> Manifest:
         """Read one manifest from the nearest place where it is as it should be; its size is told by each listing."""
         del size
-        return self._nearest(bundle, self.prefix.manifest(bundle), lambda number: self._read(number, bundle)[0])
+        return self._nearest(bundle, self.place(bundle).manifest(bundle), lambda number: self._read(number, bundle)[0])
 
     def read_sealed(self, bundle: str, size: int) -> bytes:
         """Read one manifest in its envelope in the same way."""
         del size
-        return self._nearest(bundle, self.prefix.manifest(bundle), lambda number: self._read(number, bundle)[1])
+        return self._nearest(bundle, self.place(bundle).manifest(bundle), lambda number: self._read(number, bundle)[1])
 
     def outlived(self, number: int) -> frozenset[str]:
         """Name the copies in a place that no place behind it lists any more; empty as long as one of them is silent."""
@@ -84,7 +87,7 @@ class NearestCatalog(Catalog):
 
     def read_behind(self, number: int, bundle: str) -> bytes:
         """Read one manifest in its envelope from a place behind another one."""
-        key = self.prefix.manifest(bundle)
+        key = self.place(bundle).manifest(bundle)
         return self._nearest(bundle, key, lambda other: self._read(other, bundle)[1], behind=number)
 
     def ask_behind(self, number: int, bundle: str, key: str, do: Callable[[Store], Value]) -> Value:
@@ -112,17 +115,19 @@ class NearestCatalog(Catalog):
         listing = self.at[number]
         size = listing.visible.get(bundle, listing.quarantined.get(bundle, 0))
         store = self.places[number].for_small()
-        return Catalog(store, self.prefix, self._policy, listing.signatures).read_both(bundle, size)
+        catalog = Catalog(store, self.prefix, self._policy, wider=self._wider).knowing(listing)
+        return catalog.read_both(bundle, size)
 
     def _list_one(self, number: int) -> Listing:
-        return Catalog(self.places[number].for_listing(), self.prefix).list()
+        return Catalog(self.places[number].for_listing(), self.prefix, wider=self._wider).list()
 
 
 def catalog_of(places: Places, environment: Environment, policy: TrustPolicy | None = None) -> Catalog:
     """Make the catalog of an environment in one place or several."""
     if len(places) == 1:
         return Catalog.of(places.store, environment, policy)
-    return NearestCatalog(places, environment_prefix(environment.device, environment.fingerprint), policy)
+    own, *wider = (environment_prefix(one.device, one.fingerprint) for one in environment.readable)
+    return NearestCatalog(places, own, policy, wider=next(iter(wider), None))
 
 
 def _merged(at: Mapping[int, Listing], count: int) -> _Merged:
@@ -152,5 +157,6 @@ def _merged(at: Mapping[int, Listing], count: int) -> _Merged:
         quarantined={bundle: size for one in at.values() for bundle, size in one.quarantined.items()},
         signatures={found: size for one in at.values() for found, size in one.signatures.items()},
         leases=last.leases if last is not None else (),
+        elsewhere={bundle: where for one in at.values() for bundle, where in one.elsewhere.items()},
         at=at,
     )

@@ -67,10 +67,10 @@ class Repacking:
 
     def _explain_data(self, sources: Iterable[Manifest]) -> Iterable[Payload]:
         """Join the explain data, of which what cannot be used is left out: no start depends on it."""
-        refs = {ref.digest: ref for one in sources for ref in one.chunks if ref.part == EXPLAIN_PART}
+        refs = {ref.digest: (one.bundle, ref) for one in sources for ref in one.chunks if ref.part == EXPLAIN_PART}
         keys: dict[tuple[str, str, str], GraphKey] = {}
         for done in self._catalog.fetch(tuple(refs.values())):
-            self._advance(done.item)
+            self._advance(done.item[1])
             with suppress(BundleError, MissingError):
                 keys |= {(key.kind, key.key, key.guard): key for key in parse_keys(done.result())}
         if not keys:

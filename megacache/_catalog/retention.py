@@ -6,7 +6,7 @@ unnoticed (`Catalog.write`). An environment is withdrawn by marking its bundles,
 pinned stays.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +29,7 @@ class Terms:
     older_than: float | None = None
     """Seconds after its last publication when an environment is withdrawn."""
     keep: int | None = None
-    """Environments of each GPU type that are kept, those with the last publications."""
+    """Environments of each GPU type that are kept, those with the last publications; all its CPUs make it one."""
     max_size: int | None = None
     """Bytes of all that is kept; what does not fit beside newer environments goes, the newest never."""
 
@@ -95,6 +95,8 @@ class _Published:
     """What readers see of an environment."""
 
     prefix: EnvironmentPrefix
+    family: str
+    """Fingerprint of the environment for any CPU; without a GPU, its own."""
     last: float
     """When the newest of its bundles was published, in seconds since 1970; what is merged or copied is not newer."""
     size: int
@@ -106,17 +108,18 @@ def _unwanted(store: Store, holdings: Sequence[Holding], terms: Terms) -> Iterat
     if terms.older_than is None and terms.keep is None and terms.max_size is None:
         return
     published = [found for one in holdings if (found := _published(store, one)) is not None]
-    kept: Counter[str] = Counter()
+    kept: dict[str, set[str]] = defaultdict(set)
     total = 0
     for one in sorted(published, key=lambda one: one.last, reverse=True):
+        families = kept[one.prefix.device]
         is_old = terms.older_than is not None and terms.now - one.last >= terms.older_than
-        if is_old or (terms.keep is not None and kept[one.prefix.device] >= terms.keep):
+        if is_old or (terms.keep is not None and len(families - {one.family}) >= terms.keep):
             yield one.prefix
             continue
-        if terms.max_size is not None and total + one.size > terms.max_size and kept.total():
+        if terms.max_size is not None and total + one.size > terms.max_size and any(kept.values()):
             yield one.prefix
             continue
-        kept[one.prefix.device] += 1
+        families.add(one.family)
         total += one.size
 
 
@@ -124,17 +127,22 @@ def _published(store: Store, holding: Holding) -> _Published | None:
     """Read when an environment was published to; raise `StoreError` if the store would not give a manifest."""
     times: list[float] = []
     chunks: dict[Digest, int] = {}
+    family = holding.prefix.fingerprint
     for done in given(Catalog(store, holding.prefix).read(holding.visible)):
         told = moment_of(done.value.created) if done.value else None
         at = told.timestamp() if told else holding.modified.get(holding.prefix.manifest(done.item))
         if at is None:
             return None
         times.append(at)
-        chunks |= {ref.digest: ref.stored_size for ref in done.value.chunks} if done.value else {}
+        if done.value is not None:
+            chunks |= {ref.digest: ref.stored_size for ref in done.value.chunks}
+            found = done.value.environment
+            if found.fingerprint == holding.prefix.fingerprint:
+                family = (found.for_any_cpu or found).fingerprint
     if not times:
         return None
     size = sum(holding.visible.values()) + sum(chunks.values())
-    return _Published(prefix=holding.prefix, last=max(times), size=size)
+    return _Published(prefix=holding.prefix, family=family, last=max(times), size=size)
 
 
 class _Deciding:

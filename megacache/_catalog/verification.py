@@ -100,11 +100,12 @@ class _Verification:
             read = set(Order(manifest=manifest, files=True).chunks)
             for ref in manifest.chunks:
                 if ref not in read:
-                    others[ref.digest] = ref
+                    others[ref.digest] = manifest.bundle, ref
                     owners.setdefault(ref.digest, []).append(manifest.bundle)
         for done in self._catalog.fetch(tuple(others.values())):
-            self._advance(done.item.stored_size)
-            for bundle in owners[done.item.digest]:
+            _, ref = done.item
+            self._advance(ref.stored_size)
+            for bundle in owners[ref.digest]:
                 self._blame(bundle, done.fault)
 
     def _advance(self, size: int) -> None:

@@ -40,7 +40,12 @@ class Here:
     @property
     def prefix(self) -> EnvironmentPrefix:
         """Where its bundles lie in a store."""
-        return environment_prefix(self.environment.device, self.environment.fingerprint)
+        return self.prefixes[0]
+
+    @property
+    def prefixes(self) -> tuple[EnvironmentPrefix, ...]:
+        """Where all bundles lie that it would load; with a GPU, those for any CPU are the last."""
+        return tuple(environment_prefix(one.device, one.fingerprint) for one in self.environment.readable)
 
     def to_json(self) -> dict[str, Any]:
         """Put it into the types of JSON."""

@@ -38,8 +38,8 @@ class Selection:
             chosen = _named(chosen, self.environment)
         # Asked last: PyTorch takes seconds to answer.
         if self.mine:
-            own = here().prefix
-            chosen = tuple(one for one in chosen if one.prefix == own)
+            own = here().prefixes
+            chosen = tuple(one for one in chosen if one.prefix in own)
         if not chosen and self.narrows:
             asked = [repr(one) for one in (self.device, self.environment) if one is not None]
             told = f"{store.url} holds no environment of {' and '.join(asked) or 'this machine'}"

@@ -7,6 +7,7 @@ package.
 from megacache._compiler import roots
 from megacache._compiler.adoption import adopt, is_kernel
 from megacache._compiler.artifacts import Loaded, forget, forget_exactly, record, take_back, unrecorded
+from megacache._compiler.code import for_any_cpu
 from megacache._compiler.collector import defer_while_compiling, full_collections_deferred
 from megacache._compiler.compilations import compiling, on_compilations
 from megacache._compiler.conditions import Operators, called_operators, definitions, load_if_met
@@ -47,6 +48,7 @@ __all__ = [
     "defer_while_compiling",
     "definitions",
     "file_roots",
+    "for_any_cpu",
     "forget",
     "forget_exactly",
     "full_collections_deferred",

@@ -7,19 +7,18 @@ and runs nothing: unpickling the graph would load all its kernels for a list of 
 
 import pickletools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from io import BytesIO
 
 from megacache._bundle import Artifact, Component, GraphKey
 from megacache._compiler.door import door
+from megacache._compiler.pickles import TEXTS, attribute_texts
 
 # Pickle puts `\x8c` and a byte of length before a short text; \x34 is 52, the length of a key.
 _LINES = b"\x8c\x1b_fx_graph_cache_debug_lines"
 _GUARD = "guards_expr"
 _GRAPH_KEY = re.compile(rb"\x8c\x34(f[a-z2-7]{51})")
 _LINE = re.compile(r"\[(?P<digest>[a-z2-7]{51})\] (?P<name>[^:\n]{1,400}): (?P<text>.*)", re.DOTALL)
-_TEXTS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"})
-_REFERENCES = frozenset({"BINGET", "LONG_BINGET"})
 _LIST = frozenset({"MEMOIZE", "EMPTY_LIST", "MARK", "APPENDS", "APPEND", "FRAME"})
 
 
@@ -42,7 +41,7 @@ def guard(artifact: Artifact) -> str | None:
     It is empty if there is none, and None if it cannot be read. An entry that holds its graphs has theirs as well.
     """
     try:
-        found = list(_guards(bytes(artifact.content)))
+        found = list(attribute_texts(bytes(artifact.content), _GUARD))
     except ValueError:  # it is written in another way than is known here
         return None
     return ("\n".join(found) if any(found) else "") if found else None
@@ -55,36 +54,11 @@ def graphs_below(artifact: Artifact) -> frozenset[str]:
 
 def _components(content: bytes) -> Iterator[tuple[str, Component]]:
     for name, value in _operations(content, _LINES):
-        match = _LINE.fullmatch(str(value)) if name in _TEXTS else None
+        match = _LINE.fullmatch(str(value)) if name in TEXTS else None
         if match:
             yield match["name"], Component(match["digest"], match["text"])
         elif name not in _LIST:
             return
-
-
-def _guards(content: bytes) -> Iterator[str]:
-    """Give the value of each attribute with a guard."""
-    # Pickle writes a text once, and then refers to it by its number among all that it has noted.
-    texts: dict[int, str | None] = {}
-    text, is_value = None, False
-    for operation, value, _ in pickletools.genops(content):
-        if operation.name == "MEMOIZE":
-            texts[len(texts)] = text
-        elif operation.name != "FRAME":  # it may stand anywhere, and means nothing
-            text = _text(operation.name, value, texts)
-            if is_value and text is None:
-                raise ValueError("a guard is no text")
-            if is_value:
-                yield str(text)
-            is_value = not is_value and text == _GUARD
-
-
-def _text(operation: str, value: object, texts: Mapping[int, str | None]) -> str | None:
-    if operation in _TEXTS:
-        return str(value)
-    if operation in _REFERENCES and isinstance(value, int):
-        return texts.get(value)
-    return "" if operation == "NONE" else None
 
 
 def _operations(content: bytes, attribute: bytes) -> Iterator[tuple[str, object]]:

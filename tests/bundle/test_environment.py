@@ -95,6 +95,34 @@ def test_facts_of_a_later_version_count(name: str) -> None:
     assert later.mismatches(environment()) == (Mismatch(fact=name, here="new", there=""),)
 
 
+@pytest.mark.parametrize("device_type", ["cuda", "rocm", "xpu"])
+def test_what_serves_beside_any_cpu_tells_of_none(device_type: str) -> None:
+    """All CPUs of one type of GPU have one more environment in common, from which each of them reads."""
+    one, other = (environment(device_type=device_type, cpu_capability=name) for name in ("AVX2", "AVX512"))
+    shared = one.for_any_cpu
+    assert shared is not None
+    assert shared == other.for_any_cpu
+    assert (shared.device, shared.is_for_any_cpu, one.is_for_any_cpu) == (one.device, True, False)
+    assert shared.facts.keys() == FACTS.keys() - {"cpu_capability", "cpu_extensions"}
+    assert (one.readable, shared.readable) == ((one, shared), (shared,))
+    assert one.mismatches(shared) == other.mismatches(shared) == ()
+    assert [found.fact for found in one.mismatches(other)] == ["cpu_capability"]
+    # What is for one CPU is of no use to those who read for any.
+    assert [found.fact for found in shared.mismatches(one)] == ["cpu_capability", "cpu_extensions"]
+    newer = environment(device_type=device_type, triton="newer").for_any_cpu
+    assert newer is not None
+    assert [found.fact for found in one.mismatches(newer)] == ["triton"]
+
+
+@pytest.mark.parametrize("device_type", ["", "cpu", "mps", "one of a later torch"])
+def test_without_such_a_gpu_the_cpu_counts(device_type: str) -> None:
+    """On a CPU, and on a device of which it is not known, everything belongs to the one environment."""
+    here = environment(device_type=device_type)
+    silent = Environment(facts={name: value for name, value in here.facts.items() if not name.startswith("cpu_")})
+    assert (here.for_any_cpu, here.is_for_any_cpu, here.readable) == (None, False, (here,))
+    assert [found.fact for found in here.mismatches(silent)] == ["cpu_capability", "cpu_extensions"]
+
+
 def test_device_on_a_gpu_is_its_name() -> None:
     """With an accelerator, bundles are filed under its exact name."""
     found = environment(device_type="cuda", device_name="NVIDIA H100 80GB HBM3", cpu_capability="AVX512")

@@ -288,7 +288,7 @@ def test_explain_data_is_joined(store: Store) -> None:
     compact(store)
     (now,) = visible(store)
     (ref,) = [ref for ref in now.chunks if ref.part == EXPLAIN_PART]
-    (done,) = Catalog(store, PLACE).fetch([ref])
+    (done,) = Catalog(store, PLACE).fetch([("", ref)])
     assert [key.key for key in parse_keys(done.result())] == ["a", "b"]
 
 

@@ -47,7 +47,9 @@ def delivered(
 ) -> list[Delivery]:
     """Deliver bundles to the end."""
     orders = [Order(manifest=one.manifest, files=True) for one in bundles]
-    found = list(deliver(store, orders, locate=lambda ref: PLACE.chunk(ref.digest), node=node, window_size=window_size))
+    found = list(
+        deliver(store, orders, locate=lambda _, ref: PLACE.chunk(ref.digest), node=node, window_size=window_size)
+    )
     finish_workers()
     return found
 
@@ -222,7 +224,7 @@ def test_who_leaves_early_leaves_no_worker() -> None:
     store, bundles = open_store(), [made(seed) for seed in range(10)]
     upload(store, *bundles)
     orders = [Order(manifest=one.manifest, files=True) for one in bundles]
-    arrivals = deliver(store, orders, locate=lambda ref: PLACE.chunk(ref.digest), window_size=weight(bundles[0]))
+    arrivals = deliver(store, orders, locate=lambda _, ref: PLACE.chunk(ref.digest), window_size=weight(bundles[0]))
     with closing(arrivals):
         next(arrivals)
     finish_workers()
@@ -236,7 +238,7 @@ def test_files_come_if_they_are_wanted() -> None:
     assert [file.path for unpacked in with_files.contents for file in unpacked.files] == ["ab/a.so", "cd/b.so"]
     order = Order(manifest=one.manifest, files=False)
     upload(without := open_store(), replace(one, chunks=one.chunks[:1]))
-    (delivery,) = deliver(without, [order], locate=lambda ref: PLACE.chunk(ref.digest))
+    (delivery,) = deliver(without, [order], locate=lambda _, ref: PLACE.chunk(ref.digest))
     assert delivery.fault is None
     assert keys(delivery) == sorted(map(plain, artifacts(3)))
 

@@ -9,7 +9,7 @@ from tests.kit.builders import artifact, bundle, environment, open_store, plain,
 def exported(store: Store) -> Exported:
     """Export the one environment of a store."""
     (holding,) = Inventory.of(store).holdings
-    return export_blob(store, holding, lambda _: None)
+    return export_blob(store, [holding], lambda _: None)
 
 
 def test_blob_is_the_union_of_bundles() -> None:

@@ -184,6 +184,20 @@ def test_last_environments_of_each_device_are_kept(store: Store) -> None:
     assert withdrawn(plan(store, keep=1)) == {prefix_of(OLD), prefix_of(NEWER)}
 
 
+def test_environments_of_all_cpus_of_a_gpu_count_as_one(store: Store) -> None:
+    """What serves beside any CPU and what is for single ones are kept together; older software goes."""
+    cpus = [environment(device_type="cuda", cpu_capability=name) for name in ("AVX2", "AVX512")]
+    shared = cpus[0].for_any_cpu
+    assert shared
+    older = environment(device_type="cuda", triton="older")
+    publish(store, older, 4)
+    for days, here in enumerate([shared, *cpus]):
+        publish(store, here, days + 1)
+    assert withdrawn(plan(store, keep=1)) == {prefix_of(older)}
+    assert withdrawn(plan(store, keep=2)) == set()
+    assert withdrawn(plan(store, keep=1, older_than=2.5 * DAY)) == {prefix_of(older), prefix_of(cpus[1])}
+
+
 def test_oldest_environments_go_until_the_others_fit(store: Store) -> None:
     """The newest stays, and what fits beside it; what is superseded goes anyway, and does not count."""
     publish(store, OLD, 3, size=10)

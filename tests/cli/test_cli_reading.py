@@ -321,8 +321,21 @@ def test_explain_says_that_it_would_find_something(store: Store, here: Path) -> 
         "mismatches": [],
         "files_left_out": {one.manifest.bundle: [{"fact": "libc", "here": "1", "there": ""}]},
         "others": 1,
+        "warnings": [],
     }
     assert "would be left out" in run("explain", store.url, "--env", here).stderr
+
+
+def test_explain_counts_what_serves_beside_any_cpu(store: Store, tmp_path: Path) -> None:
+    """On a GPU the bundles for any CPU fit, too, and those for another CPU do not."""
+    here = told_by(tmp_path / "gpu.json", {"facts": dict(GPU.facts), "recorded": {}, "compiled_files": {}})
+    other = environment(device_type="cuda", device_name=GPU.facts["device_name"], cpu_capability="another")
+    upload(store, bundle([artifact("other")], here=other))
+    found = document("explain", store.url, "--env", here, code=1)
+    assert (found["bundles"], [one["fact"] for one in found["mismatches"]]) == (0, ["cpu_capability"])
+    upload(store, bundle([artifact()], here=GPU), bundle([artifact("shared")], here=GPU.for_any_cpu))
+    found = document("explain", store.url, "--env", here)
+    assert (found["bundles"], found["others"], found["fingerprint"]) == (2, 1, GPU.fingerprint)
 
 
 def test_explain_names_what_differs(store: Store, here: Path) -> None:

@@ -67,7 +67,7 @@ def test_facts_guard_the_files_of_their_root_alone() -> None:
 
 @pytest.mark.usefixtures("root")
 def test_files_of_a_root_make_a_bundle_of_their_own() -> None:
-    """Files of a registered root, and C++ libraries beside a GPU's kernels, are in bundles apart, and none is lost."""
+    """Files of a registered root are in a bundle apart, and none is lost."""
     files = {
         identify_file(file): file
         for file in (
@@ -75,8 +75,6 @@ def test_files_of_a_root_make_a_bundle_of_their_own() -> None:
             for root, path in [("inductor", "a.so"), ("engine", "model"), ("triton", "b.json")]
         )
     }
-    parts = list(Found(files=files).bundles("cpu"))
+    parts = list(Found(files=files).bundles())
     assert [sorted(ref.root for ref in part.files) for part in parts] == [["inductor", "triton"], ["engine"]]
-    parts = list(Found(files=files).bundles("cuda"))
-    assert [sorted(ref.root for ref in part.files) for part in parts] == [["triton"], ["engine"], ["inductor"]]
-    assert list(Found().bundles("cpu")) == []
+    assert list(Found().bundles()) == []

@@ -133,8 +133,8 @@ class Explaining:
             self._warnings.append(
                 f"{counted(len(without), 'bundle')} without explain data: the graphs in it cannot be compared"
             )
-        refs = [ref for manifest in manifests for ref in explain_chunks(manifest)]
-        sizes = accumulate(max(ref.raw_size, ref.stored_size) for ref in refs)
+        refs = [(manifest.bundle, ref) for manifest in manifests for ref in explain_chunks(manifest)]
+        sizes = accumulate(max(ref.raw_size, ref.stored_size) for _, ref in refs)
         wanted = [ref for ref, size in zip(refs, sizes, strict=True) if size <= _MAX_BYTES]
         if len(wanted) < len(refs):
             self._warnings.append(f"explain data of the oldest {len(refs) - len(wanted)} bundles was left out")

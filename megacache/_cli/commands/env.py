@@ -49,6 +49,7 @@ def _tell_environment(*, as_json: bool) -> None:
         emit(found.to_json(), command="env")
         return
     rows = [("device", found.environment.device), ("place in a cache", found.prefix.path)]
+    rows += [("place for any CPU", prefix.path) for prefix in found.prefixes[1:]]
     rows += [(f"fact {name}", fact_text(value)) for name, value in found.environment.facts.items() if value]
     rows += [(f"recorded {name}", fact_text(value)) for name, value in found.environment.recorded.items() if value]
     rows += [(f"not read: {name}", error) for name, error in found.environment.unread.items()]

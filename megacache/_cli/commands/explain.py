@@ -6,7 +6,7 @@ from typing import TextIO
 import click
 
 from megacache._bundle import QUARANTINED, Manifest, Mismatch, fact_text, file_mismatches
-from megacache._catalog import Catalog, Holding, Inventory, Places, catalog_of, nearest_other
+from megacache._catalog import Catalog, Holding, Inventory, NearestCatalog, Places, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
 from megacache._cli.options import json_option, with_places, with_policy
@@ -42,12 +42,13 @@ def explain_command(*, places: Places, policy: TrustPolicy | None, env_file: Tex
     found = here_from(env_file)
     stocks = list(_stocks(places))
     holdings = {one.prefix: one for stock in stocks for one in stock.holdings}
-    own = holdings.pop(found.prefix, Holding(prefix=found.prefix))
-    catalog = Catalog(places.store, own.prefix, policy, own.signatures)
+    own = [holdings.pop(prefix, Holding(prefix=prefix)) for prefix in found.prefixes]
     if len(places) > 1:
-        catalog, own = _in_all(catalog_of(places, found.environment, policy), stocks)
-    view = {**_own_view(catalog, found, own), "others": sum(bool(one.visible) for one in holdings.values())}
-    if not own.visible:
+        held = [_in_all(NearestCatalog(places, prefix, policy), stocks) for prefix in found.prefixes]
+    else:
+        held = [(Catalog(places.store, one.prefix, policy, one.signatures), one) for one in own]
+    view = {**_own_view(held, found), "others": sum(bool(one.visible) for one in holdings.values())}
+    if not any(one.visible for _, one in held):
         nearest, _ = nearest_other(places.store, found.environment, policy)
         view["mismatches"] = _plain(found.environment.mismatches(nearest) if nearest else ())
     if as_json:
@@ -86,12 +87,12 @@ def _in_all(catalog: Catalog, stocks: Sequence[Inventory]) -> tuple[Catalog, Hol
     return catalog.knowing(listing), holding
 
 
-def _own_view(catalog: Catalog, found: Here, own: Holding) -> View:
-    read = list(read_manifests(catalog, own, own.visible))
+def _own_view(held: Sequence[tuple[Catalog, Holding]], found: Here) -> View:
+    read = [each for catalog, one in held for each in read_manifests(catalog, one, one.visible)]
     manifests = [manifest for _, manifest, fault in read if manifest is not None and fault is None]
     return {
         "bundles": len(manifests),
-        "withdrawn": len(own.manifests) - len(own.visible),
+        "withdrawn": sum(len(one.manifests) - len(one.visible) for _, one in held),
         "failed": failed_view((bundle, fault) for bundle, _, fault in read if fault is not None),
         "mismatches": [],
         "files_left_out": {one.bundle: _plain(facts) for one in manifests if (facts := _left_out(found, one))},

@@ -39,26 +39,29 @@ from megacache.errors import BundleError, SettingsError
 def export_command(*, store: Store, file: str, selection: Selection, as_json: bool) -> None:
     """Write the artifacts of one environment into one file.
 
-    torch.compiler.load_cache_artifacts reads it. A file that is there already is replaced. Compiled files are not in
-    it, for PyTorch's format has no place for them. If a bundle cannot be used, the file holds the others, and the exit
-    code tells.
+    With --mine, all artifacts are written that this machine would load.
+
+    torch.compiler.load_cache_artifacts reads the file. A file that is there already is replaced. Compiled files are
+    not in it, for PyTorch's format has no place for them. If a bundle cannot be used, the file holds the others,
+    and the exit code tells.
 
     \b
     Example:
       megacache export s3://bucket/flux/v1 flux.bin --mine
     """  # noqa: D301 - as click wants it
     check_folder(file)  # before anything is downloaded
-    holding = the_only(selection.of(stock_of(store), store), store.url)
+    chosen = selection.of(stock_of(store), store)
+    holdings = chosen if selection.mine and chosen else (the_only(chosen, store.url),)
     with progress_bar("downloading") as progress:
-        done = export_blob(store, holding, progress, Keys().policy(Settings.read()))
+        done = export_blob(store, holdings, progress, Keys().policy(Settings.read()))
     for bundle, fault in done.failed:
         say("[bold yellow]left out:[/] {}: {}", bundle, fault)
     if not done.artifacts:
-        raise BundleError(f"{store.url} holds no artifact of {holding.prefix.path} that can be used")
+        raise BundleError(f"{store.url} holds no artifact of {holdings[0].prefix.path} that can be used")
     # Written last: without an artifact, a file that is there stays as it is.
     write_file(file, done.blob)
     if as_json:
-        place = place_view(holding.prefix)
+        place = place_view(holdings[0].prefix)
         emit({"url": store.url, "file": file, **place, **_view(done)}, command="export")
     else:
         say("{} written: {}, {}", file, counts_text(done.artifacts), size_text(len(done.blob)))

@@ -1,6 +1,6 @@
 """`megacache ls`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -35,14 +35,14 @@ def ls_command(*, store: Store, selection: Selection, bundles: bool, tell_here: 
     Example:
       megacache ls s3://bucket/flux/v1 --bundles
     """  # noqa: D301 - as click wants it
-    with _place_of_machine(asked=tell_here and not selection.mine) as place_of_machine:
+    with _places_of_machine(asked=tell_here and not selection.mine) as places_of_machine:
         inventory = stock_of(store)
         chosen = selection.of(inventory, store)
         views = [environment_view(store, holding) for holding in chosen]
-        own = place_of_machine() if chosen else None
+        own = places_of_machine() if chosen else None
     for view in views:
         path = f"{view['device']}/{view['fingerprint']}"
-        view["here"] = True if selection.mine else None if own is None else own == path
+        view["here"] = True if selection.mine else None if own is None else path in own
     if as_json:
         emit({"url": store.url, "environments": views, "strangers": list(inventory.strangers)}, command="ls")
         return
@@ -58,13 +58,13 @@ def ls_command(*, store: Store, selection: Selection, bundles: bool, tell_here: 
 
 
 @contextmanager
-def _place_of_machine(*, asked: bool) -> Iterator[Callable[[], str | None]]:
+def _places_of_machine(*, asked: bool) -> Iterator[Callable[[], Sequence[str] | None]]:
     """Ask PyTorch while the store answers; it gives None if that is not wanted or cannot be known."""
     asking = Asking() if asked and has_torch() else None
 
-    def answer() -> str | None:
+    def answer() -> Sequence[str] | None:
         try:
-            return None if asking is None else asking.answer().prefix.path
+            return None if asking is None else [prefix.path for prefix in asking.answer().prefixes]
         except MegacacheError as error:
             say("the environment of this machine is not known: {}", error)
             return None
