@@ -135,7 +135,7 @@ class Catalog:
         return Listing.of(self.names())
 
     def names(self) -> Mapping[str, int]:
-        """Give the size of each object beside the bundles, by name; of those elsewhere, the name tells where."""
+        """Give the size of each object that lies where bundles are, by name; before those elsewhere stands where."""
         if self._wider is None:
             return self._names(self.prefix)
         both = unordered(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from megacache import Cache, PublishResult, WarmResult, _compiler
-from megacache._bundle import Artifact, CompiledFile, Environment, Manifest
+from megacache import Cache, PublishResult, WarmResult, _compiler, _trust
+from megacache._bundle import Artifact, CompiledFile, Environment, Manifest, open_envelope, pack_signatures
 from megacache._cache.explain.misses import Explaining
 from megacache._cache.publish import Publication
 from megacache._cache.recording import Recorded
@@ -15,6 +15,7 @@ from megacache._cache.session import Session
 from megacache._catalog import Catalog, Inventory, Places
 from megacache._runtime import forget
 from megacache._store import Store
+from megacache._trust import TrustPolicy
 from tests.compiler.test_code import CPP, OTHER, TRITON, graph
 from tests.kit.builders import bundle, call_on, environment, open_store, prefix_of, upload, warm_up
 from tests.kit.servers.moto import MotoServer
@@ -121,6 +122,24 @@ def test_withdrawn_bundle_for_any_cpu_is_not_loaded(store: Store, tmp_path: Path
     Catalog(store, prefix_of(SHARED)).mark(shared.bundle, "quarantined")
     assert warm_up(store, OLD_CPU, tmp_path / "a").bundles == tuple(one.bundle for one in manifests(store, OLD_CPU))
     assert warm_up(store, NEW_CPU, tmp_path / "b").status == "miss"
+
+
+def test_signatures_are_asked_of_both(store: Store, tmp_path: Path) -> None:
+    """With trusted keys a bundle for any CPU is loaded if it is signed, also by a signature that was added later."""
+    key = tmp_path / "key.pem"
+    _trust.generate_key(key)
+    signer, policy = _trust.load_signer(key), TrustPolicy.read([f"{key}.pub"])
+    signed, unsigned = (bundle([graph(TRITON, key=one)], here=SHARED) for one in (FOR_GPU.key, OTHER))
+    upload(store, unsigned)
+    for chunk in signed.chunks:
+        store.create(prefix_of(SHARED).chunk(chunk.ref.digest), chunk.stored)
+    Catalog(store, prefix_of(SHARED)).announce(signed.manifest, signer)
+    assert warm_up(store, NEW_CPU, tmp_path / "a", policy=policy).bundles == (signed.manifest.bundle,)
+    place = prefix_of(SHARED)
+    payload = open_envelope(store.read(place.manifest(unsigned.manifest.bundle), size=1 << 20)).payload
+    signature = _trust.sign(signer, payload, store.scope)
+    store.create(place.signature(unsigned.manifest.bundle, signature.tag(payload)), pack_signatures([signature]))
+    assert len(warm_up(store, NEW_CPU, tmp_path / "b", policy=policy).bundles) == 2
 
 
 def test_explanation_reads_both(store: Store) -> None:

@@ -41,9 +41,9 @@ def export_command(*, store: Store, file: str, selection: Selection, as_json: bo
 
     With --mine, all artifacts are written that this machine would load.
 
-    torch.compiler.load_cache_artifacts reads the file. A file that is there already is replaced. Compiled files are
-    not in it, for PyTorch's format has no place for them. If a bundle cannot be used, the file holds the others,
-    and the exit code tells.
+    torch.compiler.load_cache_artifacts reads the file. One that is there already is replaced. Compiled files are not in
+    it, for PyTorch's format has no place for them. If a bundle cannot be used, the file holds the others, and the exit
+    code tells.
 
     \b
     Example:
