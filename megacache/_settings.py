@@ -101,7 +101,8 @@ class AutostartSettings:
     compact_above: int | None = None
     """`MEGACACHE_COMPACT_ABOVE`: number of bundles above which a publication merges them; without it, never."""
     receipts: str | None = None
-    """`MEGACACHE_RECEIPTS`: a folder into which each process puts its receipt, as JSON."""
+    """`MEGACACHE_RECEIPTS`: a folder into which each process puts its receipt, as JSON; `store` leaves it beside the
+    cache, for `megacache report`; several with `:` between them."""
     log: str | None = None
     """`MEGACACHE_LOG`: what to log on stderr: debug, info, warning or error; without it, the program decides."""
 

@@ -2,7 +2,7 @@
 
 from megacache._cache import crash_guard
 from megacache._cache.cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
-from megacache._cache.explain import Difference, ExplainStatus, Explanation, GraphMiss
+from megacache._cache.explain import Difference, ExplainStatus, Explanation, GraphMiss, anonymizer
 from megacache._cache.receipt import Receipt
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._cache.session import release_leases, take_receipt
@@ -21,6 +21,7 @@ __all__ = [
     "Receipt",
     "WarmResult",
     "WarmStatus",
+    "anonymizer",
     "crash_guard",
     "release_leases",
     "take_receipt",

@@ -97,6 +97,8 @@ class WarmResult(_Result):
     """PyTorch's own `CacheInfo` of what it loaded, or None."""
     sources: Mapping[str, int] = field(default_factory=dict)
     """Bytes of `bytes_stored` by what gave them: the URL of a place, or `this node` for its folder of chunks."""
+    differs: tuple[str, ...] = ()
+    """On a miss, the facts in which the nearest published environment differs; none if nothing else is published."""
 
     def __bool__(self) -> bool:
         return self.status is WarmStatus.LOADED

@@ -286,14 +286,16 @@ class Warming:
     def _result(self) -> WarmResult:
         tally = self._tally
         status, error = WarmStatus.LOADED, None
-        reason = ""
+        reason, differs = "", tuple[str, ...]()
         if not tally.loaded and tally.faults:
             # Of several faults, somebody should look first at what is not trusted.
             error, reason = min(tally.faults, key=lambda one: not isinstance(one[0], UntrustedError))
             status = status_of(error)
         elif not tally.loaded:
             left_out = self._restoration.warnings if tally.seen else ()
-            status, reason = WarmStatus.MISS, "; ".join(tally.left_out or left_out) or self._explain()
+            status, reason = WarmStatus.MISS, "; ".join(tally.left_out or left_out)
+            if not reason:
+                reason, differs = self._explain()
         return WarmResult(
             url=self._places.url,
             status=status,
@@ -303,6 +305,7 @@ class Warming:
             bundles=tuple(tally.loaded),
             artifacts=tally.artifacts.counts(),
             info=tally.artifacts.info,
+            differs=differs,
             files=self._restoration.count,
             bytes_files=self._restoration.size,
             bytes_stored=tally.bytes_stored,
@@ -310,21 +313,22 @@ class Warming:
             sources=dict(tally.sources),
         )
 
-    def _explain(self) -> str:
+    def _explain(self) -> tuple[str, tuple[str, ...]]:
+        """Say why nothing was found, and which facts of the nearest environment differ."""
         nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
         if self._store.deadline.remaining() <= _EXPLAIN_SECONDS:
-            return nothing
+            return nothing, ()
         store = self._store.within(self._store.deadline.sooner(_EXPLAIN_SECONDS))
         try:
             with self._clock.stage("explain"):
                 nearest, others = nearest_other(store, self._environment, self._policy)
         except MegacacheError:
-            return nothing
+            return nothing, ()
         if nearest is None:
-            return nothing
+            return nothing, ()
         differing = self._environment.mismatches(nearest)
         of = f"The nearest of {counted(others, 'other environment')} differs in {counted(len(differing), 'fact')}"
-        return f"{nothing}. {of}: {'; '.join(map(str, differing))}"
+        return f"{nothing}. {of}: {'; '.join(map(str, differing))}", tuple(one.fact for one in differing)
 
 
 def status_of(fault: MegacacheError) -> WarmStatus:

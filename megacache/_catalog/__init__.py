@@ -16,11 +16,20 @@ from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affo
 from megacache._catalog.nearest import NearestCatalog, catalog_of
 from megacache._catalog.node_cache import NodeCache, NodeContents
 from megacache._catalog.places import Places
+from megacache._catalog.receipts import (
+    ExpiryPlan,
+    StartReceipt,
+    leave_receipt,
+    list_receipts,
+    plan_expiry,
+    receipts_beside,
+)
 from megacache._catalog.removal import RemovalPlan, plan_removal
 from megacache._catalog.retention import RetentionPlan, Terms, plan_retention
 from megacache._catalog.signing import add_signature
 from megacache._catalog.transfer import Selected, Transfer, Transferred
 from megacache._catalog.verification import Verified, verify
+from megacache._catalog.worth import Worth, Worths, read_worths
 
 __all__ = [
     "LEASE_TERM",
@@ -33,6 +42,7 @@ __all__ = [
     "CompactionPlan",
     "Delivery",
     "EnvironmentFigures",
+    "ExpiryPlan",
     "Exported",
     "Holding",
     "Inventory",
@@ -46,10 +56,13 @@ __all__ = [
     "RemovalPlan",
     "RetentionPlan",
     "Selected",
+    "StartReceipt",
     "Terms",
     "Transfer",
     "Transferred",
     "Verified",
+    "Worth",
+    "Worths",
     "add_signature",
     "affordable",
     "affordable_manifests",
@@ -58,10 +71,15 @@ __all__ = [
     "fill",
     "heirs",
     "holding_of",
+    "leave_receipt",
+    "list_receipts",
     "nearest_other",
+    "plan_expiry",
     "plan_removal",
     "plan_retention",
     "read_figures",
+    "read_worths",
+    "receipts_beside",
     "verify",
     "weight",
 ]

@@ -47,6 +47,11 @@ class Filesystem:
         return cls(fs, shown), root
 
     @property
+    def has_buckets(self) -> bool:
+        """True if the first word of a path is a bucket or a container."""
+        return bool(self._protocols & _OBJECTS)
+
+    @property
     def retries_reads(self) -> bool:
         """True if the client asks again by itself for an answer that broke off."""
         return bool(self._protocols & GCS)

@@ -21,7 +21,7 @@ from megacache._store.filesystem import Filesystem
 from megacache._store.scope import scope_of
 from megacache._store.secrets import keep_secret
 from megacache._store.url import redacted
-from megacache.errors import UnavailableError
+from megacache.errors import SettingsError, UnavailableError
 
 _log = logging.getLogger("megacache")
 _learning = threading.Lock()
@@ -87,6 +87,17 @@ class Store:
         keep_secret(url)
         scope = scope_of(url)
         return Store(self._files, self._root, url=self.url, deadline=self.deadline, scope=scope)
+
+    def beside(self, ending: str) -> "Store":
+        """Give the place whose URL is this one with something more at its end.
+
+        Raises `SettingsError` for a whole bucket or filesystem, which has nothing beside it.
+        """
+        path = self._root.strip("/")
+        if not path or (self._files.has_buckets and "/" not in path):
+            raise SettingsError(f"nothing lies beside {self.url}", hint="use a folder in it, named after a model")
+        root, url = f"{self._root}{ending}", f"{self.url}{ending}"
+        return Store(self._files, root, url=url, deadline=self.deadline, scope=f"{self.scope}{ending}")
 
     def list(self, folder: str = "") -> tuple[Entry, ...]:
         """List all objects below a folder, 1,000 a request; a folder that is not there is empty.

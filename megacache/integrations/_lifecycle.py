@@ -16,12 +16,12 @@ from pathlib import Path
 
 from megacache import _compiler
 from megacache._api import publish, receipt, warm
-from megacache._cache import PublishStatus, Receipt, crash_guard
+from megacache._cache import PublishStatus, Receipt, WarmResult, crash_guard
 from megacache._runtime import at_shutdown, wait_no_longer
 from megacache._settings import AutostartSettings, Settings
 from megacache._store import without_secrets
 from megacache.errors import MegacacheError
-from megacache.integrations import _receipts
+from megacache.integrations._receipts import Receipts
 
 _log = logging.getLogger("megacache")
 # Nobody tells when the file of `publish_when` appears.
@@ -65,6 +65,7 @@ class Autostart:
     def __init__(self, settings: AutostartSettings) -> None:
         self._settings = settings
         self._warmed = False
+        self._warm_result: WarmResult | None = None
         self._inherits = False
         self._inherited = Receipt()
         self._begin()
@@ -79,6 +80,7 @@ class Autostart:
         self._last = 0.0
         self._failures = 0
         self._device: int | None = None
+        self._receipts = Receipts(self._settings.receipts)
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: what its parent compiled is its parent's to publish."""
@@ -100,7 +102,7 @@ class Autostart:
         # Before the call: a warm start may compile, which leads here again.
         self._warmed = True
         try:
-            warm(timeout=self._settings.warm_timeout, wait=self._settings.wait)
+            self._warm_result = warm(timeout=self._settings.warm_timeout, wait=self._settings.wait)
         except Exception:  # noqa: BLE001 - the program goes on
             _log.error("warm failed: %s", without_secrets(traceback.format_exc()))
 
@@ -164,7 +166,7 @@ class Autostart:
             _log.error("publish failed: %s", without_secrets(traceback.format_exc()))
             return True
         finally:
-            _receipts.write(self._settings.receipts, self._inherited)
+            self._receipts.write(self._inherited, self._warm_result)
 
     def after_main_thread(self) -> None:
         """Finish, and once more after the threads that outlive the main thread."""
@@ -186,7 +188,7 @@ class Autostart:
             return
         if self._unpublished and not self._compiling and not self._tried_at_end and self._settings.exit_timeout:
             self._publish_at_end(self._settings.exit_timeout)
-        _receipts.write(self._settings.receipts, self._inherited)
+        self._receipts.write(self._inherited, self._warm_result, at_end=self._settings.exit_timeout)
 
     def _publish_at_end(self, seconds: float) -> None:
         # The thread publishes at the end as well, since it may be in the middle of it already.

@@ -1,4 +1,4 @@
-"""Receipts of many processes in one folder, and the hit rate over all of them."""
+"""The receipt of this process, those of many processes in one folder, and the hit rate over all of them."""
 
 import contextlib
 import json
@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from megacache._api import receipt
-from megacache._cache import Receipt
+from megacache._cache import Receipt, WarmResult
 from megacache._compiler import Lookups
 from megacache._runtime import write_whole
+from megacache.integrations._store_receipts import StoreReceipts
 
 _TOKEN = uuid.uuid4().hex
 _CACHES = ("inductor", "aot_autograd")
+_STORE = "store"
+"""Stands for the store in `MEGACACHE_RECEIPTS`; a folder of that name is `./store`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +38,30 @@ class HitRate:
         return self.hit / self.total if self.total else None
 
 
-def write(folder: str | None, inherited: Receipt) -> None:
-    """Write the receipt of this process, in place of an earlier one; write nothing without a folder, or if that fails.
+class Receipts:
+    """Puts the receipt of this process where it is asked for: into folders, and into the store."""
 
-    It leaves out the lookups that a forked process inherited: they are in its parent's receipt.
-    """
-    if folder is None:
-        return
-    with contextlib.suppress(OSError):
-        # A forked child has its parent's token; another container may have the same process id.
-        own = json.dumps(_own(receipt(), inherited).to_json()).encode()
-        write_whole(Path(folder) / f"{os.getpid()}-{_TOKEN}.json", own)
+    def __init__(self, places: str | None) -> None:
+        """Read `MEGACACHE_RECEIPTS`."""
+        named = tuple(filter(None, (places or "").split(os.pathsep)))
+        self._folders = tuple(Path(one) for one in named if one != _STORE)
+        self._store = StoreReceipts() if _STORE in named else None
+
+    def write(self, inherited: Receipt, warmed: WarmResult | None, *, at_end: float | None = None) -> None:
+        """Write it, in place of an earlier one in a folder; what fails is left undone.
+
+        At the end of the process `at_end` tells how many seconds that may be delayed. The receipt leaves out the
+        lookups that a forked process inherited: they are in its parent's.
+        """
+        if not self._folders and self._store is None:
+            return
+        own = _own(receipt(), inherited)
+        for folder in self._folders:
+            with contextlib.suppress(OSError):
+                # A forked child has its parent's token; another container may have the same process id.
+                write_whole(folder / f"{os.getpid()}-{_TOKEN}.json", json.dumps(own.to_json()).encode())
+        if self._store is not None:
+            self._store.leave(own, warmed, at_end=at_end)
 
 
 def _own(found: Receipt, inherited: Receipt) -> Receipt:

@@ -12,13 +12,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text_format
 
 from megacache._bundle import Environment, Manifest, seal
+from megacache._catalog import StartReceipt, leave_receipt, receipts_beside
 from megacache._cli.report.sections import periods
 from megacache._store import Store
+from megacache.errors import AccessError
 from tests.kit.builders import artifact, artifacts, bundle, compiled_file, environment, open_store, prefix_of, upload
 from tests.kit.command import document, run
 from tests.kit.servers import web
 
 GPU = environment(device_type="cuda", device_name="NVIDIA H100 80GB HBM3", torch_version="2.13.0+cu130")
+GPU_SLUG = "nvidia-h100-80gb-hbm3"
 HERE = environment(torch_version='2.11\\"\n\x1b[31m')
 READERS = pytest.mark.parametrize("read", [read_openmetrics, read_text_format])
 
@@ -211,3 +214,58 @@ def test_no_secret_is_told(form: str, tmp_path: Path) -> None:
     assert "nvidia-h100-80gb-hbm3" in target.read_text()
     assert f"{url.rpartition(':')[2]}/store" in target.read_text()
     assert "s3cr3t" not in target.read_text() + done.output
+
+
+@pytest.fixture
+def with_receipts(store: Store) -> Store:
+    """Let processes have left receipts beside the store, one of them in an environment without bundles."""
+    place = prefix_of(environment(device_name="alone"))
+    warm = {"status": "loaded", "torch_version": "2.13", "hit": 3, "missed": 1, "bypassed": 0}
+    spent = {"seconds_warming": 2.0, "seconds_saved": 90.0, "bytes_stored": 5}
+    for number, reason in enumerate(('<b>"\n', "nothing is published")):
+        one = StartReceipt(**warm, **spent, reasons={reason: 1})  # type: ignore[arg-type]
+        leave_receipt(receipts_beside(store), place, str(number) * 32, 0, one)
+        leave_receipt(receipts_beside(store), prefix_of(GPU), str(number + 2) * 32, 0, one)
+    return store
+
+
+@READERS
+def test_metrics_of_receipts(with_receipts: Store, read: object) -> None:
+    """What receipts come to are gauges, too, of each environment, and reasons of the cache."""
+    told = run("report", with_receipts.url, "--format", "openmetrics").stdout
+    families = {family.name: family.samples for family in read(told)}  # type: ignore[operator]
+    found = {one.labels["status"]: one.value for one in families["megacache_receipt_starts"]}
+    assert found == {"loaded": 2}
+    assert {one.labels["device"] for one in families["megacache_receipt_starts"]} == {"alone", GPU_SLUG}
+    assert [one.value for one in families["megacache_receipt_lookups"]] == [6, 2, 6, 2]
+    assert [one.value for one in families["megacache_receipt_saved_seconds"]] == [180, 180]
+    reasons = {one.labels["reason"]: one.value for one in families["megacache_receipt_misses"]}
+    assert reasons == {'<b>" ': 2, "nothing is published": 2}
+
+
+def test_page_of_receipts(with_receipts: Store, tmp_path: Path) -> None:
+    """The page tells hit rates and reasons, and what a receipt says is text on it."""
+    target = tmp_path / "report.html"
+    run("report", with_receipts.url, "-o", target)
+    page = target.read_text()
+    assert [title in page for title in ("Hit rates</h2>", "Reasons of misses</h2>", "75.0%", "6 min")] == [True] * 4
+    assert "<b>" not in page
+    assert "alone/" in page
+
+
+def test_page_without_receipts(store: Store, tmp_path: Path) -> None:
+    """Where no process has left a receipt, nothing is said of hit rates."""
+    target = tmp_path / "report.html"
+    run("report", store.url, "-o", target)
+    assert "it rate" not in target.read_text()
+
+
+def test_receipts_that_cannot_be_read(with_receipts: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report goes without receipts where the store does not give them, and says so."""
+
+    def refused(*_: object) -> None:
+        raise AccessError("refused")
+
+    monkeypatch.setattr("megacache._cli.commands.report.read_worths", refused)
+    done = run("report", with_receipts.url, "-o", tmp_path / "report.html")
+    assert "receipts were left out: refused" in done.stderr

@@ -100,6 +100,21 @@ def test_object_tells_its_age(place: Location) -> None:
     assert place.open().age("a/nothing") is None
 
 
+def test_place_beside(place: Location) -> None:
+    """What lies beside a place is read and listed there, and is no part of it; a whole filesystem has nothing there."""
+    store = place.open()
+    if place.url.startswith("dir::"):
+        with pytest.raises(SettingsError, match="nothing lies beside"):
+            store.beside(".receipts")
+        return
+    beside = store.beside(".receipts")
+    beside.create("a/one", b"1")
+    store.create("a/two", b"2")
+    assert beside.url == f"{store.url}.receipts"
+    assert [one.key for one in place.open().beside(".receipts").list()] == ["a/one"]
+    assert [one.key for one in place.open().list()] == ["a/two"]
+
+
 def test_listing_goes_down_and_stays_within_its_folder(place: Location) -> None:
     """A listing holds all that lies below a folder, and nothing of a folder whose name merely begins alike."""
     store = place.open()

@@ -1,6 +1,6 @@
 """Why graphs missed: what their keys are made of, the nearest published graph, and the answer."""
 
-from megacache._cache.explain.data import explain_payloads
+from megacache._cache.explain.data import anonymizer, explain_payloads
 from megacache._cache.explain.explanation import Difference, ExplainStatus, Explanation, GraphMiss
 from megacache._cache.explain.misses import explain
 
@@ -9,6 +9,7 @@ __all__ = [
     "ExplainStatus",
     "Explanation",
     "GraphMiss",
+    "anonymizer",
     "explain",
     "explain_payloads",
 ]

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from megacache._catalog import RetentionPlan, Terms, plan_retention
+from megacache._catalog import (
+    ExpiryPlan,
+    RetentionPlan,
+    Terms,
+    list_receipts,
+    plan_expiry,
+    plan_retention,
+    receipts_beside,
+)
 from megacache._cli.confirmation import ask
 from megacache._cli.options import json_option, refuse_if_read_only, with_selection, with_store
 from megacache._cli.output import emit, print_table, progress_bar, say, size_text
@@ -15,6 +23,7 @@ from megacache._cli.selection import Selection, nothing_under, stock_of
 from megacache._cli.views import place_view
 from megacache._runtime import counted
 from megacache._store import Store
+from megacache.errors import SettingsError
 
 _LEAST_GRACE = 3 * 3_600.0
 """Seconds: writers rely for an hour on chunks that lie there, and clocks may differ by an hour or two."""
@@ -75,8 +84,8 @@ def gc_command(
     It deletes superseded and quarantined bundles, what interrupted publications left, and stale leases, all after a
     grace period: readers and writers may be at work meanwhile. Environments go only if an option says which; they are
     withdrawn, which readers notice at their next start, and deleted by the first run after the grace period. Pinned
-    bundles stay. A run that was cut short is taken up by running it again. Spans are written as in 90d or 24h, sizes as
-    in 50GB.
+    bundles stay. Receipts go after 30 days, but not if only some environments are chosen. A run that was cut short is
+    taken up by running it again. Spans are written as in 90d or 24h, sizes as in 50GB.
 
     \b
     Example:
@@ -84,32 +93,53 @@ def gc_command(
     """  # noqa: D301 - as click wants it
     terms = Terms(now=time.time(), grace=grace, older_than=older_than, keep=keep, max_size=max_size)
     plans = _plans(store, selection, terms)
+    receipts, expiry = _expired_receipts(store, selection, terms.now)
     if not as_json:
         _print(plans, store.url)
-    if not dry_run and not all(plan.empty for plan in plans):
+        _tell_receipts(expiry)
+    if not dry_run and not (all(plan.empty for plan in plans) and not expiry.keys):
         refuse_if_read_only()
         if not yes:
-            ask(_question(plans, store.url), "nothing was deleted")
+            ask(_question(plans, expiry, store.url), "nothing was deleted")
             # Which environments are the newest may have changed while somebody thought about it.
             latest = {plan.prefix: plan for plan in _plans(store, selection, terms)}
             plans = [plan.still(latest[plan.prefix]) for plan in plans if plan.prefix in latest]
         with progress_bar("deleting", objects=True) as progress:
             # Each is looked at once more in its turn, for a run over many environments takes long.
             plans = [plan.checked(store, terms).apply(store, progress) for plan in plans]
-        say("{} deleted from {}", counted(sum(len(plan.removal.keys) for plan in plans), "object"), store.url)
+            expiry.apply(receipts, progress)
+        deleted = sum(len(plan.removal.keys) for plan in plans) + len(expiry.keys)
+        say("{} deleted from {}", counted(deleted, "object"), store.url)
         if withdrawn := sum(len(plan.withdrawn) for plan in plans):
             message = "{} withdrawn: the first run after the grace period deletes them; `megacache pin` gives one back"
             say(message, counted(withdrawn, "bundle"))
     if as_json:
-        emit({"url": store.url, "dry_run": dry_run, "environments": list(map(_view, plans))}, command="gc")
+        done = {"dry_run": dry_run, "environments": list(map(_view, plans)), "receipts": len(expiry.keys)}
+        emit({"url": store.url, **done}, command="gc")
 
 
 def _plans(store: Store, selection: Selection, terms: Terms) -> Sequence[RetentionPlan]:
     return plan_retention(store, selection.of(stock_of(store), store), terms)
 
 
-def _question(plans: Sequence[RetentionPlan], url: str) -> str:
-    objects = counted(sum(len(plan.removal.keys) for plan in plans), "object")
+def _expired_receipts(store: Store, selection: Selection, now: float) -> tuple[Store, ExpiryPlan]:
+    """Decide which receipts go, and say where they lie."""
+    try:
+        receipts = receipts_beside(store)
+    except SettingsError:  # nothing lies beside it
+        return store, plan_expiry((), now)
+    return receipts, plan_expiry(() if selection.narrows else list_receipts(receipts), now)
+
+
+def _tell_receipts(plan: ExpiryPlan) -> None:
+    if plan.keys:
+        say("{} older than 30 days", counted(len(plan.keys), "receipt"))
+    if plan.untold:
+        say("{} stay: the store does not tell how old they are", counted(plan.untold, "receipt"))
+
+
+def _question(plans: Sequence[RetentionPlan], expiry: ExpiryPlan, url: str) -> str:
+    objects = counted(sum(len(plan.removal.keys) for plan in plans) + len(expiry.keys), "object")
     size = size_text(sum(plan.removal.size for plan in plans))
     withdrawn = counted(sum(len(plan.withdrawn) for plan in plans), "bundle")
     return f"Delete {objects}, {size}, from {url} for good, and withdraw {withdrawn}?"

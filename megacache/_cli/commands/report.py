@@ -1,16 +1,19 @@
 """`megacache report`."""
 
+import time
 from datetime import UTC, datetime
 
 import click
 
-from megacache._catalog import EnvironmentFigures, read_figures
+from megacache._catalog import EnvironmentFigures, Worths, read_figures, read_worths, receipts_beside
 from megacache._cli.options import json_option, with_store
 from megacache._cli.output import emit, print_text, say
-from megacache._cli.report import check_extra, figures_view, openmetrics, page
+from megacache._cli.report import check_extra, figures_view, openmetrics, page, worths_view
 from megacache._cli.selection import nothing_under, stock_of
 from megacache._cli.target import check_folder, write_file
+from megacache._runtime import counted
 from megacache._store import Store
+from megacache.errors import SettingsError, StoreError
 
 _PAGE, _METRICS = "html", "openmetrics"
 
@@ -30,9 +33,12 @@ _PAGE, _METRICS = "html", "openmetrics"
 def report_command(*, store: Store, form: str, file: str | None, as_json: bool) -> None:
     """Tell what a cache holds in figures.
 
-    GPU types and versions of torch, bundles, sizes, ages and publishers; all manifests are read. A page is written to a
-    file, needs megacache[report], and asks the network for nothing. Metrics may also go to stdout. A file that is there
-    already is replaced. With --json, the figures are printed, and a file is written only if -o names it.
+    GPU types and versions of torch, bundles, sizes, ages and publishers; all manifests are read. Where processes leave
+    receipts (MEGACACHE_RECEIPTS=store), also hit rates, seconds saved and the commonest reasons of misses.
+
+    A page is written to a file, needs megacache[report], and asks the network for nothing. Metrics may also go to
+    stdout. A file that is there already is replaced. With --json, the figures are printed, and a file is written only
+    if -o names it.
 
     \b
     Example:
@@ -47,16 +53,32 @@ def report_command(*, store: Store, form: str, file: str | None, as_json: bool) 
     environments = read_figures(store, stock_of(store).holdings)
     if not environments:
         say("{}", nothing_under(store.url))
+    worths = _worths(store)
     if file is not None:
-        write_file(file, f"{_text(form, store.url, environments)}\n".encode(errors="replace"))
+        write_file(file, f"{_text(form, store.url, environments, worths)}\n".encode(errors="replace"))
         say("{} written", file)
     if as_json:
-        emit({"url": store.url, "environments": list(map(figures_view, environments))}, command="report")
+        figures = {"environments": list(map(figures_view, environments)), "receipts": worths_view(worths)}
+        emit({"url": store.url, **figures}, command="report")
     elif file is None:
-        print_text(_text(form, store.url, environments))
+        print_text(_text(form, store.url, environments, worths))
 
 
-def _text(form: str, url: str, environments: tuple[EnvironmentFigures, ...]) -> str:
+def _worths(store: Store) -> Worths:
+    """Read the receipts; who may not read them, or finds none, still gets the rest."""
+    try:
+        worths = read_worths(receipts_beside(store), time.time())
+    except SettingsError:  # nothing lies beside it
+        return Worths()
+    except StoreError as error:
+        say("receipts were left out: {}", error)
+        return Worths()
+    if worths.left_out:
+        say("the receipts of {} were left out, the oldest", counted(worths.left_out, "process"))
+    return worths
+
+
+def _text(form: str, url: str, environments: tuple[EnvironmentFigures, ...], worths: Worths) -> str:
     if form == _PAGE:
-        return page(url, environments, datetime.now(UTC))
-    return openmetrics(url, environments)
+        return page(url, environments, worths, datetime.now(UTC))
+    return openmetrics(url, environments, worths)

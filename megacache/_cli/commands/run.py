@@ -1,5 +1,6 @@
 """`megacache run`."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 
@@ -70,7 +71,8 @@ def run_command(
     if min_hit_rate is None:
         become(path, command, autostart_environment(settings, changes))
     with tempfile.TemporaryDirectory(prefix="megacache-run-") as folder:
-        code = wait_for(path, command, autostart_environment(settings.changed(receipts=folder), changes))
+        receipts = os.pathsep.join(filter(None, [settings.receipts, folder]))
+        code = wait_for(path, command, autostart_environment(settings.changed(receipts=receipts), changes))
         # A program that fails ends with its own code, whatever its hit rate.
         if not code:
             code = _judged(hit_rate(folder), min_hit_rate)

@@ -6,8 +6,9 @@ next report.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from megacache._catalog import EnvironmentFigures
+from megacache._catalog import EnvironmentFigures, Worth, Worths
 from megacache._runtime import printable
 
 _Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -47,13 +48,50 @@ _FAMILIES: Sequence[tuple[str, str, Callable[[EnvironmentFigures], _Samples]]] =
 )
 
 
-def openmetrics(url: str, environments: Sequence[EnvironmentFigures]) -> str:
+_OF_RECEIPTS: Sequence[tuple[str, str, Callable[[Worth], _Samples]]] = (
+    (
+        "megacache_receipt_starts",
+        "Processes that left a receipt, by how their warm start ended.",
+        lambda one: [({"status": status}, count) for status, count in sorted(one.starts.items())],
+    ),
+    (
+        "megacache_receipt_lookups",
+        "Lookups of these processes in PyTorch's caches, by result.",
+        lambda one: [({"result": "hit"}, one.hit), ({"result": "other"}, one.total - one.hit)],
+    ),
+    (
+        "megacache_receipt_saved_seconds",
+        "Seconds of compilation that they saved, by PyTorch's account.",
+        lambda one: [({}, one.seconds_saved)],
+    ),
+    (
+        "megacache_receipt_warming_seconds",
+        "Seconds that their warm starts took.",
+        lambda one: [({}, one.seconds_warming)],
+    ),
+)
+_REASONS = "megacache_receipt_misses"
+
+
+def openmetrics(url: str, environments: Sequence[EnvironmentFigures], worths: Worths) -> str:
     """Write the figures as OpenMetrics."""
-    return "\n".join([*_lines(url, environments), "# EOF"])
+    lines = [*_lines(url, _FAMILIES, environments)]
+    if worths.environments:
+        lines += [*_lines(url, _OF_RECEIPTS, worths.environments), *_reasons(url, worths)]
+    return "\n".join([*lines, "# EOF"])
 
 
-def _lines(url: str, environments: Sequence[EnvironmentFigures]) -> Iterator[str]:
-    for name, told, samples in _FAMILIES:
+def _reasons(url: str, worths: Worths) -> Iterator[str]:
+    yield f"# TYPE {_REASONS} gauge"
+    yield f"# HELP {_REASONS} Processes that missed for a reason."
+    for reason, processes, _ in worths.reasons:
+        yield f"{_REASONS}{{{_written({'url': url, 'reason': reason})}}} {processes}"
+
+
+def _lines(
+    url: str, families: Sequence[tuple[str, str, Callable[[Any], _Samples]]], environments: Sequence[Any]
+) -> Iterator[str]:
+    for name, told, samples in families:
         yield f"# TYPE {name} gauge"
         yield f"# HELP {name} {told}"
         for one in environments:

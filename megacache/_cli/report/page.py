@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from megacache._catalog import BundleState, EnvironmentFigures
+from megacache._catalog import BundleState, EnvironmentFigures, Worths
 from megacache._cli.output import size_text
 from megacache._cli.report.sections import sections
+from megacache._cli.report.worth_sections import worth_sections, worth_totals
 from megacache._runtime import printable
 from megacache._version import __version__
 from megacache.errors import SettingsError
@@ -21,7 +22,7 @@ def check_extra() -> None:
         raise SettingsError(f"a page needs {error.name}", hint='pip install "megacache[report]"') from error
 
 
-def page(url: str, environments: Sequence[EnvironmentFigures], now: datetime) -> str:
+def page(url: str, environments: Sequence[EnvironmentFigures], worths: Worths, now: datetime) -> str:
     """Write the figures as HTML."""
     import jinja2
     from markupsafe import Markup
@@ -37,8 +38,11 @@ def page(url: str, environments: Sequence[EnvironmentFigures], now: datetime) ->
         url=printable(url),
         now=now.strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
-        totals=_totals(environments),
-        sections=list(sections(environments, now)) if any(one.bundles for one in environments) else [],
+        totals=[*_totals(environments), *worth_totals(worths)],
+        sections=[
+            *(sections(environments, now) if any(one.bundles for one in environments) else ()),
+            *worth_sections(worths),
+        ],
         drawn=Markup,
     )
 
