@@ -1,4 +1,4 @@
-"""What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `nightly`, `audit`, `benchmark`.
+"""What is run here and in CI: `nox -s demo`, `tests`, `lint`, `typing`, `nightly`, `audit`, `benchmark`, `fleet`.
 
 `nightly` goes on with `fuzz`, `vllm`, `engines` and `cuda`. `names` tells what a new torch has changed.
 
@@ -189,6 +189,16 @@ def benchmark(session: nox.Session) -> None:
     """
     install_wheel(session, "megacache[s3]", "numpy", MOTO, *PEERS, DRAWING)
     session.run("python", "-m", "examples.benchmark", *session.posargs)
+
+
+@nox.session
+def fleet(session: nox.Session) -> None:
+    """Start 1,000 workers against one S3 server, in seven scenarios; fail if anything is lost or a bar is missed.
+
+    It needs g++, and takes about an hour on two cores. `-- --workers 100` shows in minutes that it works.
+    """
+    install_wheel(session, "megacache[s3]", "numpy", MOTO, DRAWING)
+    session.run("python", "-m", "examples.fleet", *session.posargs)
 
 
 def install_wheel(session: nox.Session, *requirements: str, torch: str = TORCH) -> None:

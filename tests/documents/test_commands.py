@@ -12,6 +12,7 @@ import click
 import pytest
 
 from examples.benchmark.options import parser as benchmark_parser
+from examples.fleet.options import parser as fleet_parser
 from megacache._cli.app import COMMANDS, app
 from megacache._settings import documented_variables
 from tests.fuzz.options import parser as fuzz_parser
@@ -91,7 +92,7 @@ def check_nox(arguments: Sequence[str], document: Path, *, whole: bool) -> None:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
     names = [one for one in own if not one.startswith("-")]
     assert set(names) <= sessions()
-    parsers = {"benchmark": benchmark_parser, "fuzz": fuzz_parser}
+    parsers = {"benchmark": benchmark_parser, "fleet": fleet_parser, "fuzz": fuzz_parser}
     for name in names if rest else ():
         if name in parsers:
             parsers[name]().parse_args(rest)

@@ -1,0 +1,1 @@
+"""A fleet of workers that start against one store: what it costs, and whether anything is lost."""
