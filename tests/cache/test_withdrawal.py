@@ -100,6 +100,7 @@ def test_quarantined_bundle_leaves_the_local_cache_once(store: Store, local: Pat
     assert left(local) == beside | poisoned
 
 
+@pytest.mark.nightly
 def test_host_that_never_publishes_is_cold_once(processes: Processes, tmp_path: Path) -> None:
     """After a quarantine it compiles anew, and then it goes on from what it has compiled itself."""
     url, folder = str(tmp_path / "store"), processes.new_folder()

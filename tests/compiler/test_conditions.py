@@ -10,7 +10,13 @@ import torch
 from megacache._compiler import called_operators, definitions
 from tests.kit.processes import Answer, Processes, Step, step
 
-ORDERS = pytest.mark.parametrize("first", [True, False], ids=["defined before warming", "defined after warming"])
+ORDERS = pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(True, id="defined before warming", marks=pytest.mark.nightly),
+        pytest.param(False, id="defined after warming"),
+    ],
+)
 
 
 def steps(url: str, *, first: bool, model: str = "bumped", **definition: bool) -> Sequence[Step]:

@@ -41,6 +41,7 @@ def test_what_changed_is_told() -> None:
     ]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("gone", [0, 1])
 def test_command_fails_if_a_name_is_gone(
     gone: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

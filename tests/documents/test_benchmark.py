@@ -131,6 +131,7 @@ def test_models_are_the_same_in_every_build(name: str) -> None:
     assert outputs[0].std() > 0
 
 
+@pytest.mark.nightly
 def test_first_outputs_are_measured_and_checked(tmp_path: Path) -> None:
     """A model is compiled and started warm in processes of their own: nothing is compiled again, every bit agrees."""
     bench = Bench(rounds=1, quick=True, folder=tmp_path, models=("gpt",), variants=("copy",))

@@ -173,7 +173,7 @@ def test_quiet_program_publishes_while_it_runs(start: Start, tmp_path: Path) -> 
     assert ended(popen)[0] == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.nightly), "fork"])
 def test_workers_publish(start: Start, tmp_path: Path, method: str) -> None:
     """Each child process publishes what it compiled, one that fails too; the next run hits in all of them."""
     command = (*RUN, "--min-hit-rate", "0", str(tmp_path / "store"), *PROGRAM, "workers", method)
@@ -207,7 +207,7 @@ def test_ways_of_the_program_change_nothing(start: Start, tmp_path: Path, name: 
     assert bundles(tmp_path / "store") == 1
 
 
-@pytest.mark.parametrize("way", ["ahead of time", "standing alone"])
+@pytest.mark.parametrize("way", ["ahead of time", pytest.param("standing alone", marks=pytest.mark.nightly)])
 def test_compilation_without_a_frame_is_noticed(start: Start, tmp_path: Path, way: str) -> None:
     """What runs none of Dynamo's callbacks publishes its compiled files, and nothing that no process would find."""
     store = tmp_path / "store"

@@ -201,7 +201,9 @@ def live(life: Life, fleet: Fleet, choose: random.Random) -> int:
     return killed
 
 
-@pytest.mark.parametrize("verb", ["publish", "warm", "copy"])
+@pytest.mark.parametrize(
+    "verb", ["publish", *(pytest.param(verb, marks=pytest.mark.nightly) for verb in ("warm", "copy"))]
+)
 def test_killed_at_each_step(verb: str, fleet: Fleet, tmp_path: Path) -> None:
     """A worker is killed before it touches the disk for the first, second, third … time, until one comes to its end."""
     first, answers = 1, list[Job]()

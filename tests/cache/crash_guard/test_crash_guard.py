@@ -176,7 +176,10 @@ def test_deadly_bundle_kills_twice(processes: Processes, tmp_path: Path) -> None
     assert (warmed["status"], warmed["bundles"], ran["fx_hit"]) == ("loaded", [published["bundle"]], 1)
 
 
-@pytest.mark.parametrize("kind", sorted(PICKLED))
+@pytest.mark.parametrize(
+    "kind",
+    ["inductor", *(pytest.param(kind, marks=pytest.mark.nightly) for kind in sorted(set(PICKLED) - {"inductor"}))],
+)
 def test_deadly_artifact_kills_twice(processes: Processes, tmp_path: Path, kind: str) -> None:
     """Of whatever kind it is that PyTorch unpickles, it is taken out of the local cache, too."""
     store, folder = tmp_path / "store", processes.new_folder()

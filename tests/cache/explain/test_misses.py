@@ -218,6 +218,7 @@ def test_disabled_and_failing_are_results(processes: Processes) -> None:
     assert raised["raised"] == "SettingsError"
 
 
+@pytest.mark.nightly
 def test_neither_data_nor_explanation_tells_where_it_was_made(processes: Processes, tmp_path: Path) -> None:
     """Paths and the names of host and user, here in two settings of PyTorch, reach neither store nor explanation."""
     store, host = tmp_path / "store", socket.gethostname()
