@@ -18,13 +18,15 @@ config = LlamaConfig(
     vocab_size=128,
     hidden_size=32,
     intermediate_size=64,
-    num_hidden_layers=1,
+    num_hidden_layers=2,
     num_attention_heads=4,
     num_key_value_heads=2,
     max_position_embeddings=64,
 )
 model = LlamaForCausalLM(config).to(device).eval()
-model.forward = torch.compile(model.forward, dynamic=False)
+# All layers have one graph. Or all of it: model.forward = torch.compile(model.forward, dynamic=False)
+for layer in model.model.layers:
+    layer.compile(dynamic=False)
 prompt = torch.arange(1, 9, device=device)[None]
 
 print("warm:", megacache.warm())
