@@ -55,7 +55,7 @@ DRAWING = "matplotlib==3.11.2"
 FASTAPI = "fastapi==0.165.0"
 EXAMPLES = (FASTAPI, "uvicorn==0.54.0", "pyyaml==6.0.3")
 LARGE_EXAMPLES = ("diffusers==0.42.1", "transformers==5.23.0")
-PYTEST = ("pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis")
+PYTEST = ("pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "ninja")
 TESTED_FILES = ("tests", "examples", ".github", "pyproject.toml", "README.md", "CHANGELOG.md", "noxfile.py")
 
 nox.options.sessions = ["lint", "typing", "tests"]

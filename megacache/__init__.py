@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         WarmResult,
         WarmStatus,
     )
-    from megacache._compiler import Lookups
+    from megacache._compiler import Folder, Lookups
     from megacache._runtime import Progress
     from megacache.errors import MegacacheError
 
@@ -37,6 +37,7 @@ __all__ = [
     "Environment",
     "ExplainStatus",
     "Explanation",
+    "Folder",
     "GraphMiss",
     "Lookups",
     "MegacacheError",
@@ -61,7 +62,7 @@ __all__ = [
 _ROOMS = {
     "_api": ("Synchronized", "environment", "explain", "publish", "receipt", "synchronized", "warm"),
     "_bundle": ("Environment", "Mismatch"),
-    "_compiler": ("Lookups",),
+    "_compiler": ("Folder", "Lookups"),
     "_runtime": ("Progress",),
     "errors": ("MegacacheError",),
 }

@@ -50,6 +50,7 @@ def warm(
     wait: float = 0.0,
     trusted_keys: Iterable[KeySource] | None = None,
     trust_threshold: int | None = None,
+    folders: _compiler.Folders | None = None,
 ) -> WarmResult:
     """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
@@ -65,6 +66,7 @@ def warm(
         progress=progress,
         trusted_keys=trusted_keys,
         trust_threshold=trust_threshold,
+        folders=folders,
     )
     return cache.warm(timeout=timeout, max_bytes=max_bytes, wait=wait)
 
@@ -84,6 +86,7 @@ def publish(
     trusted_keys: Iterable[KeySource] | None = ...,
     trust_threshold: int | None = ...,
     sign_with: Any = ...,
+    folders: _compiler.Folders | None = ...,
 ) -> PublishResult: ...
 @overload
 def publish(
@@ -100,6 +103,7 @@ def publish(
     trusted_keys: Iterable[KeySource] | None = ...,
     trust_threshold: int | None = ...,
     sign_with: Any = ...,
+    folders: _compiler.Folders | None = ...,
 ) -> Future[PublishResult]: ...
 def publish(
     url: Url | None = None,
@@ -115,6 +119,7 @@ def publish(
     trusted_keys: Iterable[KeySource] | None = None,
     trust_threshold: int | None = None,
     sign_with: Any = None,
+    folders: _compiler.Folders | None = None,
 ) -> PublishResult | Future[PublishResult]:
     """Upload what this process compiled and the store does not hold; call it after the model has run.
 
@@ -131,6 +136,7 @@ def publish(
         trusted_keys=trusted_keys,
         trust_threshold=trust_threshold,
         sign_with=sign_with,
+        folders=folders,
     )
     if wait:
         return cache.publish(timeout=timeout, labels=labels)
@@ -154,6 +160,7 @@ def synchronized(
     trusted_keys: Iterable[KeySource] | None = None,
     trust_threshold: int | None = None,
     sign_with: Any = None,
+    folders: _compiler.Folders | None = None,
 ) -> Iterator[Synchronized]:
     """Warm, run the block, publish.
 
@@ -171,6 +178,7 @@ def synchronized(
         trusted_keys=trusted_keys,
         trust_threshold=trust_threshold,
         sign_with=sign_with,
+        folders=folders,
     )
     sync = Synchronized(cache.warm(timeout=warm_timeout, wait=wait))
     try:

@@ -4,7 +4,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -56,6 +56,8 @@ class Settings:
     """`MEGACACHE_SIGNING_KEY`: what to sign publications with: a private key's file, or its URI in a key service."""
     node_max_bytes: int = _NODE_MAX_BYTES
     """`MEGACACHE_NODE_MAX_BYTES`: bytes of chunks that the user's cache folder keeps for this node; 0 keeps none."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """`MEGACACHE_FOLDERS`: caches of other compilers that travel, too: `NAME` or `NAME=PATH`, with `:` between them."""
 
     @classmethod
     def read(cls) -> Self:
@@ -67,6 +69,7 @@ class Settings:
             trusted_keys=_files("MEGACACHE_TRUSTED_KEYS"),
             trust_threshold=_count("MEGACACHE_TRUST_THRESHOLD"),
             signing_key=os.environ.get("MEGACACHE_SIGNING_KEY") or None,
+            folders=folders_of(filter(None, os.environ.get("MEGACACHE_FOLDERS", "").split(os.pathsep))),
             node_max_bytes=_NODE_MAX_BYTES if (most := _count("MEGACACHE_NODE_MAX_BYTES")) is None else most,
         )
 
@@ -196,6 +199,16 @@ def _cache_folder() -> Path:
 def triton_home() -> Path:
     """Name the folder in which Triton keeps what it compiles where `TRITON_CACHE_DIR` is not set."""
     return Path(os.environ.get("TRITON_HOME") or os.path.expanduser("~"), ".triton", "cache")  # noqa: PTH111 - no error
+
+
+def folders_of(words: Iterable[str]) -> Mapping[str, str]:
+    """Give the paths of folders by their names, from `NAME=PATH`; empty for a `NAME` alone."""
+    return {name: path for name, _, path in (word.partition("=") for word in words)}
+
+
+def others_variable(name: str) -> str:
+    """Tell what a variable of another program says; empty if it is not set."""
+    return os.environ.get(name, "")
 
 
 def requested_cpu_capability() -> str:

@@ -24,6 +24,7 @@ from megacache.errors import SettingsError
 
 OWN = (
     *("MEGACACHE_URL", "MEGACACHE_DISABLE", "MEGACACHE_READ_ONLY", "MEGACACHE_NODE_MAX_BYTES"),
+    "MEGACACHE_FOLDERS",
     "ATEN_CPU_CAPABILITY",
 )
 
@@ -75,6 +76,13 @@ def test_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     assert default_url() == f"file://{folder}/megacache/store"
     assert chunk_folder() == folder / "megacache" / "chunks"
+
+
+def test_folders_have_names_and_maybe_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders are written like a path of folders: by a name, or by a name and a path."""
+    assert Settings.read().folders == {}
+    monkeypatch.setenv("MEGACACHE_FOLDERS", "cpp_extension:mine=/a/b=c:")
+    assert Settings.read().folders == {"cpp_extension": "", "mine": "/a/b=c"}
 
 
 @pytest.mark.parametrize(("value", "most"), [("", 10 << 30), ("0", 0), (" 5000 ", 5000)])
@@ -217,7 +225,8 @@ def test_requested_cpu_capability(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_environment_is_read_in_one_place() -> None:
-    """No other module of megacache reads `os.environ`, but for the variables of b10-transfer."""
+    """No other module of megacache reads `os.environ`, but for those that cannot: of b10-transfer, and of `site`."""
     folder = Path(megacache.__file__).parent
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if "os.environ" in path.read_text()}
-    assert found == {"_settings.py", "compat/_variables.py"}
+    site = "integrations/site/megacache_on_compile.py"  # it may import nothing of megacache
+    assert found == {"_settings.py", "compat/_variables.py", site}

@@ -14,12 +14,14 @@ from megacache.errors import FormatError, UntrustedError
 
 # The table is here, and not with the program: bundles are verified also where the program does not run.
 PROGRAM_SUFFIXES: Mapping[str, frozenset[str]] = {
+    "inductor": frozenset(),
     "triton": frozenset({".source"}),  # without it, Triton compiles a kernel again, from 3.7 on
     "vllm": frozenset({"", ".py", ".best_config"}),
 }
 """Suffixes of the files that travel under one root, beside those of compiled files anywhere.
 
-The empty suffix is a name without one.
+The empty suffix is a name without one. Under a root that is not here, names have any suffix: it is that of another
+compiler's cache, which a process has named, or one that this megacache does not know and never restores.
 """
 
 _SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})
@@ -47,8 +49,9 @@ def is_portable_file(path: str, root: str) -> bool:
 
     Sources do not travel, except under a root that needs them.
     """
-    suffixes = _SUFFIXES | PROGRAM_SUFFIXES.get(root, frozenset())
-    return len(path) <= _MAX_PATH and _PATH.fullmatch(path) is not None and Path(path).suffix in suffixes
+    if len(path) > _MAX_PATH or _PATH.fullmatch(path) is None:
+        return False
+    return root not in PROGRAM_SUFFIXES or Path(path).suffix in _SUFFIXES | PROGRAM_SUFFIXES[root]
 
 
 def identify_file(file: CompiledFile) -> FileRef:

@@ -51,6 +51,7 @@ class Cache:
         trusted_keys: Iterable[KeySource] | None = None,
         trust_threshold: int | None = None,
         sign_with: Any = None,
+        folders: _compiler.Folders | None = None,
     ) -> None:
         """Name a cache; nothing is opened before it is used.
 
@@ -71,6 +72,10 @@ class Cache:
             trust_threshold: How many of these keys must have signed. None: `MEGACACHE_TRUST_THRESHOLD`, else 1.
             sign_with: What to sign publications with: the file of a private key, the URI of one in a key service, or
                 a `securesystemslib.signer.Signer`. None: `MEGACACHE_SIGNING_KEY`, and without it nothing is signed.
+            folders: Caches of other compilers that travel, too, by name: a path, a `Folder` with facts of your own, or
+                None for a tool that megacache knows: `cpp_extension`, `cute_dsl`, `deep_gemm`, `flashinfer` or
+                `tilelang`. They add to those of `MEGACACHE_FOLDERS`. From the first call on they are this process's,
+                whichever cache is used.
         """
         self._url = url
         self._storage_options = storage_options
@@ -81,6 +86,7 @@ class Cache:
         self._compact_above = compact_above
         # An iterator can be read once, and a cache is used often.
         trusted = None if trusted_keys is None else tuple(trusted_keys)
+        self._folders = dict(folders or {})
         self._keys = Keys(trusted=trusted, threshold=trust_threshold, sign_with=sign_with)
 
     def warm(self, *, timeout: float = WARM_TIMEOUT, max_bytes: int = WARM_MAX_BYTES, wait: float = 0.0) -> WarmResult:
@@ -212,6 +218,7 @@ class Cache:
     def _call(self, timeout: float, clock: Stopwatch) -> Call:
         settings = Settings.read()
         *nearer, url = settings.places(self._url)
+        _compiler.register_folders({**settings.folders, **self._folders})
         return Call(
             url=url,
             nearer=tuple(nearer),

@@ -34,6 +34,8 @@ class _Batch:
     """Where none of that content was before."""
     lists: list[CompiledFile] = field(default_factory=list)
     """Those that name others, which must be there first."""
+    builds: list[CompiledFile] = field(default_factory=list)
+    """Those that hold a folder as a whole."""
     failed: dict[FileName, tuple[Path, Exception]] = field(default_factory=dict)
 
 
@@ -45,6 +47,7 @@ class Restoration:
         self._in_place: dict[FileName, int] = {}
         self._batches: dict[str, _Batch] = {}
         self._missing: dict[FileName, str] = {}
+        self._builds: dict[FileName, CompiledFile] = {}
         self.warnings: list[str] = []
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
@@ -91,7 +94,9 @@ class Restoration:
         """Put some files of a bundle in place; those that name others wait until all files are there."""
         batch = self._batches.setdefault(bundle, _Batch())
         for file in files:
-            if _compiler.lists_others(file.path):
+            if _compiler.build_of(file.root, file.path):
+                batch.builds.append(file)
+            elif _compiler.lists_others(file.path):
                 batch.lists.append(file)
             else:
                 self._put(file, batch)
@@ -120,10 +125,13 @@ class Restoration:
             if _folder((file.root, file.path)) not in lost:
                 self._put(file, batch)
         self._in_place.update(batch.in_place)
+        # Of several builds in one folder the newest is the one to put there, and a later bundle may hold it.
+        self._builds |= {(one.root, _compiler.build_of(one.root, one.path) or ""): one for one in batch.builds}
         if batch.in_place:
             with self._softly():
                 # Only libraries of kernels are adopted, and their root has one folder.
-                _compiler.adopt(self._roots[root][0] / path for root, path in batch.in_place)
+                own = [name for name in batch.in_place if not name[0].startswith(known_roots.FOREIGN)]
+                _compiler.adopt(self._roots[root][0] / path for root, path in own)
                 _compiler.believe(manifest.files.probes)
         if batch.failed:
             where, why = next(iter(batch.failed.values()))
@@ -157,7 +165,12 @@ class Restoration:
                         _compiler.remove(root, path, folder)
 
     def finish(self) -> None:
-        """Warn of what graphs need that no bundle had and that is not here either."""
+        """Put builds in place, and warn of what graphs need that no bundle had and that is not here either."""
+        batch = _Batch()
+        for file in self._builds.values():
+            self._put(file, batch)
+        self._in_place.update(batch.in_place)
+        self.warnings += [f"a build was not restored: {why}" for _, why in batch.failed.values()]
         absent: dict[str, list[FileName]] = {}
         for name, bundle in self._missing.items():
             if name not in self._in_place and not self._is_here(name):

@@ -213,8 +213,8 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
 
 
 def _kept_apart() -> bool:
-    """Tell whether a program keeps what it compiled in a root of its own, where PyTorch's recorder need not see it."""
-    return any(any(True for _ in root.used()) for root in known_roots.registered())
+    """Tell whether a program keeps what PyTorch compiled in a root of its own, where its recorder need not see it."""
+    return any(not root.foreign and any(True for _ in root.used()) for root in known_roots.registered())
 
 
 def _warnings(recorded: Sequence[Artifact], session: Session, *, apart: bool) -> Iterator[str]:

@@ -14,7 +14,8 @@ from megacache._compiler.conditions import Operators, called_operators, definiti
 from megacache._compiler.counters import Activity, Lookups, activity
 from megacache._compiler.events import watch
 from megacache._compiler.facts import current_environment, toolchain
-from megacache._compiler.files import Located, file_roots, lists_others, remove, restore, used_files
+from megacache._compiler.files import Located, build_of, file_roots, lists_others, remove, restore, used_files
+from megacache._compiler.folders import Folder, Folders, register_folders
 from megacache._compiler.graph_keys import graph_key, graphs_below, guard
 from megacache._compiler.job import Board, Job, job
 from megacache._compiler.opaque import look_into_inner_graphs
@@ -32,6 +33,8 @@ from megacache._compiler.state import (
 __all__ = [
     "Activity",
     "Board",
+    "Folder",
+    "Folders",
     "Job",
     "Loaded",
     "Located",
@@ -40,6 +43,7 @@ __all__ = [
     "activity",
     "adopt",
     "believe",
+    "build_of",
     "cache_folder",
     "called_operators",
     "compiling",
@@ -65,6 +69,7 @@ __all__ = [
     "passed_probes",
     "record",
     "recording_warnings",
+    "register_folders",
     "remove",
     "restore",
     "roots",

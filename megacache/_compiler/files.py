@@ -14,9 +14,11 @@ from typing import Any
 from megacache._bundle import Artifact, CompiledFile, is_portable_file
 from megacache._compiler import roots as known_roots
 from megacache._compiler.adoption import check_kernel, is_kernel, unasked
+from megacache._compiler.builds import build_folder, pack_build, unpack_build
 from megacache._compiler.door import door
 from megacache._compiler.kernels import kernel_files
 from megacache._compiler.libraries import check_library, module_name
+from megacache._compiler.ninja import LOG
 from megacache._compiler.probes import probe_libraries
 from megacache._runtime import inner_folder, temporary_beside
 from megacache._settings import triton_home
@@ -48,6 +50,9 @@ class Located:
         if not is_portable_file(self.path, self.root):
             return None
         try:
+            if build_of(self.root, self.path):
+                content = pack_build(self.folder / self.path)
+                return CompiledFile(root=self.root, path=self.path, mode=_READABLE, content=content)
             # `O_NONBLOCK`: a pipe of that name would block until somebody writes to it.
             descriptor = os.open(self.folder / self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
@@ -81,18 +86,25 @@ def restore(file: CompiledFile, folder: Path) -> bool:
     `CompilerError` for a library that PyTorch could not use, and `OSError`.
     """
     with _place(file.root, file.path, folder, create=True) as target:
+        if build := build_of(file.root, file.path):
+            return unpack_build(file.content, target.with_name(Path(build).name), folder / build)
         content = _moved(file, file.content, _ROOT, _bytes(folder))
         # PyTorch names what it compiles after its source, and would fail with a file that is damaged.
         if _holds(target, content) or (os.path.lexists(target) and _is_the_programs(file)):
-            _check_present(file.path, target)
+            _check_present(file, target)
             return False
         with temporary_beside(target) as temporary:
             temporary.write_bytes(content)
             temporary.chmod(_plain(file.mode))
             # Tried before it has its name: no process ever finds a library there that it cannot load.
-            _check(file.path, temporary)
+            _check(file, temporary)
             temporary.replace(target)
             return True
+
+
+def build_of(root: str, path: str) -> str | None:
+    """Give the folder that a file of another compiler's cache holds as a whole; None for any other file."""
+    return build_folder(path) if _is_foreign(root) else None
 
 
 def lists_others(path: str) -> bool:
@@ -101,9 +113,13 @@ def lists_others(path: str) -> bool:
 
 
 def remove(root: str, path: str, folder: Path) -> None:
-    """Remove a file under its root; raise as `restore` does."""
+    """Remove a file under its root; raise as `restore` does. Of a build only the log goes: ninja then builds again."""
     with _place(root, path, folder) as target:
-        target.unlink()
+        if build := build_of(root, path):
+            with inner_folder(target.parent, Path(build).name) as inner:
+                (inner / LOG).unlink()
+        else:
+            target.unlink()
 
 
 _HINT = "find out who wrote it"
@@ -144,11 +160,19 @@ _PROBE = re.compile(r"[a-z2-7]{2}/c[a-z2-7]{51}\.so")
 
 def _is_the_programs(file: CompiledFile) -> bool:
     """Tell whether a program may change a file as it goes on."""
-    return known_roots.find(file.root) is not None and not is_kernel(file.path)
+    return known_roots.find(file.root) is not None and (_is_foreign(file.root) or not is_kernel(file.path))
 
 
-def _check(path: str, library: Path) -> None:
+def _is_foreign(root: str) -> bool:
+    found = known_roots.find(root)
+    return found is not None and found.foreign
+
+
+def _check(file: CompiledFile, library: Path) -> None:
     """Raise `CompilerError` for a library that could not be used: of a kernel, of Triton's, or a probe."""
+    path = file.path
+    if _is_foreign(file.root):  # what its names mean, only its compiler knows
+        return
     if is_kernel(path):
         check_kernel(library)
     elif name := module_name(path):
@@ -157,10 +181,10 @@ def _check(path: str, library: Path) -> None:
         check_library(library)
 
 
-def _check_present(path: str, target: Path) -> None:
+def _check_present(file: CompiledFile, target: Path) -> None:
     """Check a file that is there, and remove it if it could not be used."""
     try:
-        _check(path, target)
+        _check(file, target)
     except CompilerError:
         target.unlink(missing_ok=True)
         raise
@@ -204,14 +228,16 @@ def used_files(recorded: Iterable[Artifact], roots: Mapping[str, tuple[Path, ...
 
     A library counts once it is mapped; if a warm start has mapped it, once a graph has asked for it. The trials of the
     ISA picker, which ran in other processes, count once it has picked. A Triton kernel counts unless a recorded
-    artifact holds it. A registered root names its own files. Some files may be gone: their content cannot be read.
+    artifact holds it. A registered root names its own files, and if it is foreign, all of them. Some files may be gone:
+    their content cannot be read.
     """
     with door("looking for compiled files"):
         mapped = set(mapped_files()) - unasked()
         paths = [*mapped, *probe_libraries(), *kernel_files(recorded, roots["triton"])]
-        paths += [path for root in known_roots.registered() for path in root.used()]
-        located = filter(None, (_locate(path, roots) for path in paths))
-        found = {(one.root, one.path): one for one in located if is_portable_file(one.path, one.root)}
+        own = {root: places for root, places in roots.items() if not _is_foreign(root)}
+        located = [_locate(path, own) for path in paths]
+        located += [_locate(path, roots) for root in known_roots.registered() for path in root.used()]
+        found = {(one.root, one.path): one for one in filter(None, located) if is_portable_file(one.path, one.root)}
         return tuple(found[name] for name in sorted(found))
 
 

@@ -18,9 +18,14 @@ class Root:
     """Facts that must agree, beside those of every compiled file; their names are used by no other root."""
     telling: frozenset[str] = frozenset()
     """Names of the files in which the folder is written."""
+    foreign: bool = False
+    """True if it is the cache of another compiler: nothing in it is for PyTorch to find."""
     used: Callable[[], Iterable[Path]]
     """Finds the files below the folder that this process has compiled or loaded."""
 
+
+FOREIGN = "folder:"
+"""The beginning of the names of the roots of other compilers."""
 
 _registered: dict[str, Root] = kept({})
 

@@ -64,6 +64,7 @@ class Autostart:
 
     def __init__(self, settings: AutostartSettings) -> None:
         self._settings = settings
+        self._folders = bool(Settings.read().folders)
         self._warmed = False
         self._warm_result: WarmResult | None = None
         self._inherits = False
@@ -105,23 +106,29 @@ class Autostart:
             self._warm_result = warm(timeout=self._settings.warm_timeout, wait=self._settings.wait)
         except Exception:  # noqa: BLE001 - the program goes on
             _log.error("warm failed: %s", without_secrets(traceback.format_exc()))
+        if self._folders:  # other compilers do not tell of what they compile
+            with self._changed:
+                self._plan()
 
     def after_compilation(self) -> None:
         """Plan a publication in a thread of its own."""
         with self._changed:
             self._compiling = False
-            self._unpublished = True
-            self._tried_at_end = False
-            self._last = time.monotonic()
-            # The thread that publishes begins with the first GPU, and this one may use another.
-            with suppress(MegacacheError):
-                self._device = _compiler.current_device()
-            if self._thread is None:
-                # A daemon, for the end of the process waits no longer than the exit timeout.
-                thread = threading.Thread(target=self._publish_in_time, name="megacache-autostart", daemon=True)
-                thread.start()  # some versions of Python refuse that once the main thread has ended
-                self._thread = thread
-            self._changed.notify_all()
+            self._plan()
+
+    def _plan(self) -> None:
+        self._unpublished = True
+        self._tried_at_end = False
+        self._last = time.monotonic()
+        # The thread that publishes begins with the first GPU, and this one may use another.
+        with suppress(MegacacheError):
+            self._device = _compiler.current_device()
+        if self._thread is None:
+            # A daemon, for the end of the process waits no longer than the exit timeout.
+            thread = threading.Thread(target=self._publish_in_time, name="megacache-autostart", daemon=True)
+            thread.start()  # some versions of Python refuse that once the main thread has ended
+            self._thread = thread
+        self._changed.notify_all()
 
     def _publish_in_time(self) -> None:
         while True:
@@ -186,6 +193,7 @@ class Autostart:
         crash_guard.disarm_all()
         if self._thread is None:
             return
+        self._unpublished |= self._folders
         if self._unpublished and not self._compiling and not self._tried_at_end and self._settings.exit_timeout:
             self._publish_at_end(self._settings.exit_timeout)
         self._receipts.write(self._inherited, self._warm_result, at_end=self._settings.exit_timeout)

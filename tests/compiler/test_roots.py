@@ -14,7 +14,8 @@ from megacache.errors import UntrustedError
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     """Register a root for one test."""
-    monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", {"engine": frozenset({"", ".py"})})
+    rules = {"inductor": frozenset[str](), "engine": frozenset({"", ".py"})}
+    monkeypatch.setattr("megacache._bundle.files.PROGRAM_SUFFIXES", rules)
     root = Root(
         name="engine",
         folder=tmp_path / "engine",

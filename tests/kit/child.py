@@ -20,7 +20,7 @@ from typing import Any
 
 import megacache
 from megacache import PublishResult, Receipt, WarmResult
-from tests.kit import engines, models, operators
+from tests.kit import engines, extension, models, operators
 
 Answer = dict[str, Any]
 CHANGES = frozenset({"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename"})
@@ -445,6 +445,8 @@ STEPS: dict[str, Callable[..., Answer]] = {
         gpu,
         engines.vllm_like,
         engines.vllm_itself,
+        extension.inline,
+        extension.outside,
     )
 }
 

@@ -21,7 +21,8 @@ _REPOSITORY = Path(__file__).parents[2]
 USUAL = {**GCS_ENVIRONMENT, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 """Variables of every child."""
 _LATE = re.compile(
-    r"TORCHINDUCTOR_CACHE_DIR|MEGACACHE_\w+|AWS_\w+|VLLM_CACHE_ROOT|XDG_CACHE_HOME|PATH|PYTEST_CURRENT_TEST", re.ASCII
+    r"TORCHINDUCTOR_CACHE_DIR|MEGACACHE_\w+|AWS_\w+|VLLM_CACHE_ROOT|TORCH_EXTENSIONS_DIR|XDG_CACHE_HOME|PATH|PYTEST_CURRENT_TEST",
+    re.ASCII,
 )
 """Variables that are read when they are needed; others may be read as Python, PyTorch or a client is imported."""
 

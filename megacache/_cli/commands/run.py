@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from megacache import _compiler
 from megacache._cli.exit_codes import EXIT_TOO_FEW_HITS
 from megacache._cli.options import chosen_places
 from megacache._cli.output import say
@@ -19,8 +20,9 @@ from megacache._cli.program import (
     program_argument,
     wait_for,
 )
-from megacache._settings import AutostartSettings
+from megacache._settings import AutostartSettings, folders_of
 from megacache._store import lasting_url
+from megacache.errors import SettingsError
 from megacache.integrations import HitRate, autostart_environment, hit_rate
 
 
@@ -32,6 +34,9 @@ from megacache.integrations import HitRate, autostart_environment, hit_rate
     "--publish-after", type=Finite(0), metavar="SECONDS", help="Publish once nothing was compiled for so long."
 )
 @click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by no more than this.")
+@click.option(
+    "--folder", "folders", multiple=True, metavar="NAME[=PATH]", help="Carry another compiler's cache, too; repeatable."
+)
 @click.option("--read-only", is_flag=True, help="Publish nothing.")
 @compact_above
 @click.option("--quiet", is_flag=True, help="Report only what goes wrong.")
@@ -42,6 +47,7 @@ def run_command(
     url: str,
     program: Sequence[str],
     min_hit_rate: float | None,
+    folders: Sequence[str],
     read_only: bool,
     quiet: bool,
     **others: float | None,
@@ -55,6 +61,9 @@ def run_command(
     With --wait, of the programs that find nothing published, one compiles at once; the others wait for what it
     publishes, and compile themselves if that takes longer. Use it for workers that do not depend on each other.
 
+    With --folder, what another compiler keeps in a folder travels, too: cpp_extension, cute_dsl, deep_gemm, flashinfer
+    and tilelang have known ones; any other name needs a path. MEGACACHE_FOLDERS does the same.
+
     With --min-hit-rate, a program that succeeds ends with 5 if its processes made no lookups in PyTorch's caches, or if
     a smaller share of them hit.
 
@@ -67,6 +76,8 @@ def run_command(
     settings = AutostartSettings.read()
     settings = settings.changed(**given, log="warning" if quiet else settings.log or "info")
     changes = {"MEGACACHE_URL": lasting_url(chosen_places(url)), **({"MEGACACHE_READ_ONLY": "1"} if read_only else {})}
+    if folders:
+        changes["MEGACACHE_FOLDERS"] = _checked(folders)
     # Without a rate to judge there is nothing to do after the program: no process of ours stays in between.
     if min_hit_rate is None:
         become(path, command, autostart_environment(settings, changes))
@@ -77,6 +88,16 @@ def run_command(
         if not code:
             code = _judged(hit_rate(folder), min_hit_rate)
     end_like(code)
+
+
+def _checked(folders: Sequence[str]) -> str:
+    """Write folders as `MEGACACHE_FOLDERS` has them, with absolute paths, for the program may work elsewhere."""
+    named = {name: path and os.path.abspath(path) for name, path in folders_of(folders).items()}  # noqa: PTH100
+    if wrong := [path for path in named.values() if os.pathsep in path]:
+        raise SettingsError(f"{wrong[0]} cannot be the path of a folder: it holds a {os.pathsep!r}", hint="use a link")
+    # A name that means nothing is told here, and not by every process.
+    _compiler.register_folders(named)
+    return os.pathsep.join(f"{name}={path}" if path else name for name, path in named.items())
 
 
 def _judged(found: HitRate, least: float) -> int:

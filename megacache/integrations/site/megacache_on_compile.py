@@ -1,5 +1,6 @@
 """Start megacache once the program imports PyTorch's compiler; until then, cost nothing and import nothing."""
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -53,7 +54,7 @@ class AfterImport:
 
 
 def watch() -> None:
-    """Start megacache in this process as soon as it has imported PyTorch's compiler."""
+    """Start megacache in this process as soon as it has imported PyTorch's compiler, or another one with a folder."""
     for name, call in _CALLS.items():
         if name in sys.modules:
             call(sys.modules[name])
@@ -66,7 +67,6 @@ def handle_sigterm(_: object = None) -> None:
     The handler is there as soon as PyTorch is: a server that takes the signal over later gives it back at its end, and
     raises it again.
     """
-    import os
     import signal
     import threading
 
@@ -91,10 +91,22 @@ def handle_sigterm(_: object = None) -> None:
 
 
 def _autostart(_: object) -> None:
-    try:
-        from megacache.integrations._lifecycle import autostart
+    _with_lifecycle(lambda lifecycle: lifecycle.autostart())
 
-        autostart()
+
+def _warm(_: object) -> None:
+    # Only PyTorch's compiler tells before it compiles.
+    _with_lifecycle(lambda lifecycle: lifecycle.autostart().warm())
+
+
+def _with_lifecycle(step: "Callable[[Any], object]") -> None:
+    try:
+        # It leads to `_autostart`, unless it is there: a call of that within another would make two of its kind.
+        import torch._dynamo  # noqa: F401 - as said above
+
+        from megacache.integrations import _lifecycle
+
+        step(_lifecycle)
         handle_sigterm()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with megacache, the program goes on
         sys.stderr.write(f"megacache: this process starts cold: {type(error).__name__}: {_words(error)}\n")
@@ -108,5 +120,17 @@ def _words(error: Exception) -> str:
     return without_secrets(str(error))
 
 
-_CALLS: "Mapping[str, Callable[[ModuleType], None]]" = {"torch": handle_sigterm, "torch._dynamo": _autostart}
+def _with_folders() -> "Mapping[str, Callable[[ModuleType], None]]":
+    words = os.environ.get("MEGACACHE_FOLDERS", "").split(os.pathsep)
+    names = [word.partition("=")[0] for word in words if word]
+    return {_MODULES.get(name, name): _warm for name in names}
+
+
+_MODULES = {"cpp_extension": "torch.utils.cpp_extension", "cute_dsl": "cutlass"}
+"""What a program imports to use a compiler; it is called like its folder otherwise."""
+_CALLS: "Mapping[str, Callable[[ModuleType], None]]" = {
+    "torch": handle_sigterm,
+    "torch._dynamo": _autostart,
+    **_with_folders(),
+}
 _finder = AfterImport(_CALLS)
