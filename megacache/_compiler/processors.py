@@ -59,7 +59,6 @@ def _of_compiler(compiler: str) -> set[str]:
             errors="replace",
             timeout=_SECONDS,
             check=True,
-            env={**os.environ, "LC_ALL": "C"},
         ).stderr
     except (OSError, ValueError, subprocess.SubprocessError):
         return set()
