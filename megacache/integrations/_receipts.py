@@ -61,7 +61,17 @@ class Receipts:
                 # A forked child has its parent's token; another container may have the same process id.
                 write_whole(folder / f"{os.getpid()}-{_TOKEN}.json", json.dumps(own.to_json()).encode())
         if self._store is not None:
-            self._store.leave(own, warmed, at_end=at_end)
+            self._store.leave(_without_costs(own, inherited), warmed, at_end=at_end)
+
+
+def _without_costs(found: Receipt, inherited: Receipt) -> Receipt:
+    # They are added up over all processes.
+    return replace(
+        found,
+        seconds_warming=found.seconds_warming - inherited.seconds_warming,
+        seconds_saved=(found.seconds_saved or 0.0) - (inherited.seconds_saved or 0.0),
+        bytes_stored=found.bytes_stored - inherited.bytes_stored,
+    )
 
 
 def _own(found: Receipt, inherited: Receipt) -> Receipt:

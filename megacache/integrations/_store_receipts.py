@@ -85,9 +85,11 @@ def _reasons(lookups: list[Lookups], warmed: WarmResult | None) -> Mapping[str, 
     counts: Counter[str] = Counter()
     nothing = _nothing_loaded(warmed)
     for one in lookups:
-        guarded = min(one.guard_missed or 0, one.missed)
-        counts[nothing or "the graph is not published"] += one.missed - (0 if nothing else guarded)
-        counts["the graph is published for other sizes"] += 0 if nothing else guarded
+        guarded = 0 if nothing else min(one.guard_missed or 0, one.missed)
+        dropped = 0 if nothing else min(one.rank_missed, one.missed - guarded)
+        counts[nothing or "the graph is not published"] += one.missed - guarded - dropped
+        counts["the graph is published for other sizes"] += guarded
+        counts["another rank of the job did not find the graph"] += dropped
         for reason, count in one.reasons.items():
             counts[f"PyTorch does not cache the graph: {without_secrets(anonymous(reason))}"] += count
     return dict(+counts)

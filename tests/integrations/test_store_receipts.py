@@ -12,6 +12,7 @@ import pytest
 from megacache import Receipt, WarmResult, WarmStatus
 from megacache._compiler import Lookups
 from megacache.errors import DeadlineError
+from megacache.integrations._receipts import Receipts
 from megacache.integrations._store_receipts import StoreReceipts, start_receipt
 from tests.integrations.test_autostart import RUN, Start, ended, start
 from tests.kit.command import document, run
@@ -108,12 +109,35 @@ def test_reasons(warmed: WarmResult | None, reasons: dict[str, int]) -> None:
     assert start_receipt(receipt, warmed, "2.13").reasons == reasons
 
 
+def test_hit_that_another_rank_lacks() -> None:
+    """A lookup that PyTorch drops because another rank missed does not tell of a graph that is not published."""
+    receipt = Receipt(aot_autograd=Lookups(missed=3, guard_missed=1, rank_missed=1))
+    assert start_receipt(receipt, WarmResult(url="", status=WarmStatus.LOADED), "").reasons == {
+        "the graph is not published": 1,
+        "the graph is published for other sizes": 1,
+        "another rank of the job did not find the graph": 1,
+    }
+
+
 def test_words_of_pytorch_are_made_anonymous() -> None:
     """PyTorch's reason for a bypass is told without paths and URLs."""
     why = f"no cache for {Path.home()}/model.py, see https://user@host/x"
     receipt = Receipt(inductor=Lookups(bypassed=2, reasons={why: 2}))
     (reason,) = start_receipt(receipt, None, "").reasons
     assert reason == "PyTorch does not cache the graph: no cache for <path>, see <url>"
+
+
+def test_costs_of_a_parent_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a parent has fetched and saved is not told again by the workers that it has forked."""
+    monkeypatch.setenv("MEGACACHE_URL", str(tmp_path / "store"))
+    inherited = Receipt(inductor=Lookups(hit=2), seconds_warming=3.0, seconds_saved=50.0, bytes_stored=1000)
+    now = Receipt(inductor=Lookups(hit=3), seconds_warming=3.5, seconds_saved=60.0, bytes_stored=1200)
+    monkeypatch.setattr("megacache.integrations._receipts.receipt", lambda: now)
+    for before in (Receipt(), inherited):
+        Receipts("store").write(before, None)
+    found = [json.loads(path.read_text()) for path in (tmp_path / "store.receipts").rglob("*.json")]
+    told = sorted((one["hit"], one["seconds_warming"], one["seconds_saved"], one["bytes_stored"]) for one in found)
+    assert told == [(1, 0.5, 10.0, 200), (3, 3.5, 60.0, 1200)]
 
 
 def test_gc_deletes_old_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
