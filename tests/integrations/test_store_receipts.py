@@ -1,5 +1,6 @@
 """Receipts that programs leave beside their cache with `MEGACACHE_RECEIPTS=store`."""
 
+import errno
 import getpass
 import json
 import os
@@ -15,6 +16,8 @@ from megacache.errors import DeadlineError
 from megacache.integrations._receipts import Receipts
 from megacache.integrations._store_receipts import StoreReceipts, start_receipt
 from tests.integrations.test_autostart import RUN, Start, ended, start
+from tests.kit import faulty_disk
+from tests.kit.builders import artifacts, bundle, open_store, upload
 from tests.kit.command import document, run
 
 __all__ = ["start"]
@@ -153,3 +156,16 @@ def test_gc_deletes_old_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert old.exists()
     assert document("gc", store, "--yes")["receipts"] == 1
     assert len(list((tmp_path / "store.receipts").rglob("*.json"))) == 1
+
+
+def test_gc_without_access_to_receipts(tmp_path: Path) -> None:
+    """Whoever may not list what lies beside the cache can delete what is of no use in it, and is told."""
+    upload(open_store(str(tmp_path / "store")), bundle(artifacts(1)))
+    faulty_disk.register()
+    faulty_disk.RULES.fail(r"^LIST .*\.receipts", faulty_disk.fail(errno.EACCES))
+    try:
+        done = run("gc", f"faulty://{tmp_path / 'store'}", "--older-than", "0s", "--grace", "0", "--yes")
+    finally:
+        faulty_disk.RULES.heal()
+    assert "receipts stay: " in done.stderr
+    assert list((tmp_path / "store").rglob("*.zst")) == []

@@ -23,7 +23,7 @@ from megacache._cli.selection import Selection, nothing_under, stock_of
 from megacache._cli.views import place_view
 from megacache._runtime import counted
 from megacache._store import Store
-from megacache.errors import SettingsError
+from megacache.errors import SettingsError, StoreError
 
 _LEAST_GRACE = 3 * 3_600.0
 """Seconds: writers rely for an hour on chunks that lie there, and clocks may differ by an hour or two."""
@@ -123,12 +123,18 @@ def _plans(store: Store, selection: Selection, terms: Terms) -> Sequence[Retenti
 
 
 def _expired_receipts(store: Store, selection: Selection, now: float) -> tuple[Store, ExpiryPlan]:
-    """Decide which receipts go, and say where they lie."""
+    """Decide which receipts go, and say where they lie; who may not list them still gets the rest done."""
+    none = store, plan_expiry((), now)
+    if selection.narrows:
+        return none
     try:
         receipts = receipts_beside(store)
+        return receipts, plan_expiry(list_receipts(receipts), now)
     except SettingsError:  # nothing lies beside it
-        return store, plan_expiry((), now)
-    return receipts, plan_expiry(() if selection.narrows else list_receipts(receipts), now)
+        return none
+    except StoreError as error:
+        say("receipts stay: {}", error)
+        return none
 
 
 def _tell_receipts(plan: ExpiryPlan) -> None:
