@@ -22,10 +22,11 @@ _LAST_SHARE = 0.5
 class Place:
     """One of the places."""
 
-    def __init__(self, url: str, *, last: bool) -> None:
+    def __init__(self, url: str, *, last: bool, alone: bool) -> None:
         self.url = redacted(url)
         """Fit to be shown."""
         self.last = last
+        self.alone = alone
         self.store: Store | None = None
         """None if it could not be opened."""
         self.fault: MegacacheError | None = None
@@ -48,7 +49,9 @@ class Place:
 
     def for_listing(self) -> Store:
         """Give the store, with the time that it has to list what it holds."""
-        return self._sooner(_LAST_SHARE) if self.last else self.for_small()
+        if not self.last:
+            return self.for_small()
+        return self._open() if self.alone else self._sooner(_LAST_SHARE)
 
     def _open(self) -> Store:
         if self.store is None or self.fault is not None:
@@ -78,7 +81,7 @@ class Places:
     @classmethod
     def only(cls, store: Store) -> Self:
         """Take a store that is open for all there is."""
-        place = Place(store.url, last=True)
+        place = Place(store.url, last=True, alone=True)
         place.store = store
         return cls([place])
 
@@ -89,13 +92,11 @@ class Places:
         The options are those of the last place, and of nearer ones of the same protocol. Signatures are for the last
         one wherever they lie.
         """
-        places = [Place(url, last=url == urls[-1]) for url in urls]
+        places = [Place(url, last=url == urls[-1], alone=len(urls) == 1) for url in urls]
         for place, url in reversed(tuple(zip(places, urls, strict=True))):
             options = storage_options if _protocol(url) == _protocol(urls[-1]) else None
             try:
-                place.store = _opened(url, urls[-1], options, _time_to_open(deadline, place, len(urls))).within(
-                    deadline
-                )
+                place.store = _opened(url, urls[-1], options, _time_to_open(deadline, place)).within(deadline)
             except MegacacheError as fault:
                 if place.last and isinstance(fault, SettingsError):
                     raise
@@ -144,10 +145,10 @@ def _opened(url: str, last: str, options: Mapping[str, Any] | None, deadline: De
     return store if url == last else store.bound_for(last)
 
 
-def _time_to_open(deadline: Deadline, place: Place, count: int) -> Deadline:
+def _time_to_open(deadline: Deadline, place: Place) -> Deadline:
     if not place.last:
         return deadline.sooner(_SMALL_SECONDS)
-    return deadline.sooner(deadline.remaining() * _LAST_SHARE) if count > 1 else deadline
+    return deadline if place.alone else deadline.sooner(deadline.remaining() * _LAST_SHARE)
 
 
 def _told(place: Place) -> str:

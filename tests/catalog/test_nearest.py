@@ -228,6 +228,13 @@ def test_last_place_that_cannot_be_opened_is_the_fault(node: Node) -> None:
         node.catalog()
 
 
+def test_place_without_others_has_all_the_time(node: Node) -> None:
+    """Nothing would be left to do with what remains, as in `megacache explain` of one URL."""
+    for urls, seconds in ((node.urls[1:], LONG), (node.urls, LONG / 2)):
+        places = Places.open(urls, storage_options=None, deadline=Deadline.after(LONG))
+        assert places[-1].for_listing().deadline.seconds == pytest.approx(seconds, rel=0.1)
+
+
 @pytest.mark.parametrize("step", ["^LIST", r"\.msgpack", r"\.zst"])
 def test_place_that_hangs_costs_a_part_of_the_time(node: Node, step: str) -> None:
     """The next is asked in time, for all that is left."""
