@@ -123,9 +123,9 @@ class Warming:
         return self._result()
 
     def fill(self) -> None:
-        """Copy, in the background, what was loaded to the nearer places that lack it."""
+        """Copy, in the background, what was loaded to the nearer places that lack it, and mark what has outlived it."""
         catalog, bundles = self._catalog, self._tally.manifests
-        if isinstance(catalog, NearestCatalog) and bundles and self._fills:
+        if isinstance(catalog, NearestCatalog) and self._fills:
             in_background(lambda: fill(catalog, bundles, self._node), patience=_FILL_PATIENCE)
 
     def _round(self, listing: Listing | None = None) -> None:

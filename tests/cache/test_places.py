@@ -1,6 +1,7 @@
 """Several places in one URL: the verbs, their results and what is told."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,16 @@ def test_copies_are_not_published_again(compiler: Compiler, near: Path, last: Pa
     compiler.compile(ONE, TWO)
     assert publish(compiler, near, last).status == "published"
     assert (manifests(near), manifests(last)) == (1, 2)
+
+
+def test_start_that_loads_nothing_leaves_copies_to_gc(compiler: Compiler, near: Path, last: Path) -> None:
+    """If all that was copied has been deleted behind, the copies are marked all the same."""
+    compiler.compile(ONE)
+    publish(compiler, last)
+    warm(near, last)
+    shutil.rmtree(last)
+    assert warm(near, last).status == "miss"
+    assert [path.suffix for path in sorted(near.glob("*/*/bundles/*"))] == [".copied", ".msgpack", ".superseded"]
 
 
 def test_publication_goes_to_the_last_place_that_takes_it(compiler: Compiler, near: Path, last: Path) -> None:
