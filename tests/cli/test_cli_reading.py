@@ -304,6 +304,20 @@ def test_store_that_refuses_is_no_damage(faulty: MotoServer, name: str, tmp_path
     assert found["environments"][0]["bundles"][0]["faults"][0]["kind"] == "AccessError"
 
 
+def test_explain_of_places_does_without_the_last(tmp_path: Path) -> None:
+    """What a warm start would load from near fits this machine, even if it is for any CPU only."""
+    near, last = tmp_path / "near", tmp_path / "last"
+    last.write_text("no folder")
+    shared = GPU.for_any_cpu or GPU
+    upload(open_store(str(near)), bundle(artifacts(1), here=shared))
+    machine = told_by(tmp_path / "gpu.json", {"facts": dict(GPU.facts), "recorded": {}, "compiled_files": {}})
+    found = document("explain", f"{near} {last}", "--env", machine)
+    assert (found["bundles"], found["failed"], len(found["warnings"])) == (1, [], 1)
+    assert "may hold more" in found["warnings"][0]
+    other = told_by(tmp_path / "cpu.json", {"facts": dict(HERE.facts), "recorded": {}, "compiled_files": {}})
+    assert str(last) in run("explain", f"{near} {last}", "--env", other, code=3).stderr
+
+
 def test_explain_says_that_it_would_find_something(store: Store, here: Path) -> None:
     """Bundles for the machine are counted, and compiled files that would be left out are told."""
     one = bundle([artifact()], files=[compiled_file()])

@@ -6,7 +6,7 @@ from typing import TextIO
 import click
 
 from megacache._bundle import QUARANTINED, Manifest, Mismatch, fact_text, file_mismatches
-from megacache._catalog import Catalog, Holding, Inventory, NearestCatalog, Places, nearest_other
+from megacache._catalog import Catalog, Holding, Inventory, Places, catalog_of, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
 from megacache._cli.options import json_option, with_places, with_policy
@@ -44,7 +44,7 @@ def explain_command(*, places: Places, policy: TrustPolicy | None, env_file: Tex
     holdings = {one.prefix: one for stock in stocks for one in stock.holdings}
     own = [holdings.pop(prefix, Holding(prefix=prefix)) for prefix in found.prefixes]
     if len(places) > 1:
-        held = [_in_all(NearestCatalog(places, prefix, policy), stocks) for prefix in found.prefixes]
+        held = [_in_all(catalog_of(places, found.environment, policy), found, stocks)]
     else:
         held = [(Catalog(places.store, one.prefix, policy, one.signatures), one) for one in own]
     view = {**_own_view(held, found), "others": sum(bool(one.visible) for one in holdings.values())}
@@ -62,24 +62,24 @@ def explain_command(*, places: Places, policy: TrustPolicy | None, env_file: Tex
 
 
 def _stocks(places: Places) -> Iterator[Inventory]:
-    """List each place; a nearer one that does not answer is left out, as by a warm start."""
+    """List each place; of several, one that does not answer is left out, as by a warm start."""
     for place in places:
         try:
             stock = stock_of(place.for_listing())
         except MegacacheError as fault:
-            if place.last:
+            if place.alone:
                 raise
             place.fault = fault
         else:
             yield stock
 
 
-def _in_all(catalog: Catalog, stocks: Sequence[Inventory]) -> tuple[Catalog, Holding]:
+def _in_all(catalog: Catalog, found: Here, stocks: Sequence[Inventory]) -> tuple[Catalog, Holding]:
     """Put together what all places hold for this machine, as a warm start does."""
     listing = catalog.list()
-    held = [one for stock in stocks for one in stock.holdings if one.prefix == catalog.prefix]
+    held = [one for stock in stocks for one in stock.holdings if one.prefix in found.prefixes]
     holding = Holding(
-        prefix=catalog.prefix,
+        prefix=found.prefix,
         manifests={**listing.visible, **listing.quarantined},
         marks=dict.fromkeys(listing.quarantined, frozenset({QUARANTINED})),
         chunks={digest: size for one in held for digest, size in one.chunks.items()},
