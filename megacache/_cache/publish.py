@@ -110,6 +110,8 @@ class Publication:
         known = set(self._session.bundles)
         drafts: list[_Draft] = []
         self._held.clear()
+        # Of what was refused elsewhere, nothing is told twice.
+        self._warnings[:] = self._recorded.warnings
         with self._call.clock.stage("list"):
             for environment, part in self._recorded.by_environment(new):
                 prefix = environment_prefix(environment.device, environment.fingerprint)

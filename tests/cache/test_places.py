@@ -116,6 +116,18 @@ def test_publication_goes_to_the_last_place_that_takes_it(compiler: Compiler, ne
     assert manifests(last) == 1
 
 
+def test_publication_warns_once(compiler: Compiler, near: Path, last: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of the cache that refuses is not said again of the near place that takes the bundle."""
+    monkeypatch.setattr("megacache._cache.publish._MANY_BUNDLES", 1)
+    compiler.compile(ONE)
+    publish(compiler, last)
+    compiler.compile(ONE, TWO)
+    with read_only(last):
+        many, refused = publish(compiler, near, last).warnings
+    assert many.startswith("1 bundles are published")
+    assert refused.startswith(f"published to {near}")
+
+
 def test_refusal_of_all_places_is_that_of_the_cache(compiler: Compiler, near: Path, last: Path) -> None:
     """Nothing is published, and the reason is why the cache itself refused."""
     compiler.compile(ONE)
