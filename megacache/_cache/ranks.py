@@ -26,7 +26,7 @@ _SHARE = 0.9
 _PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _MAX_REASON, _MAX_NAMED = 300, 8
 _DECISION = "decision"
-_HINT = "let every rank warm as often as the others, and see what that one says"
+_HINT = "let every rank warm as often as the others, and look into the log of that one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +82,14 @@ def decide(votes: Collection[Vote]) -> Decision:
     if not any(most.values()):
         return Decision()
     lacking = [vote for vote in votes if not vote.held or vote.held != most[vote.group]]
-    why = "; ".join(f"rank {vote.rank} lacks {_lacking(vote, most[vote.group])}" for vote in lacking[:_MAX_NAMED])
+    why = "; ".join(f"rank {vote.rank} {_lacking(vote, most[vote.group])}" for vote in lacking[:_MAX_NAMED])
     return Decision(bundles=common if all(common.values()) else {}, why=why)
 
 
 def _lacking(vote: Vote, most: frozenset[str]) -> str:
     if not most:
-        return f"anything, for nothing is published for {vote.group}"
-    return f"{counted(len(most - vote.held), 'bundle')} ({vote.lacks})"
+        return f"has nothing: nothing is published for {vote.group}"
+    return f"lacks {counted(len(most - vote.held), 'bundle')} ({vote.lacks})"
 
 
 @contextmanager
@@ -141,7 +141,7 @@ class Ranks:
             self._board.put(f"join/{self._rank}", me)
             found = self._first(f"round/{me}")
             if not found:
-                msg = f"rank 0 of this job did not answer, so that this one loads nothing; {RISK}"
+                msg = f"rank 0 of this job did not answer, so this rank loads nothing; {RISK}"
                 raise UnavailableError(msg, hint=_HINT)
             self._round = found[1]
             self._board.put(self._name(f"met/{self._rank}"), "")
@@ -161,7 +161,7 @@ class Ranks:
                     missing.discard(rank)
             if not missing:
                 return
-        msg = f"{_ranks(missing)} of this job did not answer, so that none loads anything; {RISK}"
+        msg = f"{_ranks(missing)} of this job did not answer, so no rank loads anything; {RISK}"
         raise UnavailableError(msg, hint=_HINT)
 
     def listing(self, group: str, names: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
@@ -190,14 +190,14 @@ class Ranks:
             self._decision = Decision.parse(found[1])
         else:
             silent = [rank for rank, one in enumerate(self._votes()) if one is None]
-            self._settle(Decision(why=f"{_ranks(silent)} did not get ready in time"))
+            self._settle(Decision(why=f"{_ranks(silent)} did not finish in time"))
         return self.decision.bundles.get(group, frozenset())
 
     def give_up(self, why: str) -> None:
         """Decide for all that nothing is loaded, unless that has been decided."""
         if self._round and self._decision is None:
             with suppress(MegacacheError):  # those who cannot be told decide the same when their time is over
-                self._settle(Decision(why=f"rank {self._rank} has given up: {why[:_MAX_REASON]}"))
+                self._settle(Decision(why=f"rank {self._rank} gave up: {why[:_MAX_REASON]}"))
 
     @property
     def decision(self) -> Decision:

@@ -130,7 +130,7 @@ class Places:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say which places were not asked, or not to the end."""
+        """Say which places were left out, or could not be read in full."""
         return tuple(map(_told, (place for place in self._places if place.fault is not None)))
 
     def restart(self, deadline: Deadline) -> None:
@@ -153,7 +153,7 @@ def _time_to_open(deadline: Deadline, place: Place) -> Deadline:
 
 def _told(place: Place) -> str:
     if place.last:
-        return f"{place.url} was not asked to the end, and may hold more: {place.fault}"
+        return f"{place.url} could not be read in full, and may hold more: {place.fault}"
     return f"{place.url} was left out: {place.fault}"
 
 

@@ -76,7 +76,9 @@ class Board:
                 socket.create_connection(address, timeout=deadline.remaining() or 0.001).close()
             except OSError as error:
                 msg = f"{doing} failed: {error}"
-                raise UnavailableError(msg, hint="see whether rank 0 is alive, and reached from this host") from error
+                raise UnavailableError(
+                    msg, hint="check that rank 0 is alive, and that this host can reach it"
+                ) from error
             timeout = timedelta(seconds=max(deadline.remaining(), 1.0))
             store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
             return PrefixStore("megacache", store)

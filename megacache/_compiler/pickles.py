@@ -21,7 +21,7 @@ def attribute_texts(content: bytes, attribute: str) -> Iterator[str]:
         elif operation.name != "FRAME":  # it may stand anywhere, and means nothing
             text = _text(operation.name, value, texts)
             if is_value and text is None:
-                msg = f"{attribute} is no text"
+                msg = f"{attribute} is not a text"
                 raise ValueError(msg)
             if is_value:
                 yield str(text)

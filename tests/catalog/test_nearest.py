@@ -200,7 +200,7 @@ def test_silent_last_place_leaves_what_is_near(node: Node) -> None:
     assert node.read(catalog).keys() == named(ONE, TWO)
     assert isinstance(catalog, NearestCatalog)
     (warning,) = catalog.places.warnings
-    assert warning.startswith(f"{node.last} was not asked to the end, and may hold more: ")
+    assert warning.startswith(f"{node.last} could not be read in full, and may hold more: ")
 
 
 def test_silent_last_place_with_nothing_near_is_the_fault(node: Node) -> None:

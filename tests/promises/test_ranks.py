@@ -143,7 +143,7 @@ def test_rank_that_was_killed_and_that_nobody_watches(job: Job) -> None:
     assert [popen.wait(TIMEOUT) for popen in started] == [0, 0, -signal.SIGKILL]
     ranks = [job.answers(rank) for rank in range(2)]
     assert [rank["warm"]["status"] for rank in ranks] == ["unavailable"] * 2
-    assert all("rank 2 did not get ready in time" in rank["warm"]["reason"] for rank in ranks)
+    assert all("rank 2 did not finish in time" in rank["warm"]["reason"] for rank in ranks)
     assert [rank["run"]["fx_miss"] for rank in ranks] == [1, 1]
 
 

@@ -74,7 +74,7 @@ def _worths(store: Store) -> Worths:
         say("receipts were left out: {}", error)
         return Worths()
     if worths.left_out:
-        say("the receipts of {} were left out, the oldest", counted(worths.left_out, "process"))
+        say("the oldest receipts were left out, those of {}", counted(worths.left_out, "process"))
     return worths
 
 
