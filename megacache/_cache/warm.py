@@ -178,7 +178,8 @@ class Warming:
         self._store = self._store.within(self._store.deadline.restarted())
         self._folder.give_more_time()
         chosen = [one for one in held if one.manifest.bundle in agreed]
-        self._load([whole[bundle] for bundle in agreed], iter(chosen))
+        # A process that this one has started may have voted in its name, and hold more.
+        self._load([whole[bundle] for bundle in sorted(agreed & whole.keys())], iter(chosen))
         if lost := agreed - set(self._tally.loaded):
             self._tally.left_out.append(f"the other ranks of this job load {', '.join(sorted(lost))}; {RISK}")
 
