@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ MOST_STORED, MOST_COMPACTED, MOST_OUT = 1.5, 1.05, 1.05
 """Times the unique bytes: in the store before and after compaction, and out of it for each node."""
 MOST_REQUESTS = 4
 """Of a warm worker, beside one for each chunk."""
-_NOTHING_NEW = frozenset({"unchanged", "covered"})
+_PUBLISHED = frozenset({"published", "duplicate", "unchanged", "covered"})
+"""What is said of a publication after which there is nothing new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +110,11 @@ def _warm_requests(outcome: Outcome) -> Iterator[tuple[int, int]]:
 
 
 def _wasted(outcome: Outcome) -> int:
-    """Count the requests of publications for which nothing was compiled."""
+    """Count the requests of publications for which nothing was compiled since the last one that went well."""
     idle = {one.number for one in outcome.accounts if not one.compiling}
-    steps: Sequence[str] = ("publish", "again")
-    return sum(one.step == "again" or (one.step in steps and one.worker in idle) for one in outcome.requests)
+    done = {one.number for one in outcome.accounts if one.told and one.told["publish"] in _PUBLISHED}
+    without_news = {"publish": idle, "again": done}
+    return sum(one.worker in without_news.get(one.step, ()) for one in outcome.requests)
 
 
 def _lost(outcome: Outcome) -> Iterator[str]:
@@ -126,5 +128,5 @@ def _lost(outcome: Outcome) -> Iterator[str]:
             yield f"worker {one.number} ended with {one.status}"
     if not outcome.scenario.throttled:
         for one in outcome.accounts:
-            if one.told and one.told["publish"] not in _NOTHING_NEW | {"published", "duplicate"}:
+            if one.told and one.told["publish"] not in _PUBLISHED:
                 yield f"worker {one.number} did not publish: {one.told['publish_reason']}"

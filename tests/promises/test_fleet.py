@@ -94,6 +94,14 @@ def account(number: int = 0, status: int = 0, *compiling: str, **told: Any) -> A
         ({"requests": [FETCHED] + [ASKED] * 5}, ["requests of a warm worker"]),
         ({"requests": [ASKED, dataclasses.replace(ASKED, step="again")]}, ["a publication with nothing new"]),
         ({"requests": [ASKED, dataclasses.replace(ASKED, step="publish")]}, ["a publication with nothing new"]),
+        (
+            {
+                "scenario": dataclasses.replace(SCENARIOS[1], throttled=0.2),
+                "accounts": [account(publish="unavailable")],
+                "requests": [ASKED, dataclasses.replace(ASKED, step="again")],
+            },
+            [],
+        ),
         ({"accounts": [account(), account(1, 0, "a", "a")]}, ["compilations of a graph"]),
         (
             {"accounts": [account(), account(1, -9, "a"), account(2, 0, "a")], "killed": frozenset({1})},
