@@ -3,7 +3,7 @@
 Nothing here needs torch.
 """
 
-from megacache._catalog.catalog import Catalog, Listing
+from megacache._catalog.catalog import Catalog
 from megacache._catalog.compaction import Compacted, Compaction, CompactionPlan
 from megacache._catalog.delivery import Delivery, Order
 from megacache._catalog.export import Exported, export_blob
@@ -13,6 +13,7 @@ from megacache._catalog.heirs import heirs
 from megacache._catalog.inventory import Holding, Inventory, holding_of, nearest_other
 from megacache._catalog.lease import LEASE_TERM, Lease
 from megacache._catalog.limits import TOO_MANY, WARM_MAX_BYTES, affordable, affordable_manifests, weight
+from megacache._catalog.listing import Listing
 from megacache._catalog.nearest import NearestCatalog, catalog_of
 from megacache._catalog.node_cache import NodeCache, NodeContents
 from megacache._catalog.places import Places

@@ -2,41 +2,34 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Self
 
 from megacache import _trust
 from megacache._bundle import (
-    COPIED,
     MAX_MANIFEST_SIZE,
     MAX_SIGNATURE_SIZE,
     PINNED,
-    QUARANTINED,
     SUPERSEDED,
     ChunkRef,
     Envelope,
     Environment,
     EnvironmentPrefix,
-    LeaseName,
     Manifest,
     Payload,
     Signature,
     environment_prefix,
-    lease_of,
-    manifest_name,
-    marked,
     open_chunk,
     open_envelope,
     pack_chunk,
     parse_manifest,
     parse_signatures,
     seal,
-    signature_of,
-    split_listing,
     unseal,
 )
 from megacache._catalog.delivery import Delivery, Order, Value, deliver
+from megacache._catalog.listing import Listing
 from megacache._catalog.node_cache import NodeCache
 from megacache._runtime import Done, call, unordered, within_window
 from megacache._store import Store
@@ -51,50 +44,6 @@ UPLOAD_WINDOW = 64 << 20
 """Bytes of content that are being compressed and uploaded at once, at most."""
 _UPLOADS = 2
 """Chunks that are compressed and uploaded at once: nobody waits for it, and each takes twice its size in memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What one LIST of an environment's bundles tells."""
-
-    visible: Mapping[str, int]
-    """Size of the manifest in bytes, by bundle id."""
-    withdrawn: frozenset[str]
-    """Ids that have a mark which hides them from readers."""
-    copied: frozenset[str]
-    """Ids that are marked as copies of another place's."""
-    quarantined: Mapping[str, int]
-    """Size of the manifest of each bundle that is out of service."""
-    signatures: Mapping[tuple[str, str], int]
-    """Size of each signature that was added later, by bundle id and tag of the signature."""
-    leases: tuple[LeaseName, ...]
-    """Beats of leases, the newest last."""
-    elsewhere: Mapping[str, EnvironmentPrefix] = field(default_factory=dict)
-    """Where the bundles lie that do not lie with the others, for they serve beside any CPU."""
-
-    @classmethod
-    def of(cls, sizes: Mapping[str, int]) -> Self:
-        """Read what the names of objects tell, which have these sizes, as `Catalog.names` gives them."""
-        own = {name: size for name, size in sizes.items() if "/" not in name}
-        others = {name.rpartition("/")[::2]: size for name, size in sizes.items() if "/" in name}
-        elsewhere = {name.partition(".")[0]: EnvironmentPrefix(path) for path, name in others}
-        for name in own:
-            elsewhere.pop(name.partition(".")[0], None)
-        sizes = {**{name: size for (_, name), size in others.items()}, **own}
-        visible, withdrawn = split_listing(sizes)
-        return cls(
-            visible={bundle: sizes[manifest_name(bundle)] for bundle in sorted(visible)},
-            withdrawn=withdrawn,
-            copied=marked(sizes, COPIED),
-            quarantined={
-                bundle: sizes[manifest_name(bundle)]
-                for bundle in sorted(withdrawn)
-                if f"{bundle}.{QUARANTINED}" in sizes and manifest_name(bundle) in sizes
-            },
-            signatures={found: size for name, size in sizes.items() if (found := signature_of(name))},
-            leases=tuple(sorted(lease for name in sizes if (lease := lease_of(name)))),
-            elsewhere=elsewhere,
-        )
 
 
 class Catalog:
@@ -148,7 +97,8 @@ class Catalog:
         return {**found[self.prefix], **{f"{self._wider.path}/{name}": n for name, n in found[self._wider].items()}}
 
     def _names(self, prefix: EnvironmentPrefix) -> Mapping[str, int]:
-        return {entry.key: entry.size for entry in self._store.list(prefix.bundles)}
+        # What somebody has put into a folder below is not of any bundle.
+        return {entry.key: entry.size for entry in self._store.list(prefix.bundles) if "/" not in entry.key}
 
     def knowing(self, listing: Listing) -> Self:
         """Give the same catalog, which reads manifests with the signatures that a listing tells of."""

@@ -27,9 +27,10 @@ from megacache._bundle import (
     parents_first,
     refusal,
 )
-from megacache._catalog.catalog import Catalog, Listing
+from megacache._catalog.catalog import Catalog
 from megacache._catalog.inventory import Holding
 from megacache._catalog.limits import affordable_manifests, weight
+from megacache._catalog.listing import Listing
 from megacache._catalog.repacking import Repacking
 from megacache._runtime import WINDOW, ProgressCallback, unordered
 from megacache._store import Store

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 from megacache._bundle import COPIED, MAX_SIGNATURE_SIZE, SUPERSEDED, ChunkRef, Digest, EnvironmentPrefix, Manifest
-from megacache._catalog.catalog import Catalog, Listing
+from megacache._catalog.catalog import Catalog
 from megacache._catalog.delivery import fetch_chunk
+from megacache._catalog.listing import Listing
 from megacache._catalog.nearest import NearestCatalog
 from megacache._catalog.node_cache import NodeCache
 from megacache._catalog.places import Place

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from megacache._bundle import Environment, EnvironmentPrefix, Manifest, environment_prefix
-from megacache._catalog.catalog import Catalog, Listing
+from megacache._catalog.catalog import Catalog
 from megacache._catalog.delivery import Value
+from megacache._catalog.listing import Listing
 from megacache._catalog.places import Places
 from megacache._runtime import unordered
 from megacache._store import Store

@@ -68,7 +68,7 @@ def test_listing_tells_bundles_and_marks(store: Store, catalog: Catalog) -> None
     for name, size in [(f"{B}.msgpack", 2), (f"{A}.msgpack", 1), (f"{C}.msgpack", 3), (f"{C}.quarantined", 0)]:
         store.create(f"{PLACE.bundles}/{name}", b"x" * size)
     store.create(f"{PLACE.bundles}/README.md", b"x")
-    store.create(f"{PLACE.bundles}/deeper/{A}.msgpack", b"x")
+    store.create(f"{PLACE.bundles}/deeper/{'d' * 32}.msgpack", b"x")
     store.create(f"{prefix_of(environment(triton='other')).bundles}/{'d' * 32}.msgpack", b"x")
     found = catalog.list()
     assert list(found.visible.items()) == [(A, 1), (B, 2)]
