@@ -21,7 +21,8 @@ from megacache._cache.recording import recorded_in, take
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._cache.session import Session, note_cost, session, take_receipt
 from megacache._cache.single_flight import Flight, checked_wait
-from megacache._cache.warm import Warming, status_of
+from megacache._cache.tally import status_of
+from megacache._cache.warm import Warming
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, in_background, quiet
 from megacache._settings import Settings, Url

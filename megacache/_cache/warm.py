@@ -1,17 +1,16 @@
 """Fetch what fits this process from a store and hand it to PyTorch."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 
-from megacache import _compiler
-from megacache._bundle import ArtifactRef, Environment, FileRef, Manifest, Unpacked, parents_first, refusal
+from megacache._bundle import Environment, FileRef, Manifest, Unpacked, parents_first, refusal
 from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
 from megacache._cache.ranks import RISK, Ranks
 from megacache._cache.results import WarmResult, WarmStatus
 from megacache._cache.session import Session
+from megacache._cache.tally import Tally
+from megacache._cache.why_nothing import why_nothing
 from megacache._catalog import (
     TOO_MANY,
     WARM_MAX_BYTES,
@@ -25,50 +24,21 @@ from megacache._catalog import (
     affordable_manifests,
     catalog_of,
     fill,
-    nearest_other,
     weight,
 )
 from megacache._runtime import Progress, counted, in_background
 from megacache._trust import TrustPolicy
 from megacache.errors import (
-    BundleError,
     CompilerError,
     MegacacheError,
-    MissingError,
-    UnsupportedFormatError,
-    UntrustedError,
 )
 
-_EXPLAIN_SECONDS = 5.0
 _FILL_PATIENCE = 10.0
 """Seconds that the end of a process waits for copies to nearer places; the next process goes on."""
 _SUSPECTED = (
     "two processes in a row ended while they loaded it or compiled with it; it is left out here for an hour, and "
     "`megacache quarantine {url} {bundle}` takes it from everyone"
 )
-
-
-@dataclass(slots=True, kw_only=True)
-class _Tally:
-    """What has become of the bundles so far."""
-
-    loaded: list[str] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    incomplete: bool = False
-    faults: list[tuple[MegacacheError, str]] = field(default_factory=list)
-    """Each with what is said of it."""
-    left_out: list[str] = field(default_factory=list)
-    artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
-    unmet: dict[str, dict[ArtifactRef, frozenset[str]]] = field(default_factory=dict)
-    """Artifacts that call custom operators which are defined otherwise here, by bundle, with the operators."""
-    manifests: list[Manifest] = field(default_factory=list)
-    """Of the bundles that were loaded."""
-    bytes_wanted: int = 0
-    bytes_stored: int = 0
-    bytes_raw: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    """Bytes as stored, by what gave them."""
 
 
 class Warming:
@@ -101,7 +71,7 @@ class Warming:
         self._restoration = folder.restoration
         self._suspects: Collection[str] = ()
         self._left = max_bytes
-        self._tally = _Tally()
+        self._tally = Tally()
 
     def run(self, listing: Listing | None = None) -> WarmResult:
         """Load all bundles that are whole and fit; a chunk that is gone makes one more round.
@@ -173,7 +143,7 @@ class Warming:
         if fault := ranks.fault():
             raise fault
         for bundle in sorted(whole.keys() - agreed):
-            self._leave_out(bundle, f"not every rank of this job has it: {ranks.decision.why}")
+            self._tally.leave_out(bundle, f"not every rank of this job has it: {ranks.decision.why}")
         # A load that has begun is not cut short: the others have begun as well.
         self._store = self._store.within(self._store.deadline.restarted())
         self._folder.give_more_time()
@@ -192,7 +162,7 @@ class Warming:
                 self._left -= size
                 yield order
             else:
-                self._leave_out(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
+                self._tally.leave_out(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.rule_out(listing.withdrawn)
@@ -207,14 +177,14 @@ class Warming:
                 self._fail(done.item, done.fault)
             elif done.item in self._suspects:
                 self._session.rule_out([done.item])
-                self._leave_out(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
+                self._tally.leave_out(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
             elif differing := self._environment.mismatches(manifest.environment):
-                self._leave_out(done.item, "; ".join(map(str, differing)))
+                self._tally.leave_out(done.item, "; ".join(map(str, differing)))
                 self._session.rule_out([done.item])
             elif fault := refusal(manifest):
                 self._fail(done.item, fault)
             elif not manifest.artifacts and not manifest.files.index:
-                self._leave_out(done.item, "it holds nothing that this megacache reads")
+                self._tally.leave_out(done.item, "it holds nothing that this megacache reads")
             else:
                 yield manifest
 
@@ -269,34 +239,16 @@ class Warming:
         self._progress(Progress(stage="download", done=tally.bytes_stored, total=tally.bytes_wanted))
 
     def _fail(self, bundle: str, fault: MegacacheError | None) -> None:
-        message = self._leave_out(bundle, str(fault))
-        if isinstance(fault, MissingError):
-            self._tally.incomplete = True
-        # What a newer megacache has published is a miss, and not a fault.
-        elif fault is not None and not isinstance(fault, UnsupportedFormatError):
-            self._tally.faults.append((fault, message if isinstance(fault, BundleError) else str(fault)))
-        self._tally.failed.add(bundle)
+        self._tally.fail(bundle, fault)
         self._folder.take_back(bundle)
         self._session.give_up(bundle, fault)
 
-    def _leave_out(self, bundle: str, why: str) -> str:
-        message = f"bundle {bundle} was left out: {why}"
-        self._tally.left_out.append(message)
-        return message
-
     def _result(self) -> WarmResult:
-        tally = self._tally
-        status, error = WarmStatus.LOADED, None
-        reason, differs = "", tuple[str, ...]()
-        if not tally.loaded and tally.faults:
-            # Of several faults, somebody should look first at what is not trusted.
-            error, reason = min(tally.faults, key=lambda one: not isinstance(one[0], UntrustedError))
-            status = status_of(error)
-        elif not tally.loaded:
-            left_out = self._restoration.warnings if tally.seen else ()
-            status, reason = WarmStatus.MISS, "; ".join(tally.left_out or left_out)
-            if not reason:
-                reason, differs = self._explain()
+        tally, differs = self._tally, tuple[str, ...]()
+        status, error, reason = tally.outcome(self._restoration.warnings)
+        if status is WarmStatus.MISS and not reason:
+            with self._clock.stage("explain"):
+                reason, differs = why_nothing(self._store, self._environment, self._policy)
         return WarmResult(
             url=self._places.url,
             status=status,
@@ -313,25 +265,3 @@ class Warming:
             bytes_raw=tally.bytes_raw,
             sources=dict(tally.sources),
         )
-
-    def _explain(self) -> tuple[str, tuple[str, ...]]:
-        """Say why nothing was found, and which facts of the nearest environment differ."""
-        nothing = f"nothing is published for {self._environment.device} ({self._environment.fingerprint})"
-        if self._store.deadline.remaining() <= _EXPLAIN_SECONDS:
-            return nothing, ()
-        store = self._store.within(self._store.deadline.sooner(_EXPLAIN_SECONDS))
-        try:
-            with self._clock.stage("explain"):
-                nearest, others = nearest_other(store, self._environment, self._policy)
-        except MegacacheError:
-            return nothing, ()
-        if nearest is None:
-            return nothing, ()
-        differing = self._environment.mismatches(nearest)
-        of = f"The nearest of {counted(others, 'other environment')} differs in {counted(len(differing), 'fact')}"
-        return f"{nothing}. {of}: {'; '.join(map(str, differing))}", tuple(one.fact for one in differing)
-
-
-def status_of(fault: MegacacheError) -> WarmStatus:
-    """Say how a warm start that loaded nothing has ended."""
-    return WarmStatus.UNTRUSTED if isinstance(fault, UntrustedError) else WarmStatus.UNAVAILABLE
