@@ -221,7 +221,7 @@ def with_receipts(store: Store) -> Store:
     """Let processes have left receipts beside the store, one of them in an environment without bundles."""
     place = prefix_of(environment(device_name="alone"))
     warm = {"status": "loaded", "torch_version": "2.13", "hit": 3, "missed": 1, "bypassed": 0}
-    spent = {"seconds_warming": 2.0, "seconds_saved": 90.0, "bytes_stored": 5}
+    spent = {"seconds_warming": 0.2, "seconds_saved": 90.0, "bytes_stored": 5}
     for number, reason in enumerate(('<b>"\n', "nothing is published")):
         one = StartReceipt(**warm, **spent, reasons={reason: 1})  # type: ignore[arg-type]
         leave_receipt(receipts_beside(store), place, str(number) * 32, 0, one)
@@ -239,6 +239,7 @@ def test_metrics_of_receipts(with_receipts: Store, read: object) -> None:
     assert {one.labels["device"] for one in families["megacache_receipt_starts"]} == {"alone", GPU_SLUG}
     assert [one.value for one in families["megacache_receipt_lookups"]] == [6, 2, 6, 2]
     assert [one.value for one in families["megacache_receipt_saved_seconds"]] == [180, 180]
+    assert [one.value for one in families["megacache_receipt_warming_seconds"]] == [0.4, 0.4]
     reasons = {one.labels["reason"]: one.value for one in families["megacache_receipt_misses"]}
     assert reasons == {'<b>" ': 2, "nothing is published": 2}
 

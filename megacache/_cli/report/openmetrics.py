@@ -102,7 +102,7 @@ def _lines(
                 "torch_version": one.torch_version,
             }
             for labels, value in samples(one):
-                yield f"{name}{{{_written({**place, **labels})}}} {value:.0f}"
+                yield f"{name}{{{_written({**place, **labels})}}} {value:.15g}"
 
 
 def _written(labels: Mapping[str, str]) -> str:
