@@ -101,18 +101,21 @@ def test_object_tells_its_age(place: Location) -> None:
 
 
 def test_place_beside(place: Location) -> None:
-    """What lies beside a place is read and listed there, and is no part of it; a whole filesystem has nothing there."""
+    """What lies beside a place is read and listed there, and is no part of it."""
     store = place.open()
-    if place.url.startswith("dir::"):
-        with pytest.raises(SettingsError, match="nothing lies beside"):
-            store.beside(".receipts")
-        return
     beside = store.beside(".receipts")
     beside.create("a/one", b"1")
     store.create("a/two", b"2")
     assert beside.url == f"{store.url}.receipts"
     assert [one.key for one in place.open().beside(".receipts").list()] == ["a/one"]
     assert [one.key for one in place.open().list()] == ["a/two"]
+
+
+@pytest.mark.parametrize("url", ["memory://", "file:///", "s3://bucket"])
+def test_nothing_lies_beside_a_whole_filesystem(url: str) -> None:
+    """Neither a filesystem nor a bucket has anything beside it."""
+    with pytest.raises(SettingsError, match="nothing lies beside"):
+        open_store(url).beside(".receipts")
 
 
 def test_listing_goes_down_and_stays_within_its_folder(place: Location) -> None:
