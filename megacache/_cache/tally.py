@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from megacache import _compiler
 from megacache._bundle import ArtifactRef, Manifest
@@ -10,27 +9,27 @@ from megacache._cache.results import WarmStatus
 from megacache.errors import BundleError, MegacacheError, MissingError, UnsupportedFormatError, UntrustedError
 
 
-@dataclass(slots=True, kw_only=True)
 class Tally:
     """The bundles so far."""
 
-    loaded: list[str] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    incomplete: bool = False
-    faults: list[tuple[MegacacheError, str]] = field(default_factory=list)
-    """Each with what is said of it."""
-    left_out: list[str] = field(default_factory=list)
-    artifacts: _compiler.Loaded = field(default_factory=_compiler.Loaded)
-    unmet: dict[str, dict[ArtifactRef, frozenset[str]]] = field(default_factory=dict)
-    """Artifacts that call custom operators which are defined otherwise here, by bundle, with the operators."""
-    manifests: list[Manifest] = field(default_factory=list)
-    """Of the bundles that were loaded."""
-    bytes_wanted: int = 0
-    bytes_stored: int = 0
-    bytes_raw: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    """Bytes as stored, by what gave them."""
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.seen: set[str] = set()
+        self.failed: set[str] = set()
+        self.incomplete = False
+        self.faults: list[tuple[MegacacheError, str]] = []
+        """Each with what is said of it."""
+        self.left_out: list[str] = []
+        self.artifacts = _compiler.Loaded()
+        self.unmet: dict[str, dict[ArtifactRef, frozenset[str]]] = {}
+        """Artifacts that call custom operators which are defined otherwise here, by bundle, with the operators."""
+        self.manifests: list[Manifest] = []
+        """Of the bundles that were loaded."""
+        self.bytes_wanted = 0
+        self.bytes_stored = 0
+        self.bytes_raw = 0
+        self.sources: Counter[str] = Counter()
+        """Bytes as stored, by what gave them."""
 
     def leave_out(self, bundle: str, why: str) -> str:
         """Note that a bundle is not loaded, and give the sentence that says so."""
