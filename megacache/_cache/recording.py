@@ -178,8 +178,11 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
 
     With `files`, the compiled files that it uses are read, too, but for those that are known to be in the store.
     """
+    # A disk that hangs is noticed here: what comes after looks into the folder as well.
+    call(_compiler.cache_folder, deadline=deadline, doing="using PyTorch's cache folder")
     recorded = _compiler.record(deadline)
-    warnings = list(_warnings(recorded, session, apart=files and _kept_apart()))
+    apart = files and call(_kept_apart, deadline=deadline, doing="reading compiled files")
+    warnings = list(_warnings(recorded, session, apart=apart))
     compiled: Mapping[FileRef, CompiledFile] = {}
     guard: Mapping[str, str] = {}
     known, missing = False, tuple[tuple[str, str], ...]()

@@ -13,7 +13,7 @@ from tests.kit.builders import artifacts, compiled_file, noise
 from tests.kit.disks import hanging
 from tests.kit.faults import PATIENT
 from tests.kit.places import timed
-from tests.kit.processes import Processes, step
+from tests.kit.processes import Processes, run_code, step
 from tests.kit.torchless import Compiler
 
 SECONDS = 2.0
@@ -69,6 +69,30 @@ def test_real_process_ends_its_warm_start_and_itself(published: str, processes: 
         (result,) = processes.run(step("warm", url=url, timeout=SECONDS), folder=tmp_path / "folder")
     assert result["status"] == "unavailable"
     assert REASON in result["reason"]
+
+
+PUBLISH = """
+import sys
+from pathlib import Path
+import megacache
+from tests.kit import models
+from tests.kit.disks import hanging
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+models.doubling()
+with hanging(Path(cache_dir())):
+    result = megacache.publish(sys.argv[1], timeout=2)
+print(result.status, result.reason)
+"""
+
+
+def test_publication_ends_if_the_disk_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own folder hangs once the model has been compiled: the publication ends, and says why."""
+    with hanging(tmp_path / "probe"):  # skips where none can be had
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "folder"))
+    done = run_code(PUBLISH, str(tmp_path / "store"))
+    assert done.stdout.startswith("unavailable"), done.stderr[-2000:]
+    assert REASON in done.stdout
 
 
 def test_publication_ends_if_compiled_files_cannot_be_read(tmp_path: Path, processes: Processes) -> None:
