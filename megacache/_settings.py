@@ -1,11 +1,13 @@
 """Every environment variable that megacache reads, and what it does with those of other programs."""
 
+import getpass
 import inspect
 import math
 import os
 import re
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -261,6 +263,13 @@ def exposed_secrets() -> tuple[str, ...]:
     """Name the variables that PyTorch writes into what it compiles, name and value, and that seem to hold a secret."""
     written = (name for name in sorted(os.environ) if any(word in name for word in _WRITTEN_BY_PYTORCH))
     return tuple(name for name in written if _SECRET.search(name) or redacted(os.environ[name]) != os.environ[name])
+
+
+def find_cache_folder() -> None:
+    """Look for the folder in which PyTorch will keep its caches, without PyTorch: a disk that hangs is noticed here."""
+    with suppress(KeyError, OSError, ValueError):  # a user without a name; PyTorch says what is wrong with a name
+        default = Path(tempfile.gettempdir()) / f"{_DEFAULT_CACHE_FOLDER}{getpass.getuser()}"
+        Path(os.environ.get(_CACHE_FOLDER, default)).stat()
 
 
 @contextmanager

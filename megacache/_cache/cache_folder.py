@@ -17,15 +17,13 @@ from megacache._catalog import Catalog, Listing
 from megacache._runtime import Deadline, call
 from megacache.errors import DeadlineError, UnavailableError
 
-_TAKE_BACK_SECONDS = 2.0
-
 Value = TypeVar("Value")
 
 
 class CacheFolder:
     """The cache folder of PyTorch for the length of one warm start.
 
-    All methods but `load`, in which torch writes, raise `DeadlineError` where the disk does not answer.
+    All methods raise `DeadlineError` where the disk does not answer; only what torch writes in `load` is waited for.
     """
 
     def __init__(self, verb: Call, guard: CrashGuard, *, files: bool) -> None:
@@ -41,16 +39,17 @@ class CacheFolder:
 
         In the end, say what is missing.
         """
-        # Not on the disk, and in this thread: another one would have another current device.
-        self.restoration.begin(wanted=self._files)
-        suspects = self._on_disk(self._look_back)
+        # In this thread: another one would have another current device.
+        device = _compiler.current_device()
+        suspects = self._on_disk(lambda: self._look_back(device))
         try:
             yield suspects
         finally:
             with suppress(DeadlineError):  # nothing more is said once the time is over
                 self._on_disk(self.restoration.finish)
 
-    def _look_back(self) -> Collection[str]:
+    def _look_back(self, device: int | None) -> Collection[str]:
+        self.restoration.begin(device, wanted=self._files)
         suspects = self._guard.look_back().suspects
         clear_suspects(self._guard, self.restoration)
         return suspects
@@ -71,8 +70,12 @@ class CacheFolder:
         self, manifest: Manifest, blob: bytes, deadline: Deadline
     ) -> tuple[_compiler.Loaded, Mapping[ArtifactRef, frozenset[str]]]:
         """Hand artifacts of a bundle to torch, as `_compiler.load_if_met` does."""
-        with self._guard.armed():
+        self._on_disk(self._guard.arm)
+        try:
             loaded, unmet = _compiler.load_if_met(blob, manifest.operators, deadline)
+        finally:
+            with suppress(UnavailableError):
+                call(self._guard.disarm_unless_compiling, deadline=self._soon(), doing=_compiler.FOLDER)
         self._written.setdefault(manifest.bundle, set()).update(loaded.written)
         return loaded, unmet
 
@@ -93,11 +96,14 @@ class CacheFolder:
             self.restoration.abandon(bundle)
 
         with suppress(UnavailableError):
-            call(remove, deadline=Deadline.after(_TAKE_BACK_SECONDS), doing="taking a bundle back")
+            call(remove, deadline=self._soon(), doing=_compiler.FOLDER)
 
     def give_more_time(self) -> None:
         """Let what comes now take as long as all of the call."""
         self._verb = self._verb.restarted()
+
+    def _soon(self) -> Deadline:
+        return Deadline.after(_compiler.UNDO_SECONDS)
 
     def _on_disk(self, step: Callable[[], Value]) -> Value:
         return self._verb.on_disk(step)

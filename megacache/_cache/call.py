@@ -8,7 +8,7 @@ from megacache import _compiler
 from megacache._cache.session import Session, session
 from megacache._catalog import Places
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, call, quiet
-from megacache._settings import Settings
+from megacache._settings import Settings, find_cache_folder
 from megacache._store import Store, redacted
 from megacache._trust import Keys, Signing, TrustPolicy
 
@@ -37,7 +37,11 @@ class Call:
 
     def off(self) -> str:
         """Say what switches caching off; empty if it is on."""
-        return "MEGACACHE_DISABLE is set" if self.settings.disabled else _compiler.switched_off()
+        if self.settings.disabled:
+            return "MEGACACHE_DISABLE is set"
+        # Before PyTorch's compiler is imported, which looks into that folder, however long it takes.
+        self.on_disk(find_cache_folder)
+        return _compiler.switched_off()
 
     def session(self) -> Session:
         """Give what this process knows of the cache."""
@@ -73,7 +77,7 @@ class Call:
 
     def on_disk(self, step: Callable[[], _Value]) -> _Value:
         """Take a step in PyTorch's cache folder, which may lie on a mount that hangs."""
-        return call(step, deadline=self.deadline, doing="using PyTorch's cache folder")
+        return call(step, deadline=self.deadline, doing=_compiler.FOLDER)
 
     def _keys(self, load: Callable[[], _Value], doing: str) -> _Value:
         # A disk that holds keys may hang as a service may, as on a network.

@@ -52,11 +52,11 @@ class Restoration:
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
 
-    def begin(self, *, wanted: bool) -> None:
-        """Find out what compiled files depend on here, and where they belong."""
+    def begin(self, device: int | None, *, wanted: bool) -> None:
+        """Find out what compiled files depend on here, and where they belong; `device` is the GPU that is in use."""
         self._wanted = wanted
         with self._softly():
-            self._here, self._roots = _compiler.toolchain(), _compiler.file_roots()
+            self._here, self._roots = _compiler.toolchain(), _compiler.file_roots(device)
 
     @property
     def count(self) -> int:

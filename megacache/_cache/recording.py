@@ -179,10 +179,10 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
     With `files`, the compiled files that it uses are read, too, but for those that are known to be in the store.
     """
     # A disk that hangs is noticed here: what comes after looks into the folder as well.
-    call(_compiler.cache_folder, deadline=deadline, doing="using PyTorch's cache folder")
+    folder = call(_compiler.cache_folder, deadline=deadline, doing=_compiler.FOLDER)
     recorded = _compiler.record(deadline)
     apart = files and call(_kept_apart, deadline=deadline, doing="reading compiled files")
-    warnings = list(_warnings(recorded, session, apart=apart))
+    warnings = list(_warnings(recorded, apart=apart, moved=session.folder not in {None, folder}))
     compiled: Mapping[FileRef, CompiledFile] = {}
     guard: Mapping[str, str] = {}
     known, missing = False, tuple[tuple[str, str], ...]()
@@ -220,10 +220,10 @@ def _kept_apart() -> bool:
     return any(not root.foreign and any(True for _ in root.used()) for root in known_roots.registered())
 
 
-def _warnings(recorded: Sequence[Artifact], session: Session, *, apart: bool) -> Iterator[str]:
+def _warnings(recorded: Sequence[Artifact], *, apart: bool, moved: bool) -> Iterator[str]:
     yield from _compiler.recording_warnings(recorded, apart=apart)
     yield from _left_out(recorded, besides=("precompile",))
-    if not apart and session.folder not in {None, _compiler.cache_folder()}:
+    if moved and not apart:
         yield "PyTorch's cache folder has changed since the warm start: what was loaded did not hit"
 
 
@@ -248,10 +248,10 @@ def _compiled(
     Tell, too, whether there are others that are known to be in the store.
     """
     # Here and not in a thread, which would have another current device.
-    roots = _compiler.file_roots()
+    device = _compiler.current_device()
 
     def look() -> tuple[list[tuple[_compiler.Located, CompiledFile | None]], bool]:
-        used = _compiler.used_files(recorded, roots)
+        used = _compiler.used_files(recorded, _compiler.file_roots(device))
         located = [one for one in used if (one.root, one.path) not in session.files]
         return [(one, one.read()) for one in located], len(located) < len(used)
 

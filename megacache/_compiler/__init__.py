@@ -6,7 +6,16 @@ package.
 
 from megacache._compiler import roots
 from megacache._compiler.adoption import adopt, is_kernel
-from megacache._compiler.artifacts import Loaded, forget, forget_exactly, record, take_back, unrecorded
+from megacache._compiler.artifacts import (
+    FOLDER,
+    UNDO_SECONDS,
+    Loaded,
+    forget,
+    forget_exactly,
+    record,
+    take_back,
+    unrecorded,
+)
 from megacache._compiler.code import for_any_cpu
 from megacache._compiler.collector import defer_while_compiling, full_collections_deferred
 from megacache._compiler.compilations import compiling, on_compilations
@@ -31,6 +40,8 @@ from megacache._compiler.state import (
 )
 
 __all__ = [
+    "FOLDER",
+    "UNDO_SECONDS",
     "Activity",
     "Board",
     "Folder",

@@ -12,8 +12,13 @@ from typing import Any
 from megacache._bundle import Artifact, ArtifactRef, Digest, build_blob, parse_blob
 from megacache._compiler.autotuners import lead_autotuners
 from megacache._compiler.door import compile_lock, door
-from megacache._runtime import Deadline, inner_folder
-from megacache.errors import CompilerError
+from megacache._runtime import Deadline, call, inner_folder
+from megacache.errors import CompilerError, UnavailableError
+
+FOLDER = "using PyTorch's cache folder"
+"""What is done when the disk that holds it does not answer."""
+UNDO_SECONDS = 2.0
+"""What is left for the disk once a blob has been handed over, however late it is."""
 
 _AHEAD_OF_TIME = b"BundledAOTAutogradResult"
 """The class of an entry that holds its graph, as those do that are compiled ahead of time."""
@@ -107,6 +112,7 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
     """Hand one blob to torch, in this thread.
 
     Raises `CompilerError` if torch does not take all of it, or could not use it; then nothing of it is left behind.
+    What torch itself writes is not cut short; the looks into its folder before and after are.
     """
     lead_autotuners()
     with door("loading cache artifacts"):
@@ -117,18 +123,20 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
         _check_usable(artifacts)
         # While it is off, torch's loader fails on a profile.
         blob = raw if torch._dynamo.config.automatic_dynamic_local_pgo else _without(artifacts, "pgo")
-        before = _files(artifacts)
+        before = call(lambda: _files(artifacts), deadline=deadline, doing=FOLDER)
         try:
             with compile_lock(deadline):
                 info = torch.compiler.load_cache_artifacts(blob)
         except BaseException:
-            take_back(_files(artifacts) - before)
+            with suppress(UnavailableError):
+                undone = Deadline.after(UNDO_SECONDS)
+                call(lambda: take_back(_files(artifacts) - before), deadline=undone, doing=FOLDER)
             raise
-        written = _files(artifacts) - before
+        after = call(lambda: _files(artifacts), deadline=deadline.no_sooner(UNDO_SECONDS), doing=FOLDER)
     if info is None:
         msg = "PyTorch refused a blob"
         raise CompilerError(msg, hint=_LOG)
-    return Loaded(info=info, written=written)
+    return Loaded(info=info, written=after - before)
 
 
 def take_back(written: Iterable[Path]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from megacache._bundle import Artifact, CompiledFile, is_portable_file
 from megacache._compiler import roots as known_roots
@@ -206,16 +205,15 @@ def _plain(mode: int) -> int:
     return _EXECUTABLE if mode & stat.S_IXUSR else _READABLE
 
 
-def file_roots() -> Mapping[str, tuple[Path, ...]]:
-    """Name the folders that compiled files lie under: PyTorch's own, of Triton maybe two, and those registered."""
+def file_roots(device: int | None) -> Mapping[str, tuple[Path, ...]]:
+    """Name the folders that compiled files lie under: PyTorch's own, of Triton maybe two, and those registered.
+
+    `device` is the GPU of the thread that compiles, as `current_device` tells it.
+    """
     with door("finding its cache folders"):
-        import torch
         from torch._inductor.runtime.cache_dir_utils import cache_dir, triton_cache_dir
 
-        cuda: Any = torch.cuda
-        # Asking for the device initialises CUDA, after which a server cannot fork its workers.
-        device = cuda.current_device() if cuda.is_initialized() else 0
-        inductor, triton = Path(cache_dir()), Path(triton_cache_dir(device))
+        inductor, triton = Path(cache_dir()), Path(triton_cache_dir(device or 0))
         led = triton.is_relative_to(inductor)
         # Inductor leads Triton to a folder below its own, but not before it makes its first kernel: what Triton needs
         # until then, such as its `cuda_utils`, lies in Triton's own.

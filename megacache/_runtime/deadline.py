@@ -40,6 +40,10 @@ class Deadline:
         """Give a deadline at most `seconds` away, and never after this one."""
         return type(self)(at=min(self.at, time.monotonic() + seconds), seconds=min(self.seconds, seconds))
 
+    def no_sooner(self, seconds: float) -> Self:
+        """Give a deadline at least `seconds` away, and never before this one."""
+        return type(self)(at=max(self.at, time.monotonic() + seconds), seconds=self.seconds)
+
     def missed(self, doing: str) -> DeadlineError:
         """Make the error to raise when time ran out."""
         return DeadlineError(

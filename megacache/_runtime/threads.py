@@ -5,6 +5,7 @@ the process alive; these threads are daemons, and a call that ran out of time le
 """
 
 import _thread
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -184,15 +185,16 @@ def _start(work: Callable[[], None], count: int) -> None:
     """Start daemon threads, as many as there can be; raise `UnavailableError` if not one of them begins."""
     begun = queue.SimpleQueue[None]()
 
-    def begin() -> None:
+    def begin(context: contextvars.Context) -> None:
         begun.put(None)
-        work()
+        # What the caller has set for itself counts here as well, such as PyTorch's configuration.
+        context.run(work)
 
     started = 0
     with suppress(RuntimeError):  # the limit of threads is reached
         for _ in range(count):
             # `threading.Thread.start` would wait for ever for a thread that had no memory to begin with.
-            _thread.start_new_thread(begin, ())
+            _thread.start_new_thread(begin, (contextvars.copy_context(),))
             started += 1
     try:
         begun.get(timeout=_BEGIN_SECONDS if started else 0)

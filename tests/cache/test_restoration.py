@@ -32,9 +32,9 @@ def folder(tmp_path: Path) -> Path:
 def restoration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Restoration:
     """Begin to restore files of Triton's into its folder."""
     monkeypatch.setattr(_compiler, "toolchain", dict)
-    monkeypatch.setattr(_compiler, "file_roots", lambda: {"triton": (folder,)})
+    monkeypatch.setattr(_compiler, "file_roots", lambda _: {"triton": (folder,)})
     found = Restoration()
-    found.begin(wanted=True)
+    found.begin(None, wanted=True)
     return found
 
 

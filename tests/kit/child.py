@@ -364,7 +364,7 @@ def used_files() -> Answer:
     """Answer with the paths of the compiled files that this process uses."""
     from megacache import _compiler
 
-    return {"paths": [located.path for located in _compiler.used_files((), _compiler.file_roots())]}
+    return {"paths": [located.path for located in _compiler.used_files((), _compiler.file_roots(None))]}
 
 
 def snapshot() -> Answer:

@@ -54,7 +54,7 @@ def watched(folder: Path) -> Iterator[WatchedFolder]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compiler, "load_if_met", load)
         patch.setattr(_compiler, "toolchain", dict)
-        patch.setattr(_compiler, "file_roots", lambda: {"inductor": (place.root,)})
+        patch.setattr(_compiler, "file_roots", lambda _: {"inductor": (place.root,)})
         patch.setattr(_compiler, "adopt", lambda *_: None)
         yield place
 

@@ -114,8 +114,12 @@ class CrashGuard:
         try:
             yield
         finally:
-            if not _compiler.compiling():
-                self.disarm()
+            self.disarm_unless_compiling()
+
+    def disarm_unless_compiling(self) -> None:
+        """Take all markers down, unless a compilation is under way, whose end does so."""
+        if not _compiler.compiling():
+            self.disarm()
 
     def disarm_later(self) -> None:
         """Take all markers down after some seconds, unless another compilation begins."""
