@@ -242,7 +242,7 @@ class Cache:
             _compiler.defer_while_compiling()
             folder = call.restarted().on_disk(_compiler.writable_cache_folder)
             session.begin(folder)
-            environment = _compiler.current_environment()
+            environment = _compiler.current_environment(call.deadline)
             warnings = tuple(_compiler.loading_warnings())
         # Importing torch takes seconds, which are not the store's: the timeout is for the store alone.
         call, job = call.restarted(), _compiler.job()

@@ -49,7 +49,7 @@ class CacheFolder:
                 self._on_disk(self.restoration.finish)
 
     def _look_back(self, device: int | None) -> Collection[str]:
-        self.restoration.begin(device, wanted=self._files)
+        self.restoration.begin(device, self._verb.deadline, wanted=self._files)
         suspects = self._guard.look_back().suspects
         clear_suspects(self._guard, self.restoration)
         return suspects

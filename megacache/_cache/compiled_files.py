@@ -11,7 +11,7 @@ from megacache._cache.crash_guard import CrashGuard
 from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
 from megacache._compiler import roots as known_roots
-from megacache._runtime import counted, shown
+from megacache._runtime import Deadline, counted, shown
 from megacache.errors import CompilerError, UntrustedError
 
 FileName = tuple[str, str]
@@ -52,11 +52,11 @@ class Restoration:
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
 
-    def begin(self, device: int | None, *, wanted: bool) -> None:
+    def begin(self, device: int | None, deadline: Deadline, *, wanted: bool) -> None:
         """Find out what compiled files depend on here, and where they belong; `device` is the GPU that is in use."""
         self._wanted = wanted
         with self._softly():
-            self._here, self._roots = _compiler.toolchain(), _compiler.file_roots(device)
+            self._here, self._roots = _compiler.toolchain(deadline), _compiler.file_roots(device)
 
     @property
     def count(self) -> int:

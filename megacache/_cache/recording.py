@@ -190,7 +190,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
         try:
             compiled, missing, known = _compiled(recorded, session, deadline)
             # It runs the compiler, to ask for its version.
-            guard = _compiler.toolchain() if compiled else {}
+            guard = _compiler.toolchain(deadline) if compiled else {}
         except CompilerError as error:  # artifacts are useful on their own
             compiled = {}
             warnings.append(f"compiled files were left out: {error}")
@@ -209,7 +209,7 @@ def take(session: Session, deadline: Deadline, *, files: bool) -> Recorded:
         known=known,
         missing=missing,
         probes=_compiler.passed_probes() if compiled else (),
-        environment=_compiler.current_environment(),
+        environment=_compiler.current_environment(deadline),
         warnings=tuple(warnings),
         operators=operators,
     )

@@ -8,14 +8,16 @@ import re
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from megacache._bundle import FORMAT, NO_COMPILER, Digest, Environment
 from megacache._compiler.door import door
 from megacache._compiler.processors import cpu_flags, cpu_target
 from megacache._compiler.variables import RECORDED
+from megacache._runtime import Deadline, call
 from megacache._settings import plain_variables, requested_cpu_capability
 from megacache._store import without_secrets
+from megacache.errors import CompilerError, DeadlineError
 
 if TYPE_CHECKING:
     import torch
@@ -30,24 +32,46 @@ _X86_PROBES = (
     ("amx_fp16", "_is_amx_fp16_supported"),
 )
 _ARM_CAPABILITIES = ("bf16", "sve", "sve2", "sve_max_length")
+_COMPILER_SECONDS = 10.0
+"""What the C++ compiler has to tell its version: one that takes longer lies on a disk that hangs."""
 _log = logging.getLogger("megacache")
+_Answer = TypeVar("_Answer")
 
 
-def toolchain() -> Mapping[str, str]:
-    """Collect the facts that guard compiled files; folders only as digests."""
+def toolchain(deadline: Deadline | None = None) -> Mapping[str, str]:
+    """Collect the facts that guard compiled files; folders only as digests.
+
+    Raises `CompilerError` if the C++ compiler does not answer, for which half of the time is left.
+    """
     with door("describing its compiler"):
-        import torch
+        return _asked(_toolchain, deadline)
 
-        compiler = compiler_version()
-        return {
-            "compiler": compiler,
-            "compiler_name": _without_folders(compiler_name()),
-            "cpu_flags": cpu_flags(),
-            "cpu_target": _cpu_target(compiler),
-            "libc": " ".join(platform.libc_ver()),
-            "python_location": _digest(sysconfig.get_path("include"), str(sysconfig.get_config_var("LIBDIR"))),
-            "torch_location": _digest(*torch.__path__),
-        }
+
+def _toolchain() -> Mapping[str, str]:
+    import torch
+
+    compiler = compiler_version()
+    return {
+        "compiler": compiler,
+        "compiler_name": _without_folders(compiler_name()),
+        "cpu_flags": cpu_flags(),
+        "cpu_target": _cpu_target(compiler),
+        "libc": " ".join(platform.libc_ver()),
+        "python_location": _digest(sysconfig.get_path("include"), str(sysconfig.get_config_var("LIBDIR"))),
+        "torch_location": _digest(*torch.__path__),
+    }
+
+
+def _asked(question: Callable[[], _Answer], deadline: Deadline | None) -> _Answer:
+    """Ask the C++ compiler, which is a program of its own, and may hang as a disk may."""
+    whole = deadline or Deadline.after(2 * _COMPILER_SECONDS)
+    limit = whole.sooner(min(_COMPILER_SECONDS, whole.remaining() / 2))
+    try:
+        return call(question, deadline=limit, doing="asking the C++ compiler for its version")
+    except DeadlineError as error:
+        raise CompilerError(
+            "the C++ compiler does not answer", hint="start it by hand, and see whether it does"
+        ) from error
 
 
 def compiler_version() -> str:
@@ -92,7 +116,7 @@ def _digest(*texts: str) -> str:
     return Digest.of("\0".join(texts).encode(errors="surrogateescape")).hex[:16]
 
 
-def current_environment() -> Environment:
+def current_environment(deadline: Deadline | None = None) -> Environment:
     """Collect the facts that enter the fingerprint and those that are recorded beside them.
 
     The current device is the one that counts, as it is for Inductor's own keys; on a GPU this initialises it. A fact
@@ -117,7 +141,7 @@ def current_environment() -> Environment:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cpu_extensions": _cpu_extensions(),
         }
-        recorded, unread = _recorded(device)
+        recorded, unread = _recorded(device, deadline)
         return Environment(facts=facts, recorded=recorded, unread=unread)
 
 
@@ -183,12 +207,12 @@ def _probed(name: str, probe: Callable[[], bool] | None) -> str:
     return name if probe() else ""
 
 
-def _recorded(device: "torch.device | None") -> tuple[Mapping[str, str], Mapping[str, str]]:
+def _recorded(device: "torch.device | None", deadline: Deadline | None) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Give the recorded facts, and the errors of those that could not be read."""
     readers: dict[str, Callable[[], str]] = {
         "threads": _threads,
         "driver": lambda: _driver_version(device),
-        "compiler": compiler_version,
+        "compiler": lambda: _asked(compiler_version, deadline),
         "cpu_flags": cpu_flags,
         "float32_matmul_precision": _matmul_precision,
         "default_dtype": _default_dtype,

@@ -8,6 +8,7 @@ import pytest
 from megacache import _compiler
 from megacache._bundle import CompiledFile
 from megacache._cache.compiled_files import Restoration
+from megacache._runtime import Deadline
 from tests.kit.builders import artifact, bundle
 
 LIST, KERNEL, LAUNCHER, HELD = "KEY/__grp__k.json", "KEY/k.cubin", "KEY/launcher.so", "ab/k.main.so"
@@ -31,10 +32,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def restoration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Restoration:
     """Begin to restore files of Triton's into its folder."""
-    monkeypatch.setattr(_compiler, "toolchain", dict)
+    monkeypatch.setattr(_compiler, "toolchain", lambda *_: {})
     monkeypatch.setattr(_compiler, "file_roots", lambda _: {"triton": (folder,)})
     found = Restoration()
-    found.begin(None, wanted=True)
+    found.begin(None, Deadline.after(60), wanted=True)
     return found
 
 

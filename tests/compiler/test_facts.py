@@ -1,6 +1,7 @@
 """A fact that is only recorded, or only warns, never costs the start."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from megacache import _compiler
 from megacache._bundle import Artifact
 from megacache._compiler import facts, state
+from tests.kit.processes import Processes, run_code, step
 
 
 def fail(*_: object) -> str:
@@ -47,6 +49,34 @@ def test_recorded_fact_that_cannot_be_read(
     assert "_asked_for" in found.unread[name]
     assert found == whole
     assert f"name={name}" in caplog.text
+
+
+SILENT = """
+import sys
+import torch._dynamo
+import megacache
+result = megacache.warm(sys.argv[1], timeout=3)
+print(result.status, result.warnings)
+print(sorted(megacache.environment().unread), megacache.publish(sys.argv[1], timeout=3).status)
+"""
+
+
+def test_compiler_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler on a disk that hangs costs the compiled files: graphs are loaded within the deadline."""
+    url = str(tmp_path / "store")
+    processes.run(step("run", model="inference"), step("publish", url=url))
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\nexec sleep 60 2>/dev/null\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "folder"))
+    done = run_code(SILENT, url)
+    warmed, rest = done.stdout.splitlines()
+    assert warmed.startswith("loaded"), done.stderr[-2000:]
+    assert "compiled files are not used: the C++ compiler does not answer" in warmed
+    assert rest == "['compiler'] empty"
 
 
 def test_driver_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,9 @@ def test_store_of_a_gpu_is_read_as_before(
     manifests = [done.result() for done in Catalog(gpu_store, holding.prefix).read(holding.visible)]
     here = manifests[0].environment
     (guard,) = (one.files.guard for one in manifests if "cpu_flags" in one.files.guard)
-    monkeypatch.setattr(_compiler, "toolchain", lambda: {**guard, "cpu_flags": flags, "cpu_target": "avx avx2 newer"})
+    monkeypatch.setattr(
+        _compiler, "toolchain", lambda *_: {**guard, "cpu_flags": flags, "cpu_target": "avx avx2 newer"}
+    )
     result = warm_up(gpu_store, here, watched_place.folder / "starts")
     assert (result.status, len(watched_place.loaded)) == ("loaded", 1)
     equal = flags == guard["cpu_flags"]

@@ -35,7 +35,7 @@ _NO_COMPONENTS = "PyTorch keeps no components of its key"
 def explain(call: Call) -> Explanation:
     """Look at what PyTorch has recorded in this process, and at what is published."""
     recorded = _compiler.record(call.deadline)
-    environment = _compiler.current_environment()
+    environment = _compiler.current_environment(call.deadline)
     # A compilation may have been waited for, and the timeout is for the store.
     call = call.restarted()
     policy = call.policy()
