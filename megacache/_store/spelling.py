@@ -10,6 +10,8 @@ from megacache.errors import SettingsError
 
 _OBJECTS = S3 | GCS | AZURE
 _UNFINISHED = re.compile(rf"(?P<protocol>{'|'.join(_OBJECTS | WEB | LOCAL | {'hf', 'memory'})})(?::/?|//)(?=[^/])")
+_NAMED = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*):/?(?=[^/:])")
+"""What begins as the URL of any protocol does whose two slashes are not there."""
 
 
 def check_url(url: str) -> None:
@@ -49,9 +51,10 @@ def _mistake(url: str) -> tuple[str, ...] | None:
     if found and url != url.strip():
         return "has white space around it", url.strip()
     # A folder may have such a name.
-    if (unfinished := _UNFINISHED.match(url)) and not os.path.exists(url):  # noqa: PTH110 - no error
-        slashes = "///" if unfinished["protocol"] in LOCAL else "//"
-        return "lacks a colon or a slash", f"{unfinished['protocol']}:{slashes}{url[unfinished.end() :]}"
+    if (unfinished := _unfinished(url)) and not os.path.exists(url):  # noqa: PTH110 - no error
+        protocol = unfinished["protocol"].lower()
+        slashes = "///" if protocol in LOCAL else "//"
+        return "lacks a colon or a slash", f"{protocol}:{slashes}{url[unfinished.end() :]}"
     if protocol in LOCAL and rest.partition("/")[0] == "localhost":
         return "names a host", f"{protocol}://{rest.removeprefix('localhost') or '/'}"
     if protocol in LOCAL and rest and rest[0] not in "/~.":
@@ -59,6 +62,17 @@ def _mistake(url: str) -> tuple[str, ...] | None:
     if protocol in _OBJECTS and "//" in f"/{rest.rstrip('/')}":
         return "has a folder without a name", f"{protocol}://{re.sub('/+', '/', rest).strip('/')}"
     return None
+
+
+def _unfinished(url: str) -> re.Match[str] | None:
+    if found := _UNFINISHED.match(url):
+        return found
+    named = _NAMED.match(url)
+    if named is None:
+        return None
+    from fsspec.registry import available_protocols  # only for what looks like a URL and is none
+
+    return named if named["protocol"].lower() in available_protocols() else None
 
 
 def _asks(link: str, *, behind: bool) -> bool:
