@@ -1,6 +1,7 @@
 """The receipt of this process, those of many processes in one folder, and the hit rate over all of them."""
 
 import contextlib
+import functools
 import json
 import os
 import uuid
@@ -12,13 +13,16 @@ from typing import Any
 from megacache._api import receipt
 from megacache._cache import Receipt, WarmResult
 from megacache._compiler import Lookups
-from megacache._runtime import write_whole
+from megacache._runtime import Deadline, call, write_whole
+from megacache.errors import MegacacheError
 from megacache.integrations._store_receipts import StoreReceipts
 
 _TOKEN = uuid.uuid4().hex
 _CACHES = ("inductor", "aot_autograd")
 _STORE = "store"
 """Stands for the store in `MEGACACHE_RECEIPTS`; a folder of that name is `./store`."""
+_SECONDS = 2.0
+"""What a folder has to take a receipt: no process waits for a disk that hangs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +60,12 @@ class Receipts:
         if not self._folders and self._store is None:
             return
         own = _own(receipt(), inherited)
+        # A forked child has its parent's token; another container may have the same process id.
+        name, data = f"{os.getpid()}-{_TOKEN}.json", json.dumps(own.to_json()).encode()
         for folder in self._folders:
-            with contextlib.suppress(OSError):
-                # A forked child has its parent's token; another container may have the same process id.
-                write_whole(folder / f"{os.getpid()}-{_TOKEN}.json", json.dumps(own.to_json()).encode())
+            path, deadline = folder / name, Deadline.after(_SECONDS)
+            with contextlib.suppress(OSError, MegacacheError):
+                call(functools.partial(write_whole, path, data), deadline=deadline, doing="leaving a receipt")
         if self._store is not None:
             self._store.leave(_without_costs(own, inherited), warmed, at_end=at_end)
 

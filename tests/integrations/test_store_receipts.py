@@ -19,6 +19,8 @@ from tests.integrations.test_autostart import RUN, Start, ended, start
 from tests.kit import faulty_disk
 from tests.kit.builders import artifacts, bundle, open_store, upload
 from tests.kit.command import document, run
+from tests.kit.disks import hanging
+from tests.kit.places import timed
 
 __all__ = ["start"]
 PROGRAM = (sys.executable, "-m", "tests.kit.program")
@@ -57,6 +59,13 @@ def test_folder_and_store(start: Start, tmp_path: Path) -> None:
     assert (code, "0 of 2 lookups hit, in 1 processes" in stderr) == (0, True), stderr
     assert len(list((tmp_path / "folder").glob("*.json"))) == 1
     assert len(list((tmp_path / "store.receipts").rglob("*.json"))) == 1
+
+
+def test_folder_that_hangs_keeps_nobody(tmp_path: Path) -> None:
+    """The end of a process does not wait for a folder that does not answer, and the other ones get their receipts."""
+    with hanging(tmp_path / "hangs"):
+        timed(lambda: Receipts(f"{tmp_path}/hangs:{tmp_path}").write(Receipt(), None, at_end=1.0), 2.0)
+    assert len(list(tmp_path.glob("*.json"))) == 1
 
 
 @pytest.mark.parametrize("variables", [{"MEGACACHE_READ_ONLY": "1"}, {"MEGACACHE_EXIT_TIMEOUT": "0"}], ids=str)
