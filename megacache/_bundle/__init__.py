@@ -26,7 +26,7 @@ from megacache._bundle.bundle import (
     refusal,
     unpack_chunk,
 )
-from megacache._bundle.chunk import CHUNK_SIZE, Name, Payload, open_chunk, pack_chunk
+from megacache._bundle.chunk import CHUNK_SIZE, Name, Payload, check_stored, open_chunk, pack_chunk
 from megacache._bundle.digest import Digest
 from megacache._bundle.document import Node, pack
 from megacache._bundle.envelope import (
@@ -111,6 +111,7 @@ __all__ = [
     "artifact_payloads",
     "build_blob",
     "bundle_id",
+    "check_stored",
     "checked_labels",
     "chunks_of",
     "declared_names",

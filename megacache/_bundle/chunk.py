@@ -83,18 +83,23 @@ def pack_chunk(payload: Payload, *, other_name: bool = False) -> Chunk:
     return Chunk(ref=ref, stored=stored)
 
 
-def open_chunk(ref: ChunkRef, stored: bytes) -> bytes:
-    """Give the raw content, once the digest and both sizes are proved.
-
-    Raises `IntegrityError` or `FormatError`.
-    """
-    # The digest comes first: nothing is decompressed but what was published.
+def check_stored(ref: ChunkRef, stored: bytes) -> None:
+    """Raise `IntegrityError` if this is not what was published, or has another size than is declared."""
     actual = Digest.of(stored)
     if actual != ref.digest:
         raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=actual)
     if len(stored) != ref.stored_size:
         what = f"size of chunk {ref.digest.hex[:12]}"
         raise IntegrityError(what, expected=ref.stored_size, actual=len(stored))
+
+
+def open_chunk(ref: ChunkRef, stored: bytes) -> bytes:
+    """Give the raw content, once the digest and both sizes are proved.
+
+    Raises `IntegrityError` or `FormatError`.
+    """
+    # The digest comes first: nothing is decompressed but what was published.
+    check_stored(ref, stored)
     if ref.codec != CODEC:
         msg = f"chunk {ref.digest.hex[:12]} has codec {ref.codec!r}, not {CODEC}"
         raise FormatError(msg, hint="upgrade megacache")

@@ -7,7 +7,15 @@ any time. It has the signatures of the last place, as they are.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-from megacache._bundle import COPIED, MAX_SIGNATURE_SIZE, SUPERSEDED, ChunkRef, Digest, EnvironmentPrefix, Manifest
+from megacache._bundle import (
+    COPIED,
+    MAX_SIGNATURE_SIZE,
+    SUPERSEDED,
+    ChunkRef,
+    EnvironmentPrefix,
+    Manifest,
+    check_stored,
+)
 from megacache._catalog.catalog import Catalog
 from megacache._catalog.delivery import fetch_chunk
 from megacache._catalog.listing import Listing
@@ -16,7 +24,7 @@ from megacache._catalog.node_cache import NodeCache
 from megacache._catalog.places import Place
 from megacache._runtime import Deadline
 from megacache._store import Store
-from megacache.errors import IntegrityError, MegacacheError
+from megacache.errors import MegacacheError
 
 _log = logging.getLogger("megacache")
 _SECONDS = 300.0
@@ -90,8 +98,7 @@ class _Filling:
             self._place.for_small().delete(key)
 
         def prove(stored: bytes) -> bytes:
-            if Digest.of(stored) != ref.digest:
-                raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=Digest.of(stored))
+            check_stored(ref, stored)
             return stored
 
         fetched = self._catalog.ask_behind(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from megacache._bundle import ChunkRef, Digest, EnvironmentPrefix, Manifest, unseal
+from megacache._bundle import ChunkRef, EnvironmentPrefix, Manifest, check_stored, unseal
 from megacache._catalog.catalog import Catalog
 from megacache._catalog.inventory import Holding, Inventory
 from megacache._runtime import Done, Progress, ProgressCallback, unordered, within_window
@@ -154,8 +154,7 @@ class Transfer:
             prefix, ref = item
             key = prefix.chunk(ref.digest)
             data = self._source.read(key, size=ref.stored_size)
-            if Digest.of(data) != ref.digest:
-                raise IntegrityError(f"chunk {ref.digest.hex[:12]}", expected=ref.digest, actual=Digest.of(data))
+            check_stored(ref, data)
             self._target.create(key, data)
 
         return within_window(

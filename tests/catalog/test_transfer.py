@@ -1,5 +1,6 @@
 """Bundles are copied between stores, verified on the way, and a run that was cut short is taken up."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,17 @@ def test_damaged_bundle_is_not_copied(source: Store, target: Store) -> None:
     assert failed == bad.manifest.bundle
     assert isinstance(fault, IntegrityError)
     assert key_of(bad) not in objects(target)
+
+
+def test_chunk_of_another_size_than_declared_is_not_copied(source: Store, target: Store) -> None:
+    """What no warm start would load is not copied, either, although its digest is right."""
+    one = bundle([artifact()])
+    declared = replace(one.chunks[0].ref, stored_size=len(one.chunks[0].stored) + 100)
+    upload(source, replace(one, manifest=replace(one.manifest, chunks=(declared,))))
+    ((_, fault),) = copy(source, target).failed
+    assert isinstance(fault, IntegrityError)
+    assert "size of chunk" in str(fault)
+    assert objects(target) == {}
 
 
 def test_bundle_without_its_chunk_is_not_copied(source: Store, target: Store) -> None:
