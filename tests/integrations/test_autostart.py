@@ -532,6 +532,15 @@ def test_sidecar_says_why_the_server_is_not_ready(start: Start) -> None:
     assert ended(popen)[0] == 0
 
 
+def test_sidecar_tells_no_secret(start: Start) -> None:
+    """What a client makes of a password is not shown."""
+    health = "http://me:s3cr3t@127.0.0.1/health"
+    popen = start(*SIDECAR, "--ready-url", health, "--ready-timeout", "0.1", "URL", "--", "cat")
+    assert popen.stderr is not None
+    assert "the last answer was: nonnumeric port: '***@127.0.0.1'" in popen.stderr.readline()
+    assert ended(popen)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

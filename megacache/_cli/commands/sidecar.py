@@ -17,7 +17,7 @@ from megacache._cli.options import chosen_places
 from megacache._cli.output import say
 from megacache._cli.program import Finite, ProgramCommand, compact_above, end_like, named, program_argument, wait_for
 from megacache._settings import AutostartSettings
-from megacache._store import lasting_url
+from megacache._store import keep_secret, lasting_url, without_secrets
 from megacache.integrations import autostart_environment
 
 _POLL_SECONDS = 0.5
@@ -54,6 +54,7 @@ def sidecar_command(
     """  # noqa: D301 - as click wants it
     if not _is_http_url(ready_url):
         raise click.BadParameter(f"{ready_url} is not an http URL", param_hint="--ready-url")
+    keep_secret(ready_url)
     path, command = named(program)
     given = {name: value for name, value in others.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="megacache-sidecar-") as folder:
@@ -90,7 +91,7 @@ def _wait_until_ready(child: "subprocess.Popen[bytes]", url: str, seconds: float
             say("ready after {} s: publishing what was compiled", f"{time.monotonic() - started:.1f}")
             return
         if time.monotonic() >= started + seconds:
-            facts = f"{seconds:g}", answer
+            facts = f"{seconds:g}", without_secrets(answer)
             say("[bold yellow]not ready[/] within {} s: publishing only at the end; the last answer was: {}", *facts)
             return
         time.sleep(_POLL_SECONDS)
