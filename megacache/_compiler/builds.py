@@ -20,6 +20,7 @@ from pathlib import Path
 
 from megacache._bundle import Digest, Node, pack
 from megacache._compiler import ninja
+from megacache._compiler.libraries import check_needed
 from megacache.errors import CompilerError, FormatError, UntrustedError
 
 _BUILD = re.compile(r"(.+)\.[0-9a-f]{16}\.build")
@@ -98,6 +99,9 @@ def unpack_build(content: bytes, target: Path, folder: Path) -> bool:
             path.write_bytes(data)
             path.chmod(mode)
             os.utime(path, ns=(now, now))
+        # By a path that another process can follow.
+        for library in sorted(folder.with_name(temporary.name).rglob("*.so")):
+            check_needed(library)
         # It takes the place of an empty folder, and of nothing else.
         temporary.rename(target)
     except OSError as error:

@@ -16,18 +16,13 @@ from megacache._compiler.adoption import check_kernel, is_kernel, unasked
 from megacache._compiler.builds import build_folder, pack_build, unpack_build
 from megacache._compiler.door import door
 from megacache._compiler.kernels import kernel_files
-from megacache._compiler.libraries import check_library, module_name
+from megacache._compiler.libraries import check_library, check_needed, mapped_files, module_name
 from megacache._compiler.ninja import LOG
 from megacache._compiler.probes import probe_libraries
 from megacache._runtime import inner_folder, temporary_beside
 from megacache._settings import triton_home
 from megacache.errors import CompilerError, UntrustedError
 
-_MAPS = Path("/proc/self/maps")
-# What is not a file has the inode 0.
-_MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
-# Linux adds it to the path of a mapped file that was removed.
-_REMOVED = " (deleted)"
 # The beginning of the names of Triton's lists.
 _GROUP = "__grp__"
 _ROOT = b"[root]"
@@ -64,18 +59,6 @@ class Located:
             return None
 
 
-def mapped_files() -> Iterator[Path]:
-    """Give the files that are mapped into this process, its libraries among them; none where `/proc` is not.
-
-    Those that were removed since are given as well.
-    """
-    try:
-        maps = _MAPS.read_text(errors="surrogateescape")
-    except OSError:
-        return
-    yield from dict.fromkeys(Path(name.removesuffix(_REMOVED)) for name in _MAPPED.findall(maps))
-
-
 def restore(file: CompiledFile, folder: Path) -> bool:
     """Put a file under its root, whole at once; return False if it was there.
 
@@ -97,6 +80,8 @@ def restore(file: CompiledFile, folder: Path) -> bool:
             temporary.chmod(_plain(file.mode))
             # Tried before it has its name: no process ever finds a library there that it cannot load.
             _check(file, temporary)
+            if _is_foreign(file.root) and target.suffix == ".so":
+                check_needed((folder / file.path).with_name(temporary.name))
             temporary.replace(target)
             return True
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from megacache._compiler import ninja
 from megacache._compiler import roots as known_roots
 from megacache._compiler.builds import find_build
-from megacache._compiler.files import mapped_files
+from megacache._compiler.libraries import mapped_files
 from megacache._settings import others_variable
 from megacache.errors import SettingsError
 

@@ -4,16 +4,25 @@ import _ctypes
 import ctypes
 import re
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from megacache._compiler.door import door
+from megacache.errors import CompilerError
 
 _MODULE = re.compile(r"(?:.*/)?[A-Z2-7]{52}/(\w+)(?:\.[\w-]+)*\.so")
 """A module for Python that Triton has the C compiler make, in a folder of its own: `cuda_utils`, a launcher."""
 # Of ELF: where the descriptions of segments begin, their size and number; of each, the kind, the offset and the length.
 _HEADER, _SEGMENT = struct.Struct("<32xQ14xHH"), struct.Struct("<IxxxxQ16xQ")
 _LOADED = 1
+_MAPS = Path("/proc/self/maps")
+# What is not a file has the inode 0.
+_MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
+# Linux adds it to the path of a mapped file that was removed.
+_REMOVED = " (deleted)"
+_LACKING = re.compile(r"^\s*(\S+) => not found$", re.MULTILINE)
+_SECONDS = 10.0
 
 
 def load_library(library: Path) -> ctypes.CDLL:
@@ -39,6 +48,40 @@ def _ends(head: bytes) -> Iterator[int]:
         kind, offset, length = _SEGMENT.unpack_from(head, place)
         if kind == _LOADED:
             yield offset + length
+
+
+def mapped_files() -> Iterator[Path]:
+    """Give the files that are mapped into this process, its libraries among them; none where `/proc` is not.
+
+    Those that were removed since are given as well.
+    """
+    try:
+        maps = _MAPS.read_text(errors="surrogateescape")
+    except OSError:
+        return
+    yield from dict.fromkeys(Path(name.removesuffix(_REMOVED)) for name in _MAPPED.findall(maps))
+
+
+def check_needed(library: Path) -> None:
+    """Raise `CompilerError` if a library needs others that are neither loaded nor found; nothing is run, or loaded.
+
+    Nothing is known where the system has no `ldd`.
+    """
+    try:
+        told = subprocess.run(
+            ["ldd", library],  # noqa: S607 - wherever the system has it
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return
+    # A library finds by its name what was loaded from anywhere, as those of PyTorch.
+    if absent := set(_LACKING.findall(told)) - {path.name for path in mapped_files()}:
+        msg = f"it needs {', '.join(sorted(absent))}, which is not here"
+        raise CompilerError(msg, hint="install that, or load it before the warm start")
 
 
 def module_name(path: str) -> str | None:

@@ -13,7 +13,7 @@ import pytest
 
 from megacache._bundle import CompiledFile, is_portable_file
 from megacache._compiler import Located, remove, restore
-from megacache._compiler.files import mapped_files
+from megacache._compiler.libraries import mapped_files
 from megacache._runtime import temporary_beside
 from megacache.errors import UntrustedError
 from tests.kit.builders import compiled_file, noise

@@ -1,6 +1,7 @@
 """A restored library that nobody could load never gets its name, and the process that finds that out goes on."""
 
 import importlib.util
+import subprocess
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from megacache._bundle import CompiledFile
-from megacache._compiler import restore
-from megacache._compiler.files import mapped_files
+from megacache._compiler import Folder, register_folders, restore
+from megacache._compiler.libraries import mapped_files
 from megacache.errors import CompilerError
 
 
@@ -74,3 +75,20 @@ def test_module_that_can_be_used_is_restored_and_let_go(tmp_path: Path) -> None:
     assert not restore(file(MODULE, SOUND), tmp_path)
     assert (tmp_path / MODULE).read_bytes() == SOUND
     assert [path for path in mapped_files() if path.is_relative_to(tmp_path)] == []
+
+
+def test_library_of_another_compiler_needs_what_it_was_linked_with(tmp_path: Path) -> None:
+    """It is restored where the system finds all of that; elsewhere its compiler is left to make it anew."""
+    given, made, folder = tmp_path / "libgiven.so.1", tmp_path / "made.so", tmp_path / "folder"
+    for output, others in ((given, [f"-Wl,-soname,{given.name}"]), (made, [given, f"-Wl,-rpath,{tmp_path}"])):
+        code = "int a;" if output == given else "extern int a; int b(void) { return a; }"
+        command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-x", "none", *map(str, others), "-o", str(output)]
+        subprocess.run(command, input=code, text=True, check=True)
+    register_folders({"mine": Folder(path=folder)})
+    library = CompiledFile(root="folder:mine", path="ab/made.so", mode=0o755, content=made.read_bytes())
+    moved = given.rename(tmp_path / "moved")
+    with pytest.raises(CompilerError, match=r"needs libgiven\.so\.1, which is not here"):
+        restore(library, folder)
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    moved.rename(given)
+    assert restore(library, folder)

@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ def inline(source: str = _INLINE, *, module: bool = True) -> dict[str, Any]:
     return {"answer": built.answer() if module else ctypes.CDLL(built).answer()}
 
 
-def outside(path: str) -> dict[str, Any]:
+def outside(path: str, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Build what stands in a file, and answer as `inline` does."""
     from torch.utils.cpp_extension import load
 
-    return {"answer": ctypes.CDLL(load("answering", [path], is_python_module=False)).answer()}
+    return {"answer": ctypes.CDLL(load("answering", [path], extra_ldflags=[*flags], is_python_module=False)).answer()}
 
 
 def compilers(folder: Path) -> Path:

@@ -104,6 +104,24 @@ def test_build_of_another_folder_is_left_out(machine: Machine, tmp_path: Path) -
     assert ["use the same path" in warning for warning in warmed["warnings"]] == [True]
 
 
+def test_build_that_lacks_a_library_is_left_out(machine: Machine, tmp_path: Path) -> None:
+    """An extension whose library has got another version is built anew, as it would be without a warm start."""
+    source, libraries = tmp_path / "answer.cpp", tmp_path / "libraries"
+    source.write_text('extern "C" int given();\nextern "C" int answer() { return given(); }\n')
+    libraries.mkdir()
+    linked = step("outside", path=str(source), flags=[f"-L{libraries}", "-lgiven", f"-Wl,-rpath,{libraries}"])
+    for version, compilations in ((1, 2), (1, 0), (2, 2)):
+        for path in libraries.iterdir():
+            path.unlink()
+        name = f"libgiven.so.{version}"
+        command = ["gcc", "-shared", "-x", "c", "-", "-o", str(libraries / name), f"-Wl,-soname,{name}"]
+        subprocess.run(command, input=f"int given(void) {{ return {version}; }}", text=True, check=True)
+        (libraries / "libgiven.so").symlink_to(name)
+        warmed, ran, _ = machine.runs(linked)
+        assert (ran["answer"], machine.compiled()) == (version, compilations), warmed
+    assert ["it needs libgiven.so.1, which is not here" in warning for warning in warmed["warnings"]] == [True]
+
+
 def test_what_stands_here_is_not_replaced(machine: Machine) -> None:
     """A build that is there stays as it is."""
     machine.runs(step("inline", source=ANSWER.format(1), module=False))
