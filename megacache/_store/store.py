@@ -8,7 +8,6 @@ content, a manifest by what its bundle holds.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,9 +23,8 @@ from megacache._store.url import redacted
 from megacache.errors import SettingsError, UnavailableError
 
 _log = logging.getLogger("megacache")
-_learning = threading.Lock()
-_unconditional: set[str] = kept(set())
-"""URLs of stores that have refused a conditional create in this process."""
+_unconditional: dict[str, object] = kept({})
+"""URLs of stores that have refused a conditional create in this process, each with a mark of whoever learnt it."""
 
 _CREATE_ATTEMPTS = 5
 _READ_ATTEMPTS = 3
@@ -172,12 +170,10 @@ class Store:
                 return
         self._files.create(path, data, self.deadline, if_absent=False)
         # Learnt only now: if the second attempt fails as well, the condition was not what the store refused.
-        # Of the threads that learn it at once, one warns.
-        with _learning:
-            if self.url in _unconditional:
-                return
-            _unconditional.add(self.url)
-        _log.warning("no conditional create: url=%s; of writers that race for one object the last wins", self.url)
+        # Of the threads that learn it at once, one warns. A lock would keep the handler of a signal waiting for ever.
+        own = object()
+        if _unconditional.setdefault(self.url, own) is own:
+            _log.warning("no conditional create: url=%s; of writers that race for one object the last wins", self.url)
 
     def _pause(self, attempt: int) -> None:
         time.sleep(min(_PAUSE_SECONDS * 2**attempt, self.deadline.remaining()))
