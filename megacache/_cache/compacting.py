@@ -5,7 +5,7 @@ from typing import Any
 from megacache._bundle import Environment, environment_prefix
 from megacache._catalog import Compaction, holding_of
 from megacache._runtime import quiet
-from megacache._store import Store
+from megacache._store import Store, without_secrets
 from megacache._trust import Signing
 from megacache.errors import MegacacheError, SettingsError
 
@@ -26,4 +26,6 @@ def compact(store: Store, environment: Environment, signing: Signing) -> str:
         done = job.apply(job.plan(), quiet(None))
     except MegacacheError as error:
         return f"published, but the bundles were not merged: {error}"
+    except Exception as error:  # noqa: BLE001 - as where memory runs out
+        return f"published, but the bundles were not merged: {without_secrets(f'{type(error).__name__}: {error}')}"
     return f"bundle {done.failed[0][0]} was not merged: {done.failed[0][1]}" if done.failed else ""

@@ -46,19 +46,27 @@ def test_nothing_new_merges_nothing(compiler: Compiler, tmp_path: Path) -> None:
     assert visible(tmp_path) == 2
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (UnavailableError("the store went away"), "the store went away"),
+        (MemoryError("no room"), "MemoryError: no room"),
+    ],
+    ids=["store", "memory"],
+)
 def test_merge_that_fails_spoils_no_publication(
-    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Exception, words: str, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a warning."""
 
     def fail(*_: object) -> None:
-        raise UnavailableError("the store went away")
+        raise fault
 
     publish(compiler, tmp_path, 0, None)
     monkeypatch.setattr(Compaction, "plan", fail)
     published = publish(compiler, tmp_path, 1, 1)
     assert published.status == "published"
-    assert published.warnings == ("published, but the bundles were not merged: the store went away",)
+    assert published.warnings == (f"published, but the bundles were not merged: {words}",)
     assert visible(tmp_path) == 2
 
 
