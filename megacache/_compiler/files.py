@@ -153,7 +153,7 @@ def _is_foreign(root: str) -> bool:
 
 
 def _check(file: CompiledFile, library: Path) -> None:
-    """Raise `CompilerError` for a library that could not be used: of a kernel, of Triton's, or a probe."""
+    """Raise `CompilerError` for what could not be used: the library of a kernel, a probe, or what is of Triton's."""
     path = file.path
     if _is_foreign(file.root):  # what its names mean, only its compiler knows
         return
@@ -163,6 +163,9 @@ def _check(file: CompiledFile, library: Path) -> None:
         check_library(library, name)
     elif _PROBE.fullmatch(path):
         check_library(library)
+    elif path.endswith(".json") and known_roots.find(file.root) is None:
+        with door("reading what is said of a kernel"):  # Triton would fail with it
+            json.loads(library.read_bytes())
 
 
 def _check_present(file: CompiledFile, target: Path) -> None:

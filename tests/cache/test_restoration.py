@@ -16,7 +16,8 @@ LIST, KERNEL, LAUNCHER, HELD = "KEY/__grp__k.json", "KEY/k.cubin", "KEY/launcher
 
 def triton_file(path: str) -> CompiledFile:
     """Make a file of a Triton kernel."""
-    return CompiledFile(root="triton", path=path, mode=0o644, content=path.encode())
+    content = b"{}" if path.endswith(".json") else path.encode()
+    return CompiledFile(root="triton", path=path, mode=0o644, content=content)
 
 
 FILES = tuple(map(triton_file, (LIST, KERNEL, LAUNCHER)))
@@ -89,7 +90,7 @@ def test_files_of_the_living_stay(remove: Callable[..., None], restoration: Rest
     """Of what a living process may open only that is removed which it holds in memory: libraries of kernels."""
     for path in (LIST, KERNEL, HELD):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(path)
+        (folder / path).write_bytes(triton_file(path).content)
     remove(restoration, loaded=True)
     assert there(folder) == {LIST, KERNEL}
     remove(restoration, loaded=False)
