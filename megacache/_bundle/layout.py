@@ -3,7 +3,7 @@
 <device slug>/<fingerprint>/bundles/<bundle id>.msgpack     a manifest: the bundle exists when its manifest does
 <device slug>/<fingerprint>/bundles/<bundle id>.<mark>      withdraws it from readers, or keeps it
 <device slug>/<fingerprint>/bundles/<bundle id>.<tag>.sig  a signature that was added later, by its tag
-<device slug>/<fingerprint>/bundles/lease.<number>.<beat>   somebody compiles what is missing; of use for seconds
+<device slug>/<fingerprint>/bundles/lease.<number>.<beat>   somebody compiles or publishes; of use for seconds
 <device slug>/<fingerprint>/chunks/<sha256>.zst             a compressed chunk, named by the digest of its stored bytes
 """
 

@@ -2,7 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from megacache._bundle import (
     ArtifactRef,
     ChunkRef,
     Environment,
+    EnvironmentPrefix,
     FilesPart,
     Payload,
     artifact_payloads,
@@ -26,7 +29,8 @@ from megacache._cache.explain import explain_payloads
 from megacache._cache.recording import Found, Recorded
 from megacache._cache.results import PublishResult, PublishStatus
 from megacache._cache.session import Session
-from megacache._catalog import Catalog, NearestCatalog, Places, affordable_manifests
+from megacache._cache.uncovered import Uncovered
+from megacache._catalog import Catalog, NearestCatalog, Places, Turn
 from megacache._runtime import Progress
 from megacache._store import Store, redacted, without_secrets
 from megacache._trust import Signing
@@ -36,6 +40,10 @@ _log = logging.getLogger("megacache")
 NO_LABELS: Mapping[str, str] = {}
 _MANY_BUNDLES = 100
 """Visible bundles of one environment from which on a warm start makes more requests than it should."""
+_PATIENCE, _PATIENCE_SHARE = 10.0, 0.25
+"""Seconds that a publication waits, in all, for others who publish some of the same, and which part of its time."""
+_There = Sequence[tuple[Environment, AbstractSet[str]]]
+"""Environments, with the ids of their bundles."""
 
 
 class Publication:
@@ -57,8 +65,6 @@ class Publication:
         self._labels = labels
         self._max_bytes = max_bytes
         self._compact_above = compact_above
-        self._held: list[tuple[Environment, int]] = []
-        """Each environment that was published to, with the number of its bundles."""
         self._warnings = list(recorded.warnings)
 
     def run(self) -> PublishResult:
@@ -79,16 +85,17 @@ class Publication:
         if signing.objection:
             return self._result(PublishStatus.READ_ONLY, reason=signing.objection)
         store = self._call.open_store()
-        result = self._upload(new, signing, store)
+        result, there = self._upload(new, signing, store)
         if result.status is PublishStatus.READ_ONLY and self._call.nearer:
             return self._upload_nearer(new, signing, result)
-        return self._compacted(result, store, signing)
+        return self._compacted(result, there, store, signing)
 
-    def _compacted(self, result: PublishResult, store: Store, signing: Signing) -> PublishResult:
+    def _compacted(self, result: PublishResult, there: "_There", store: Store, signing: Signing) -> PublishResult:
         """Merge the bundles of an environment if there are too many, and somebody asked for that."""
-        if self._compact_above is None or result.status is not PublishStatus.PUBLISHED:
+        above = self._compact_above
+        if above is None or result.status is not PublishStatus.PUBLISHED:
             return result
-        crowded = [environment for environment, held in self._held if held > self._compact_above]
+        crowded = [environment for environment, bundles in there if len(bundles) > above]
         with self._call.clock.stage("compact"):
             told = [compact(store, environment, signing) for environment in crowded]
         return replace(result, warnings=(*result.warnings, *filter(None, told)))
@@ -99,78 +106,80 @@ class Publication:
         for number, place in reversed(tuple(enumerate(places))[:-1]):
             if place.store is None:
                 continue
-            result = self._upload(new, signing, place.store, places.since(number))
+            result, _ = self._upload(new, signing, place.store, places.since(number))
             if result.status is not PublishStatus.READ_ONLY:
                 told = f"published to {place.url}, because {refused.url} refused it: {refused.reason}"
                 return replace(result, url=place.url, warnings=(*result.warnings, told))
         return refused
 
-    def _upload(self, new: Found, signing: Signing, store: Store, places: Places | None = None) -> PublishResult:
-        """Publish to a store what is not known to be published there, or in any of some places."""
-        known = set(self._session.bundles)
-        drafts: list[_Draft] = []
-        self._held.clear()
+    def _upload(
+        self, new: Found, signing: Signing, store: Store, places: Places | None = None
+    ) -> "tuple[PublishResult, _There]":
+        """Publish to a store what is not known to be published there, or in any of some places.
+
+        Give, too, the bundles of each environment that was published to.
+        """
         # Of what was refused elsewhere, nothing is told twice.
         self._warnings[:] = self._recorded.warnings
         with self._call.clock.stage("list"):
-            for environment, part in self._recorded.by_environment(new):
-                prefix = environment_prefix(environment.device, environment.fingerprint)
-                catalog, parents = Catalog(store, prefix, signing.policy), set(self._session.bundles)
-                holding = catalog if places is None else NearestCatalog(places, prefix, signing.policy)
-                left, held = self._uncovered(part, environment, holding, parents)
-                added = [self._draft(one, environment, catalog, set(parents)) for one in left.bundles()]
-                self._held.append((environment, held + len(added) if added else 0))
-                drafts += added
-                known |= parents
-        if not drafts:
-            self._session.cover(new.artifacts, known, new.files)
-            return self._result(
-                PublishStatus.COVERED, reason="other processes have published an artifact under every key and guard"
-            )
-        if not self._fits(drafts):
-            reason = f"what is new takes more than the {self._max_bytes:,} bytes allowed"
-            return self._result(PublishStatus.TOO_LARGE, reason=reason)
+            rests = [self._rest(*one, signing, store, places) for one in self._recorded.by_environment(new)]
         try:
-            result = self._write_all(drafts, signing.signer)
+            with ExitStack() as turns:
+                if places is None and not self._session.keeps_others_waiting:
+                    self._take_turns(rests, store, turns)
+                return self._upload_rests(new, rests, signing, store)
         except AccessError as error:  # many readers have credentials that cannot write
-            return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error)
-        self._session.cover(new.artifacts, known, new.files)
-        return result
+            return self._result(PublishStatus.READ_ONLY, reason=str(error), error=error), ()
 
-    def _uncovered(
-        self, new: Found, environment: Environment, catalog: Catalog, parents: set[str]
-    ) -> tuple[Found, int]:
-        """Leave out what bundles new to this process hold, in whatever bytes; these become parents.
-
-        Give, too, the number of bundles.
-        """
-        listing = catalog.list()
-        self._session.rule_out(listing.withdrawn)
-        if len(listing.visible) >= _MANY_BUNDLES and self._compact_above is None:
+    def _rest(
+        self, environment: Environment, part: Found, signing: Signing, store: Store, places: Places | None
+    ) -> Uncovered:
+        prefix = _prefix(environment)
+        holding = (
+            Catalog(store, prefix, signing.policy) if places is None else NearestCatalog(places, prefix, signing.policy)
+        )
+        rest = Uncovered(part, environment, holding, self._recorded, self._session)
+        if (held := len(rest.listing.visible)) >= _MANY_BUNDLES and self._compact_above is None:
             self._warnings.append(
-                f"{len(listing.visible)} bundles are published for this environment, which each warm start reads: "
+                f"{held} bundles are published for this environment, which each warm start reads: "
                 f"`megacache compact {redacted(self._call.url)}` merges them"
             )
-        known = self._session.bundles | self._session.unusable
-        left = new
-        unknown = {bundle: size for bundle, size in listing.visible.items() if bundle not in known}
-        for done in catalog.knowing(listing).read(affordable_manifests(unknown)):
-            manifest = done.value
-            if manifest is None:
-                self._session.give_up(done.item, done.fault)
-                continue
-            if environment.mismatches(manifest.environment):
-                self._session.rule_out([done.item])
-                continue
-            otherwise = self._recorded.defined_otherwise(manifest.operators)
-            held = [ref for ref in manifest.artifacts if (ref.kind, ref.key) not in otherwise]
-            remaining = left.without(held, self._recorded.covered_by(manifest.files))
-            if len(remaining) < len(left):
-                parents.add(manifest.bundle)
-            left = remaining
-        return left, len(listing.visible)
+        return rest
 
-    def _draft(self, left: Found, environment: Environment, catalog: Catalog, parents: set[str]) -> "_Draft":
+    def _take_turns(self, rests: Iterable[Uncovered], store: Store, turns: ExitStack) -> None:
+        """Wait for others who publish some of the same at this moment, but not for long."""
+        patience = self._call.deadline.sooner(min(_PATIENCE, self._call.deadline.remaining() * _PATIENCE_SHARE))
+        with self._call.clock.stage("turn"):
+            for rest in rests:
+                turn = Turn(store, _prefix(rest.environment))
+                turns.callback(turn.end)
+                rest.take_turn(turn, patience)
+
+    def _upload_rests(
+        self, new: Found, rests: Sequence[Uncovered], signing: Signing, store: Store
+    ) -> "tuple[PublishResult, _There]":
+        drafts = [self._draft(one, rest, signing, store) for rest in rests for one in rest.left.bundles()]
+        known = set(self._session.bundles).union(*(rest.parents for rest in rests))
+        if not drafts:
+            self._session.cover(new.artifacts, known, new.files)
+            reason = "other processes have published an artifact under every key and guard"
+            return self._result(PublishStatus.COVERED, reason=reason), ()
+        if not self._fits(drafts):
+            reason = f"what is new takes more than the {self._max_bytes:,} bytes allowed"
+            return self._result(PublishStatus.TOO_LARGE, reason=reason), ()
+        result = self._write_all(drafts, signing.signer)
+        self._session.cover(new.artifacts, known, new.files)
+        return result, [
+            (
+                rest.environment,
+                rest.listing.visible.keys() | {one.bundle for one in drafts if one.environment is rest.environment},
+            )
+            for rest in rests
+            if rest.left
+        ]
+
+    def _draft(self, left: Found, rest: Uncovered, signing: Signing, store: Store) -> "_Draft":
+        environment, parents = rest.environment, set(rest.parents)
         files = self._recorded.files_part(left.files, environment)
         shared = environment.is_for_any_cpu
         operators = self._recorded.operators_of(left.artifacts.values())
@@ -185,7 +194,7 @@ class Publication:
         payloads = (*artifact_payloads(artifacts), *parts, *self._explain_data(artifacts))
         return _Draft(
             environment=environment,
-            catalog=catalog,
+            catalog=Catalog(store, _prefix(environment), signing.policy),
             bundle=bundle,
             parents=parents,
             found=left,
@@ -273,3 +282,7 @@ class _Draft:
     files: FilesPart
     operators: Mapping[str, str]
     payloads: tuple[Payload, ...]
+
+
+def _prefix(environment: Environment) -> EnvironmentPrefix:
+    return environment_prefix(environment.device, environment.fingerprint)

@@ -41,6 +41,15 @@ class Found:
     def __len__(self) -> int:
         return len(self.artifacts) + len(self.files)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Name what another process may publish as well: graphs by kind, key and guard, or else files by their paths.
+
+        What graphs share besides, such as tuned kernels, is not worth waiting for.
+        """
+        graphs = {" ".join(variant_of(ref)) for ref in self.artifacts if ref.kind not in REPLACED_KINDS}
+        return frozenset(graphs or {f"{ref.root} {ref.path}" for ref in self.files})
+
     def without(self, held: Collection[ArtifactRef], paths: Container[tuple[str, str]]) -> "Found":
         """Leave out what others hold: artifacts by kind, key and guard, or by content, and files by root and path."""
         refs, variants = frozenset(held), frozenset(map(variant_of, held))

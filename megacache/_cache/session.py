@@ -70,6 +70,11 @@ class Session:
         """The lease by which others wait for what this process compiles, or its parent before a fork."""
         return self._lease
 
+    @property
+    def keeps_others_waiting(self) -> bool:
+        """Whether this process holds a lease by which others wait for what it compiles."""
+        return self._lease is not None and not self._lease.over and not self._lease.inherited
+
     @contextmanager
     def publishing(self, deadline: Deadline) -> Iterator[None]:
         """Let one thread publish at a time, so that each sees what the one before it has published."""

@@ -50,8 +50,7 @@ class Flight:
 
     def _objection(self) -> str:
         """Say why this process must not wait; a process that compiles for the others does not wait for itself."""
-        lease = self._session.lease
-        return _COMPILES if lease is not None and not lease.over and not lease.inherited else ""
+        return _COMPILES if self._session.keeps_others_waiting else ""
 
     def _watch(self, listing: Listing) -> Listing:
         started = seen_at = time.monotonic()

@@ -29,6 +29,7 @@ from megacache._catalog.removal import RemovalPlan, plan_removal
 from megacache._catalog.retention import RetentionPlan, Terms, plan_retention
 from megacache._catalog.signing import add_signature
 from megacache._catalog.transfer import Selected, Transfer, Transferred
+from megacache._catalog.turns import Turn
 from megacache._catalog.verification import Verified, verify
 from megacache._catalog.worth import Worth, Worths, read_worths
 
@@ -61,6 +62,7 @@ __all__ = [
     "Terms",
     "Transfer",
     "Transferred",
+    "Turn",
     "Verified",
     "Worth",
     "Worths",

@@ -1,4 +1,4 @@
-"""A lease tells other workers that somebody compiles what the store lacks, for as long as its holder lives.
+"""A lease tells other workers that somebody compiles, or publishes, what the store lacks, as long as its holder lives.
 
 It is one object that only one worker can create, and beside it a beat that the holder renews. Whoever waits watches
 the beats by a clock of its own: no two clocks need agree, and nothing has to be cleaned up after a holder that died.
@@ -36,11 +36,19 @@ class Lease:
         self._process = os.getpid()
 
     @classmethod
-    def take(cls, store: Store, prefix: EnvironmentPrefix, found: Iterable[LeaseName]) -> "Lease | None":
+    def claim(cls, store: Store, prefix: EnvironmentPrefix, number: int, content: bytes = _CONTENT) -> "Lease | None":
+        """Take the lease with a number; None if another worker has it."""
+        lease = cls(store, prefix, number)
+        return lease if store.create(prefix.lease(lease._beat), content) else None
+
+    @classmethod
+    def take(
+        cls, store: Store, prefix: EnvironmentPrefix, found: Iterable[LeaseName], content: bytes = _CONTENT
+    ) -> "Lease | None":
         """Take the lease that follows those found in a listing; None if another worker was faster."""
         old = tuple(found)
-        lease = cls(store, prefix, max((one.number for one in old), default=0) + 1)
-        if not store.create(prefix.lease(lease._beat), _CONTENT):
+        lease = cls.claim(store, prefix, max((one.number for one in old), default=0) + 1, content)
+        if lease is None:
             return None
         for one in old:
             # Leases that have run out stop nobody: a writer that may not delete leaves them to `megacache gc`.

@@ -27,13 +27,16 @@ def counted(server: MotoServer) -> dict[str, int]:
 def test_each_call_asks_for_no_more_than_it_needs(
     moto_server: MotoServer, processes: Processes, there: dict[str, object]
 ) -> None:
-    """A publication lists once and writes four objects, of which a warm start reads three; no news asks nothing."""
+    """A publication writes four objects, of which a warm start reads three, in its turn; no news asks nothing.
+
+    For its turn it writes a lease, lists once more, and deletes the lease.
+    """
     moto_server.forget()
     _, published, unchanged = processes.run(
         step("run", model="doubling"), step("publish", **there), step("publish", **there)
     )
     assert (published["status"], unchanged["status"]) == ("published", "unchanged")
-    assert counted(moto_server) == {"LIST": 1, "PUT chunks": 3, "PUT bundles": 1}
+    assert counted(moto_server) == {"LIST": 2, "PUT chunks": 3, "PUT bundles": 2, "DELETE bundles": 1}
     moto_server.forget()
     warmed, _, unchanged = processes.run(step("warm", **there), step("run", model="doubling"), step("publish", **there))
     assert (warmed["status"], unchanged["status"]) == ("loaded", "unchanged")
