@@ -158,14 +158,16 @@ def nearest_other(
     """Find the published environment with the fewest mismatches, and how many others there are.
 
     One listing of the whole cache, and one request for each of at most four environments, those of the same device
-    first.
+    first. What one of these has published for any CPU is not another environment.
     """
     own = [environment_prefix(one.device, one.fingerprint) for one in environment.readable]
     others = [one for one in Inventory.of(store).holdings if one.prefix not in own and one.visible]
     # The same device first: a difference in software is what the user can change.
     ranked = sorted(others, key=lambda one: (one.prefix.device != own[0].device, one.prefix.path))
-    found = _environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy)
-    return min(found, key=lambda other: len(environment.mismatches(other)), default=None), len(others)
+    found = tuple(_environments(store, ranked[:_ENVIRONMENTS_COMPARED], policy))
+    wider = {environment_prefix(part.device, part.fingerprint) for one in found for part in one.readable[1:]}
+    count = sum(one.prefix not in wider for one in others)
+    return min(found, key=lambda other: len(environment.mismatches(other)), default=None), count
 
 
 def _environments(store: Store, holdings: Sequence[Holding], policy: TrustPolicy | None) -> Iterator[Environment]:

@@ -73,6 +73,15 @@ def test_other_device_is_better_than_none(store: Store) -> None:
     assert nearest_other(store, HERE) == (other, 1)
 
 
+def test_what_serves_beside_any_cpu_is_no_other_environment(store: Store) -> None:
+    """A GPU with two kinds of CPUs is two environments, though there is a third folder for what both can use."""
+    kinds = [environment(device_type="cuda", device_name="a GPU", cpu_capability=one) for one in ("AVX2", "AVX512")]
+    shared = kinds[0].for_any_cpu
+    assert shared is not None
+    upload(store, *(bundle([artifact()], here=one) for one in [*kinds, shared]))
+    assert nearest_other(store, HERE)[1] == 2
+
+
 def test_nothing_is_near_in_an_empty_store(store: Store) -> None:
     """The environment itself is no other, and an environment that cannot be read is counted but not given."""
     assert nearest_other(store, HERE) == (None, 0)
