@@ -1,13 +1,15 @@
 """The commands that keep a store small: `compact`, `gc` and `pin`."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from megacache._catalog import Catalog, Inventory
+from megacache._catalog import Catalog, Inventory, StartReceipt, leave_receipt, receipts_beside
 from megacache._cli.quantities import size, span
 from megacache._store import Store
+from megacache.errors import AccessError
 from tests.kit.builders import artifact, bundle, environment, open_store, prefix_of, upload
 from tests.kit.command import document, on_terminal, run
 
@@ -121,6 +123,37 @@ def test_gc_deletes_what_was_superseded(store: Store) -> None:
     assert f"9 objects deleted from {store.url}" in done.stderr
     run("verify", store.url)
     assert len(store.list()) == 4
+
+
+def test_gc_that_may_not_delete_receipts_gets_the_rest_done(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so, and ends well; what it may delete is gone."""
+    told = StartReceipt(
+        status="loaded",
+        torch_version="2",
+        hit=1,
+        missed=0,
+        bypassed=0,
+        seconds_warming=1,
+        seconds_saved=1,
+        bytes_stored=1,
+    )
+    receipts = receipts_beside(store)
+    leave_receipt(receipts, PLACE, "a" * 32, 0, told)
+    for path in Path(f"{store.url}.receipts").rglob("*.json"):
+        os.utime(path, (0, 0))
+    run("compact", store.url, "--yes")
+    delete = Store.delete
+
+    def refuse(self: Store, key: str) -> None:
+        if self.url == receipts.url:
+            raise AccessError("forbidden")
+        delete(self, key)
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    done = run("gc", store.url, "--grace", "0", "--yes")
+    assert "receipts stay: forbidden" in done.stderr
+    assert f"9 objects deleted from {store.url}" in done.stderr
+    assert len(receipts.list()) == 1
 
 
 def test_gc_asks_first(store: Store) -> None:

@@ -21,9 +21,9 @@ from megacache._cli.output import emit, print_table, progress_bar, say, size_tex
 from megacache._cli.quantities import size, span
 from megacache._cli.selection import Selection, nothing_under, stock_of
 from megacache._cli.views import place_view
-from megacache._runtime import counted
+from megacache._runtime import ProgressCallback, counted
 from megacache._store import Store
-from megacache.errors import SettingsError, StoreError
+from megacache.errors import AccessError, SettingsError, StoreError
 
 _LEAST_GRACE = 3 * 3_600.0
 """Seconds: writers rely for an hour on chunks that lie there, and clocks may differ by an hour or two."""
@@ -107,7 +107,7 @@ def gc_command(
         with progress_bar("deleting", objects=True) as progress:
             # Each is looked at once more in its turn, for a run over many environments takes long.
             plans = [plan.checked(store, terms).apply(store, progress) for plan in plans]
-            expiry.apply(receipts, progress)
+            expiry = _expire(receipts, expiry, progress)
         deleted = sum(len(plan.removal.keys) for plan in plans) + len(expiry.keys)
         say("{} deleted from {}", counted(deleted, "object"), store.url)
         if withdrawn := sum(len(plan.withdrawn) for plan in plans):
@@ -135,6 +135,16 @@ def _expired_receipts(store: Store, selection: Selection, now: float) -> tuple[S
     except StoreError as error:
         say("receipts stay: {}", error)
         return none
+
+
+def _expire(receipts: Store, plan: ExpiryPlan, progress: ProgressCallback) -> ExpiryPlan:
+    """Delete receipts, and give what was done; who may not delete them has got the rest done."""
+    try:
+        plan.apply(receipts, progress)
+    except AccessError as error:
+        say("receipts stay: {}", error)
+        return plan_expiry((), 0)
+    return plan
 
 
 def _tell_receipts(plan: ExpiryPlan) -> None:
