@@ -36,6 +36,11 @@ class Listing:
     elsewhere: Mapping[str, EnvironmentPrefix] = field(default_factory=dict)
     """Where the bundles lie that do not lie with the others, for they serve beside any CPU."""
 
+    @property
+    def is_empty(self) -> bool:
+        """True if there is no bundle, and no mark that tells of one."""
+        return not (self.visible or self.withdrawn)
+
     @classmethod
     def of(cls, sizes: Mapping[str, int]) -> Self:
         """Read what the names of objects tell, which have these sizes, as `Catalog.names` gives them."""

@@ -74,9 +74,13 @@ class NearestCatalog(Catalog):
         return self._nearest(bundle, self.place(bundle).manifest(bundle), lambda number: self._read(number, bundle)[1])
 
     def outlived(self, number: int) -> frozenset[str]:
-        """Name the copies in a place that no place behind it lists any more; empty as long as one of them is silent."""
+        """Name the copies in a place that no place behind it lists any more; empty as long as one of them is silent.
+
+        A last place that holds nothing at all for this environment may be a folder whose mount is gone: it says nothing
+        for good.
+        """
         behind = range(number + 1, len(self.places))
-        if not all(other in self.at for other in behind):
+        if not all(other in self.at for other in behind) or self.at[len(self.places) - 1].is_empty:
             return frozenset()
         own = self.at[number]
         return (own.copied & own.visible.keys()).difference(*(self.at[other].visible for other in behind))

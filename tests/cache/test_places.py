@@ -1,7 +1,6 @@
 """Several places in one URL: the verbs, their results and what is told."""
 
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,13 +89,29 @@ def test_copies_are_not_published_again(compiler: Compiler, near: Path, last: Pa
 
 
 def test_start_that_loads_nothing_leaves_copies_to_gc(compiler: Compiler, near: Path, last: Path) -> None:
-    """If all that was copied has been deleted behind, the copies are marked all the same."""
+    """If all that was copied has been withdrawn behind, the copies are marked all the same."""
+    compiler.compile(ONE)
+    published = publish(compiler, last)
+    warm(near, last)
+    (folder,) = last.glob("*/*/bundles")
+    Path(folder, f"{published.bundles[0]}.quarantined").touch()
+    Path(folder, f"{published.bundles[0]}.msgpack").unlink()
+    assert warm(near, last).status == "miss"
+    assert [path.suffix for path in sorted(near.glob("*/*/bundles/*"))] == [".copied", ".msgpack", ".superseded"]
+
+
+def test_last_place_that_is_empty_leaves_copies_alone(compiler: Compiler, near: Path, last: Path) -> None:
+    """It may be a folder whose mount is gone: nothing is loaded from copies, and none is left to gc."""
     compiler.compile(ONE)
     publish(compiler, last)
     warm(near, last)
-    shutil.rmtree(last)
+    gone = last.rename(last.with_name("elsewhere"))
+    last.mkdir()
     assert warm(near, last).status == "miss"
-    assert [path.suffix for path in sorted(near.glob("*/*/bundles/*"))] == [".copied", ".msgpack", ".superseded"]
+    assert [path.suffix for path in sorted(near.glob("*/*/bundles/*"))] == [".copied", ".msgpack"]
+    last.rmdir()
+    gone.rename(last)
+    assert set(warm(near, last).sources) == {str(near)}
 
 
 def test_publication_goes_to_the_last_place_that_takes_it(compiler: Compiler, near: Path, last: Path) -> None:

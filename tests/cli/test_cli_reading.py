@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from megacache._bundle import Digest, seal
+from megacache._catalog import Catalog
 from megacache._store import Store
 from tests.kit.builders import (
     Bundle,
@@ -316,6 +317,19 @@ def test_explain_of_places_does_without_the_last(tmp_path: Path) -> None:
     assert "may hold more" in found["warnings"][0]
     other = told_by(tmp_path / "cpu.json", {"facts": dict(HERE.facts), "recorded": {}, "compiled_files": {}})
     assert str(last) in run("explain", f"{near} {last}", "--env", other, code=3).stderr
+
+
+def test_explain_of_places_counts_all_that_is_withdrawn(tmp_path: Path, here: Path) -> None:
+    """What was merged at the last place is withdrawn as much as what was quarantined there."""
+    near, last = open_store(str(tmp_path / "near")), open_store(str(tmp_path / "last"))
+    one, two, three = (bundle(artifacts(1, seed=seed)) for seed in range(3))
+    upload(last, one, two, three)
+    upload(near, one)
+    catalog = Catalog(last, prefix_of(HERE))
+    catalog.mark(one.manifest.bundle, "superseded")
+    catalog.mark(two.manifest.bundle, "quarantined")
+    found = document("explain", f"{near.url} {last.url}", "--env", here)
+    assert (found["bundles"], found["withdrawn"]) == (1, 2)
 
 
 def test_explain_says_that_it_would_find_something(store: Store, here: Path) -> None:

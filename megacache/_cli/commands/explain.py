@@ -5,7 +5,7 @@ from typing import TextIO
 
 import click
 
-from megacache._bundle import QUARANTINED, Manifest, Mismatch, fact_text, file_mismatches
+from megacache._bundle import SUPERSEDED, Manifest, Mismatch, fact_text, file_mismatches
 from megacache._catalog import Catalog, Holding, Inventory, Places, catalog_of, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
@@ -78,10 +78,12 @@ def _in_all(catalog: Catalog, found: Here, stocks: Sequence[Inventory]) -> tuple
     """Put together what all places hold for this machine, as a warm start does."""
     listing = catalog.list()
     held = [one for stock in stocks for one in stock.holdings if one.prefix in found.prefixes]
+    there = {bundle: size for one in held for bundle, size in one.manifests.items()}
+    withdrawn = there.keys() & listing.withdrawn
     holding = Holding(
         prefix=found.prefix,
-        manifests={**listing.visible, **listing.quarantined},
-        marks=dict.fromkeys(listing.quarantined, frozenset({QUARANTINED})),
+        manifests={**listing.visible, **{bundle: there[bundle] for bundle in withdrawn}},
+        marks=dict.fromkeys(withdrawn, frozenset({SUPERSEDED})),
         chunks={digest: size for one in held for digest, size in one.chunks.items()},
     )
     return catalog.knowing(listing), holding
