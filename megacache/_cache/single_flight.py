@@ -25,6 +25,7 @@ class Flight:
     def __init__(self, call: Call, places: Places, environment: Environment, session: Session, *, wait: float) -> None:
         """Join the others; `wait` is how many seconds at most."""
         self._call = call
+        self._places = places
         self._catalog = catalog_of(places, environment)
         self._store = places.store
         self._environment = environment
@@ -46,7 +47,14 @@ class Flight:
             self.told = objection
             return listing
         with self._call.clock.stage("wait"):
-            return self._watch(listing)
+            return self._everywhere(self._watch(listing))
+
+    def _everywhere(self, landed: Listing) -> Listing:
+        """List the nearer places as well, which were not watched: what they lack is copied to them."""
+        if len(self._places) == 1 or not landed.visible:
+            return landed
+        self._places.restart(self._call.deadline.restarted())
+        return catalog_of(self._places, self._environment).list()
 
     def _objection(self) -> str:
         """Say why this process must not wait; a process that compiles for the others does not wait for itself."""

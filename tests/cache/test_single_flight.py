@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 import megacache
 from megacache import Cache, WarmResult
 from megacache._cache import single_flight
-from megacache._catalog import Catalog, Lease
+from megacache._cache.single_flight import Flight
+from megacache._catalog import Catalog, Lease, Listing
 from megacache._compiler import Job
 from megacache._runtime import Deadline, forget
+from megacache._runtime.shutdown import _wait_for_all
 from megacache._store import Store
 from megacache.errors import SettingsError, UnavailableError
 from tests.kit.builders import artifact, environment, prefix_of
@@ -69,6 +72,30 @@ def test_others_load_what_it_publishes(compiler: Compiler, tmp_path: Path) -> No
     assert result.status == "loaded"
     assert not result.reason
     assert not leases(tmp_path)
+
+
+def test_what_was_waited_for_is_copied_to_nearer_places(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that waits watches the last place, and fills the others as any other does."""
+    near, last = tmp_path / "near", tmp_path / "last"
+    first = Cache(str(last))
+    first.warm(wait=LONG)
+    compiler.compile(artifact("one"))
+    watching, watch = Event(), Flight._watch
+
+    def told(self: Flight, listing: Listing) -> Listing:
+        watching.set()
+        return watch(self, listing)
+
+    monkeypatch.setattr(Flight, "_watch", told)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lambda: Cache([str(near), f"file://{last}"]).warm(wait=LONG))
+        assert watching.wait(LONG)
+        assert first.publish().status == "published"
+        assert waiting.result(LONG).status == "loaded"
+    _wait_for_all()
+    assert len(list(near.glob("*/*/bundles/*.msgpack"))) == 1
 
 
 @pytest.mark.usefixtures("compiler")
