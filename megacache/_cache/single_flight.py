@@ -26,8 +26,10 @@ class Flight:
         """Join the others; `wait` is how many seconds at most."""
         self._call = call
         self._places = places
-        self._catalog = catalog_of(places, environment)
         self._store = places.store
+        # To wait for a store that has too much to do costs less than to compile.
+        places.be_patient()
+        self._catalog = catalog_of(places, environment)
         self._environment = environment
         # Hosts with one kind of GPU wait for each other, whatever their CPUs: most graphs serve all of them.
         self._shared = environment.for_any_cpu or environment

@@ -133,6 +133,12 @@ class Places:
         """Say which places were left out, or could not be read in full."""
         return tuple(map(_told, (place for place in self._places if place.fault is not None)))
 
+    def be_patient(self) -> None:
+        """Ask the last one until the time is over, as long as it says only that it has too much to do."""
+        last = self._places[-1]
+        if last.store is not None:
+            last.store = last.store.patient()
+
     def restart(self, deadline: Deadline) -> None:
         """Go on under another deadline."""
         for place in self._places:

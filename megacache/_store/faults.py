@@ -29,6 +29,7 @@ _REFUSED = frozenset({401, 403})
 # Alibaba's OSS and older gateways answer so to `If-None-Match`.
 _CONDITION_REFUSED = frozenset({400, 501})
 _UNABLE = frozenset({405, 501})
+_BUSY = frozenset({429, 503})
 _WRONG_TIME = "RequestTimeTooSkewed"
 _NO_BUCKET = re.compile(r"NoSuchBucket|bucket does not exist|(?:^|/)b/[^/]+/o$|ContainerNotFound|No such container")
 """How S3, GCS (by the path of what it was asked for) and Azure say it."""
@@ -71,6 +72,11 @@ def http_status(error: BaseException) -> int | None:
 def broke_off(error: BaseException) -> bool:
     """Tell whether an answer that had begun ended too early."""
     return any(type(cause).__name__ in _BROKEN_BODIES for cause in _causes(error))
+
+
+def is_busy(error: BaseException) -> bool:
+    """Tell whether a store says that it is asked too often, or has too much to do for the moment."""
+    return http_status(error) in _BUSY
 
 
 def refuses_conditions(error: BaseException) -> bool:

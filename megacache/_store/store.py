@@ -8,20 +8,22 @@ content, a manifest by what its bundle holds.
 """
 
 import logging
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from megacache._runtime import Deadline, call, kept
-from megacache._store.faults import MISUSE, broke_off, faults, http_status, refuses_conditions
+from megacache._store.faults import MISUSE, broke_off, faults, http_status, is_busy, refuses_conditions
 from megacache._store.filesystem import Filesystem
 from megacache._store.scope import scope_of
 from megacache._store.secrets import keep_secret
 from megacache._store.url import redacted
 from megacache.errors import SettingsError, UnavailableError
 
+_Value = TypeVar("_Value")
 _log = logging.getLogger("megacache")
 _unconditional: dict[str, object] = kept({})
 """URLs of stores that have refused a conditional create in this process, each with a mark of whoever learnt it."""
@@ -29,6 +31,8 @@ _unconditional: dict[str, object] = kept({})
 _CREATE_ATTEMPTS = 5
 _READ_ATTEMPTS = 3
 _PAUSE_SECONDS = 0.1
+_BUSY_PAUSE, _LONGEST_BUSY_PAUSE = 1.0, 8.0
+"""Seconds before a store that has too much to do is asked again, at most: its client has tried a few times by then."""
 # s3fs raises `FileExistsError` for a 412 only if the answer names a condition, which radosgw's does not. With 409 AWS
 # tells a writer that others write the same object right now.
 _EXISTS, _CONFLICT = 412, 409
@@ -49,7 +53,9 @@ class Entry:
 class Store:
     """A prefix that fsspec reaches. Every call returns before the deadline, or raises `DeadlineError`."""
 
-    def __init__(self, files: Filesystem, root: str, *, url: str, deadline: Deadline, scope: str) -> None:
+    def __init__(
+        self, files: Filesystem, root: str, *, url: str, deadline: Deadline, scope: str, is_patient: bool = False
+    ) -> None:
         self._files = files
         self._root = root.rstrip("/")
         self.url = url
@@ -57,6 +63,7 @@ class Store:
         self.deadline = deadline
         self.scope = scope
         """The place, as `scope_of` names it; signatures are for it."""
+        self._is_patient = is_patient
 
     @classmethod
     def open(cls, url: str, *, storage_options: Mapping[str, Any] | None, deadline: Deadline) -> Self:
@@ -78,13 +85,16 @@ class Store:
 
     def within(self, deadline: Deadline) -> "Store":
         """Give the same store under another deadline."""
-        return Store(self._files, self._root, url=self.url, deadline=deadline, scope=self.scope)
+        return self._otherwise(deadline=deadline)
+
+    def patient(self) -> "Store":
+        """Give the same store; while it says only that it has too much to do, it is asked until the time is over."""
+        return self._otherwise(is_patient=True)
 
     def bound_for(self, url: str) -> "Store":
         """Give the same store, with signatures for the place to which it will be moved; no request is sent there."""
         keep_secret(url)
-        scope = scope_of(url)
-        return Store(self._files, self._root, url=self.url, deadline=self.deadline, scope=scope)
+        return self._otherwise(scope=scope_of(url))
 
     def beside(self, ending: str) -> "Store":
         """Give the place whose URL is this one with something more at its end.
@@ -95,7 +105,11 @@ class Store:
         if not path or (self._files.has_buckets and "/" not in path):
             raise SettingsError(f"nothing lies beside {self.url}", hint="use a folder in it, named after a model")
         root, url = f"{self._root}{ending}", f"{self.url}{ending}"
-        return Store(self._files, root, url=url, deadline=self.deadline, scope=f"{self.scope}{ending}")
+        return self._otherwise(root=root, url=url, scope=f"{self.scope}{ending}")
+
+    def _otherwise(self, **changes: Any) -> "Store":
+        own = {"root": self._root, "url": self.url, "deadline": self.deadline, "scope": self.scope}
+        return Store(self._files, **{**own, "is_patient": self._is_patient, **changes})
 
     def list(self, folder: str = "") -> tuple[Entry, ...]:
         """List all objects below a folder, 1,000 a request; a folder that is not there is empty.
@@ -105,7 +119,7 @@ class Store:
         """
         path = f"{self._root}/{folder}".rstrip("/")
         with faults(self.url, f"listing {folder or 'it'}"):
-            found = self._files.list(path, self.deadline)
+            found = self._asked(lambda: tuple(self._files.list(path, self.deadline)))
             return tuple(Entry(key=key, size=size, modified=modified) for key, size, modified in found)
 
     def read(self, key: str, *, size: int) -> bytes:
@@ -116,13 +130,13 @@ class Store:
         with faults(self.url, f"reading {key}"):
             for attempt in range(1, _READ_ATTEMPTS):
                 try:
-                    return self._files.read(f"{self._root}/{key}", size, self.deadline)
+                    return self._asked(lambda: self._files.read(f"{self._root}/{key}", size, self.deadline))
                 except Exception as error:
                     # botocore leaves the body of an answer to its caller; gcsfs has tried again by itself.
                     if not broke_off(error) or self._files.retries_reads:
                         raise
                     self._pause(attempt)
-            return self._files.read(f"{self._root}/{key}", size, self.deadline)
+            return self._asked(lambda: self._files.read(f"{self._root}/{key}", size, self.deadline))
 
     def create(self, key: str, data: bytes) -> bool:
         """Create an object whole or not at all; return False if it was there already, and leave that one alone.
@@ -174,6 +188,18 @@ class Store:
         own = object()
         if _unconditional.setdefault(self.url, own) is own:
             _log.warning("no conditional create: url=%s; of writers that race for one object the last wins", self.url)
+
+    def _asked(self, ask: Callable[[], _Value]) -> _Value:
+        pause = _BUSY_PAUSE
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                if not self._is_patient or not is_busy(error) or self.deadline.remaining() <= pause:
+                    raise
+                # Those who were told so at one moment should not ask again at one moment.
+                time.sleep(pause * random.SystemRandom().uniform(0.5, 1))
+                pause = min(pause * 2, _LONGEST_BUSY_PAUSE)
 
     def _pause(self, attempt: int) -> None:
         time.sleep(min(_PAUSE_SECONDS * 2**attempt, self.deadline.remaining()))

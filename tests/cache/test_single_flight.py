@@ -18,6 +18,7 @@ from megacache._runtime.shutdown import _wait_for_all
 from megacache._store import Store
 from megacache.errors import SettingsError, UnavailableError
 from tests.kit.builders import artifact, environment, prefix_of
+from tests.kit.servers.moto import MotoServer
 from tests.kit.torchless import Compiler
 
 PLACE = prefix_of(environment())
@@ -126,6 +127,21 @@ def test_store_that_fails_for_a_moment_ends_no_wait(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Store, "create", fail)
     assert "compiles for the others" in warm(tmp_path).reason
     assert not faults
+
+
+@pytest.mark.parametrize("wait", [LONG, 0])
+@pytest.mark.parametrize("what", ["list-type=2", "msgpack", "zst"])
+def test_who_waits_for_others_waits_for_a_busy_store(
+    compiler: Compiler, faulty: MotoServer, name: str, what: str, wait: float
+) -> None:
+    """A store that only says that it has too much to do, at any step, is no reason to compile; without `wait` it is."""
+    cache = Cache(f"{faulty.server.url}/{name}", storage_options=faulty.server.storage_options)
+    compiler.compile(artifact("one"))
+    assert cache.publish().status == "published"
+    forget()
+    # The client asks three times by itself.
+    faulty.fault(f"GET .*{name}.*{what}" if what != "list-type=2" else f"GET .*{what}.*{name}", "503", times=4)
+    assert cache.warm(wait=wait, timeout=LONG).status == ("loaded" if wait else "unavailable")
 
 
 def test_publication_that_fails_ends_the_wait_of_others(compiler: Compiler, tmp_path: Path) -> None:
