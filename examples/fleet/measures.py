@@ -75,7 +75,7 @@ def bars(outcome: Outcome, found: Mapping[str, Any]) -> Iterator[Bar]:
         yield _at_most("stored over unique", found["stored_over_unique"], MOST_STORED)
     yield _at_most("stored over unique after compaction", found["compacted_over_unique"], MOST_COMPACTED)
     yield _at_most("bytes out of the store for a node over unique", found["worst_node_over_unique"], MOST_OUT)
-    if scenario.wait and not scenario.throttled:
+    if scenario.wait:
         least = sum(one.number in outcome.killed and bool(one.compiling) for one in outcome.accounts)
         yield _at_most("compilations of a graph", found["most_compilations_of_a_graph"], 1 + bool(least))
     if not scenario.throttled:
