@@ -16,7 +16,7 @@ from megacache._compiler.adoption import check_kernel, is_kernel, unasked
 from megacache._compiler.builds import build_folder, pack_build, unpack_build
 from megacache._compiler.door import door
 from megacache._compiler.kernels import kernel_files
-from megacache._compiler.libraries import check_library, check_needed, mapped_files, module_name
+from megacache._compiler.libraries import check_device_code, check_library, check_needed, mapped_files, module_name
 from megacache._compiler.ninja import LOG
 from megacache._compiler.probes import probe_libraries
 from megacache._runtime import inner_folder, temporary_beside
@@ -163,6 +163,8 @@ def _check(file: CompiledFile, library: Path) -> None:
         check_library(library, name)
     elif _PROBE.fullmatch(path):
         check_library(library)
+    elif path.endswith((".cubin", ".hsaco")):
+        check_device_code(library)
     elif path.endswith(".json") and known_roots.find(file.root) is None:
         with door("reading what is said of a kernel"):  # Triton would fail with it
             json.loads(library.read_bytes())

@@ -16,6 +16,7 @@ _MODULE = re.compile(r"(?:.*/)?[A-Z2-7]{52}/(\w+)(?:\.[\w-]+)*\.so")
 # Of ELF: where the descriptions of segments begin, their size and number; of each, the kind, the offset and the length.
 _HEADER, _SEGMENT = struct.Struct("<32xQ14xHH"), struct.Struct("<IxxxxQ16xQ")
 _LOADED = 1
+_MAGIC = b"\x7fELF"
 _MAPS = Path("/proc/self/maps")
 # What is not a file has the inode 0.
 _MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ [1-9]\d*\s+(/.*)$", re.MULTILINE)
@@ -28,17 +29,32 @@ _SECONDS = 10.0
 def load_library(library: Path) -> ctypes.CDLL:
     """Load a library; raise `OSError` if that is not possible."""
     # The system ends a process that reads a part of a mapped file that is not there.
-    with library.open("rb") as file:
-        head = file.read(4_096)
-    if max(_ends(head), default=0) > library.stat().st_size:
-        msg = f"{library.name} is cut off"
-        raise OSError(msg)
+    _check_whole(library)
     return ctypes.CDLL(str(library))
+
+
+def check_device_code(code: Path) -> None:
+    """Raise `CompilerError` for what is no code for a GPU, or only a part of it: both cubin and hsaco are of ELF."""
+    with door("reading the code of a kernel"):  # the driver would refuse it when the kernel is called
+        with code.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                msg = "it is not of ELF"
+                raise ImportError(msg)
+        _check_whole(code)
+
+
+def _check_whole(path: Path) -> None:
+    """Raise `OSError` if a file in ELF's form is cut off."""
+    with path.open("rb") as file:
+        head = file.read(4_096)
+    if max(_ends(head), default=0) > path.stat().st_size:
+        msg = f"{path.name} is cut off"
+        raise OSError(msg)
 
 
 def _ends(head: bytes) -> Iterator[int]:
     """Tell where the segments end that are to be loaded, of a file in ELF's form for 64 bits, least byte first."""
-    if head[:6] != b"\x7fELF\2\1" or len(head) < _HEADER.size:
+    if head[:6] != _MAGIC + b"\2\1" or len(head) < _HEADER.size:
         return
     at, size, count = _HEADER.unpack_from(head)
     # A header that is damaged may say 0, which `range` does not take for a step.

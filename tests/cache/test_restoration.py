@@ -16,7 +16,7 @@ LIST, KERNEL, LAUNCHER, HELD = "KEY/__grp__k.json", "KEY/k.cubin", "KEY/launcher
 
 def triton_file(path: str) -> CompiledFile:
     """Make a file of a Triton kernel."""
-    content = b"{}" if path.endswith(".json") else path.encode()
+    content = b"{}" if path.endswith(".json") else b"\x7fELF" + path.encode()
     return CompiledFile(root="triton", path=path, mode=0o644, content=content)
 
 

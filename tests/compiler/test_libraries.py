@@ -49,6 +49,8 @@ UNUSABLE: Mapping[str, tuple[str, bytes]] = {
     "garbage for a probe": (PROBE, b"garbage" * 1_000),
     "probe that is cut off": (PROBE, CUT),
     "kernel that is cut off": ("ab/cabc.main.so", CUT),
+    "code for a GPU that is garbage": (f"{FOLDER}/kernel.cubin", b"garbage" * 1_000),
+    "code for a GPU that is cut off": (f"{FOLDER}/kernel.hsaco", CUT),
     "description that is cut off": (f"{FOLDER}/kernel.json", b'{"hash": "12'),
     "list that is empty": (f"{FOLDER}/__grp__kernel.json", b""),
 }
