@@ -13,7 +13,7 @@ import pytest
 
 import megacache
 from megacache._runtime import forget
-from tests.kit import torchless
+from tests.kit import compile_once, torchless
 from tests.kit.places import Place, places
 from tests.kit.processes import Processes, keep_probes, step
 from tests.kit.servers import Server, azurite, fake_gcs, moto, radosgw
@@ -46,6 +46,17 @@ def gpus() -> Iterator[Mapping[str, str | None]]:
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         yield {"CUDA_VISIBLE_DEVICES": before}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let each source in C++ be compiled once, whichever test or worker comes first."""
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled-once"
+    folder = compile_once.install(base / "compile-once", kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(autouse=True)
