@@ -39,7 +39,10 @@ def test_importing_torch_for_the_program_pins_no_folder(fresh_processes: Process
     assert after["environment"] == before["environment"]
 
 
-@pytest.mark.parametrize("logs", [None, "+inductor,+torch._functorch._aot_autograd.autograd_cache", "+dynamo"])
+LOGS = "+dynamo,+inductor,+torch._functorch._aot_autograd.autograd_cache"
+
+
+@pytest.mark.parametrize("logs", [None, LOGS], ids=["as ever", "all"])
 def test_listening_is_not_heard(processes: Processes, tmp_path: Path, logs: str | None) -> None:
     """With a warm start and a receipt, torch says the same, at the same levels and places, as without."""
     plain = [step("environment"), step("run", model="conditional")]
