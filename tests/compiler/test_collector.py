@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from megacache._compiler.collector import full_collections_deferred
+from tests.kit.processes import Processes, step
 
 VARIABLE = "TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE"
 PROGRAM = """
-import gc, json, sys
+import gc, json
 import torch
 import megacache
 
@@ -22,15 +23,15 @@ def function(x):
 
 def backend(graph, inputs):
     told["compiling"] = gc.get_threshold()
-    if sys.argv[2] == "fails":
+    if {ends!r} == "fails":
         raise ValueError
-    if sys.argv[2] == "changes":
+    if {ends!r} == "changes":
         gc.set_threshold(500, 5, 5)
     return graph.forward
 
-told = {}
+told = dict()
 gc.set_threshold(701, 11, 12)
-megacache.warm(sys.argv[1])
+megacache.warm({url!r})
 told["warmed"] = gc.get_threshold()
 try:
     torch.compile(function, backend=backend)(torch.ones(3))
@@ -41,38 +42,35 @@ print(json.dumps(told))
 """
 
 
-def thresholds(folder: Path, monkeypatch: pytest.MonkeyPatch, *, ends: str = "well", variable: str = "") -> Any:
+def thresholds(folder: Path, processes: Processes, *, ends: str = "well", variable: str | None = None) -> Any:
     """Tell what the thresholds were during a compilation and after it, in a process that had warmed."""
-    monkeypatch.delenv(VARIABLE, raising=False)
-    if variable:
-        monkeypatch.setenv(VARIABLE, variable)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
-    command = [sys.executable, "-c", PROGRAM, str(folder / "store"), ends]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-    return json.loads(done.stdout)
+    code = PROGRAM.format(url=str(folder / "store"), ends=ends)
+    child = processes.start(step("execute", code=code), environment={VARIABLE: variable})
+    child.answers()
+    return json.loads(child.stdout.splitlines()[0])
 
 
 @pytest.mark.parametrize("ends", ["well", "fails"])
-def test_full_collections_wait_while_torch_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+def test_full_collections_wait_while_torch_compiles(tmp_path: Path, processes: Processes, ends: str) -> None:
     """The thresholds of the younger generations stay, and the program gets its own back, also after a failure."""
-    found = thresholds(tmp_path, monkeypatch, ends=ends)
+    found = thresholds(tmp_path, processes, ends=ends)
     assert found == {"warmed": [701, 11, 12], "compiling": [701, 11, 1000], "compiled": [701, 11, 12]}
 
 
-@pytest.mark.parametrize("variable", ["0", "none"])
-def test_variable_of_torch_switches_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+@pytest.mark.parametrize("variable", ["0", pytest.param("none", marks=pytest.mark.nightly)])
+def test_variable_of_torch_switches_it_off(tmp_path: Path, processes: Processes, variable: str) -> None:
     """It is the one that torch reads, too, where torch defers collections itself; what it cannot read is off."""
     if variable == "none" and torch_defers():
         pytest.skip("torch reads the variable itself, and refuses what is not a number")
-    found = thresholds(tmp_path, monkeypatch, variable=variable)
+    found = thresholds(tmp_path, processes, variable=variable)
     assert found["compiling"] == [701, 11, 12]
 
 
-def test_thresholds_that_a_program_sets_meanwhile_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thresholds_that_a_program_sets_meanwhile_stay(tmp_path: Path, processes: Processes) -> None:
     """What it set last is what it wants."""
     if torch_defers():
         pytest.skip("torch defers collections itself, and gives back what was before")
-    assert thresholds(tmp_path, monkeypatch, ends="changes")["compiled"] == [500, 5, 5]
+    assert thresholds(tmp_path, processes, ends="changes")["compiled"] == [500, 5, 5]
 
 
 def test_forked_child_has_the_thresholds_of_the_program() -> None:
