@@ -275,7 +275,7 @@ def cloud(request: pytest.FixtureRequest, name: str) -> tuple[str, dict[str, str
     return request.param, {**variables, **secrets, "AWS_ENDPOINT_URL": options["endpoint_url"]}
 
 
-@pytest.mark.parametrize("cloud", ["s3", "gcs"], indirect=True)
+@pytest.mark.parametrize("cloud", ["s3", pytest.param("gcs", marks=pytest.mark.nightly)], indirect=True)
 def test_workflow_pushes_what_the_next_process_finds(
     cloud: tuple[str, dict[str, str]], quick_start: tuple[Path, str], processes: Processes, path: str, tmp_path: Path
 ) -> None:

@@ -100,7 +100,12 @@ def test_program_starts_warm_and_remains_its_own(start: Start, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("way", "code"), [("exit", 7), ("SystemExit", 7), ("exception", 1), ("interrupt", -signal.SIGINT)]
+    ("way", "code"),
+    [
+        ("exception", 1),
+        *(pytest.param(way, 7, marks=pytest.mark.nightly) for way in ("exit", "SystemExit")),
+        pytest.param("interrupt", -signal.SIGINT, marks=pytest.mark.nightly),
+    ],
 )
 def test_program_that_fails_publishes(start: Start, tmp_path: Path, way: str, code: int) -> None:
     """However a program ends, its end goes out as it is, its store has what it compiled, and the next start hits."""
@@ -123,14 +128,22 @@ def test_programs_merge_what_they_publish(start: Start, tmp_path: Path) -> None:
     assert (done, "hit rate: 1.000: 2 of 2" in stderr) == (0, True), stderr
 
 
-@pytest.mark.parametrize(("way", "code"), [("os._exit", 7), ("kill", -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("way", "code"), [pytest.param("os._exit", 7, marks=pytest.mark.nightly), ("kill", -signal.SIGKILL)]
+)
 def test_end_without_python_publishes_nothing(start: Start, tmp_path: Path, way: str, code: int) -> None:
     """A process that ends before Python can run once more leaves the store as it is."""
     done, _, stderr = ended(start(*RUN, str(tmp_path / "store"), "--", *PROGRAM, "end_by", way))
     assert (done, bundles(tmp_path / "store")) == (code, 0), stderr
 
 
-@pytest.mark.parametrize("options", [(), ("--min-hit-rate", "0")], ids=["alone", "below its parent"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="alone"),
+        pytest.param(("--min-hit-rate", "0"), id="below its parent", marks=pytest.mark.nightly),
+    ],
+)
 def test_sigterm_publishes_and_ends(start: Start, tmp_path: Path, options: tuple[str, ...]) -> None:
     """A server that is told to terminate publishes first, and dies of the signal."""
     popen = start(*RUN, *options, str(tmp_path / "store"), *PROGRAM, "serve")
@@ -199,7 +212,7 @@ def test_lookups_of_a_parent_count_once(start: Start, tmp_path: Path) -> None:
     assert (code, "of 6 lookups hit, in 3 processes" in stderr) == (0, True), stderr
 
 
-@pytest.mark.parametrize("name", ["after_reset", "probe_first"])
+@pytest.mark.parametrize("name", [pytest.param("after_reset", marks=pytest.mark.nightly), "probe_first"])
 def test_ways_of_the_program_change_nothing(start: Start, tmp_path: Path, name: str) -> None:
     """A program that resets the compiler, or looks for it before it imports it, starts warm all the same."""
     code, _, stderr = ended(start(*RUN, str(tmp_path / "store"), *PROGRAM, name))

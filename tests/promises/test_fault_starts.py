@@ -18,7 +18,7 @@ TIMEOUT = 6.0
 _LATE = replace(FAULTS["hang"], times=2, cause="not done within 6 s while downloading")
 STARTS = (
     ("s3", "chunk", _LATE),
-    ("gs", "chunk", _LATE),
+    pytest.param(("gs", "chunk", _LATE), marks=pytest.mark.nightly),
     ("s3", "chunk", replace(FAULTS["flipped"], times=2)),
     ("gs", "list", replace(FAULTS["refused"], times=1)),
 )

@@ -106,7 +106,9 @@ def test_processes_of_a_node_download_each_chunk_once(
     assert list(start(processes, there)["sources"]) == [str(near)]
 
 
-@pytest.mark.parametrize("damage", [flip_bit, truncate, Path.unlink])
+@pytest.mark.parametrize(
+    "damage", [flip_bit, *(pytest.param(one, marks=pytest.mark.nightly) for one in (truncate, Path.unlink))]
+)
 def test_damaged_chunk_is_fetched_and_healed(
     damage: Callable[[Path], None], processes: Processes, there: dict[str, Any], near: Path, moto_server: MotoServer
 ) -> None:
@@ -173,7 +175,7 @@ def environment(cache: dict[str, Any], **variables: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("way", ["run", "autostart"])
+@pytest.mark.parametrize("way", ["run", pytest.param("autostart", marks=pytest.mark.nightly)])
 def test_unchanged_program_takes_the_places(
     way: str, processes: Processes, cache: dict[str, Any], near: Path, tmp_path: Path
 ) -> None:

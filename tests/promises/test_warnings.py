@@ -44,7 +44,9 @@ def refusing() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("flags", [("-W", "error"), ("-X", "dev")], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", [("-W", "error"), pytest.param(("-X", "dev"), marks=pytest.mark.nightly)], ids=" ".join
+)
 def test_warning_is_no_exception(
     flags: tuple[str, ...], refusing: str, moto_s3: Server, gcs_server: Server, tmp_path: Path
 ) -> None:

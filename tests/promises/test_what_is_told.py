@@ -13,7 +13,7 @@ from tests.kit.processes import Processes, step
 SECRET = {"TRITON_API_KEY": "s3cr3t-of-triton", "TORCHINDUCTOR_REDIS_URL": "redis://me:s3cr3t-of-redis@cache.internal"}
 
 
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_variables_that_pytorch_writes_are_warned_of(processes: Processes, tmp_path: Path, *, traced: bool) -> None:
     """PyTorch puts variables into its artifacts, as SECURITY.md says; a warning names them, and no manifest has any."""
     store, trace = tmp_path / "store", {"TORCH_TRACE": str(tmp_path / "trace")} if traced else {}
