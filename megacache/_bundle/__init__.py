@@ -39,8 +39,24 @@ from megacache._bundle.envelope import (
     signed_type,
     tag_of,
 )
-from megacache._bundle.environment import NO_COMPILER, Environment, Mismatch, applicable, fact_text, file_mismatches
-from megacache._bundle.files import CompiledFile, file_payloads, identify_file, is_portable_file, name_of_file
+from megacache._bundle.environment import (
+    GUARD,
+    NO_COMPILER,
+    Environment,
+    Mismatch,
+    applicable,
+    differences,
+    fact_text,
+    file_mismatches,
+)
+from megacache._bundle.files import (
+    PROGRAMS,
+    CompiledFile,
+    file_payloads,
+    identify_file,
+    is_portable_file,
+    name_of_file,
+)
 from megacache._bundle.graph_keys import EXPLAIN_PART, Component, GraphKey, pack_keys, parse_keys
 from megacache._bundle.layout import (
     COPIED,
@@ -79,10 +95,12 @@ __all__ = [
     "COPIED",
     "EXPLAIN_PART",
     "FORMAT",
+    "GUARD",
     "MAX_MANIFEST_SIZE",
     "MAX_SIGNATURE_SIZE",
     "NO_COMPILER",
     "PINNED",
+    "PROGRAMS",
     "QUARANTINED",
     "REPLACED_KINDS",
     "SUPERSEDED",
@@ -116,6 +134,7 @@ __all__ = [
     "chunks_of",
     "declared_names",
     "describe",
+    "differences",
     "environment_prefix",
     "fact_text",
     "file_mismatches",

@@ -71,6 +71,15 @@ class Mismatch:
         return f"{shown(self.fact)} is {here} here, {there} there"
 
 
+def differences(mismatches: Collection[Mismatch], *, most: int = 4) -> str:
+    """Name some facts that differ, with both values, and the number of the others."""
+    told = [
+        *map(str, list(mismatches)[:most]),
+        *([f"and {len(mismatches) - most} more"] if len(mismatches) > most else []),
+    ]
+    return "; ".join(told)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """What must agree between the process that compiled and the one that loads."""

@@ -24,6 +24,9 @@ The empty suffix is a name without one. Under a root that is not here, names hav
 compiler's cache, which a process has named, or one that this megacache does not know and never restores.
 """
 
+PROGRAMS = frozenset({"vllm"})
+"""Roots of programs that guard their files by settings of their own, which nobody else can tell."""
+
 _SUFFIXES = frozenset({".so", ".o", ".cubin", ".hsaco", ".json", ".ptx", ".amdgcn", ".ttir", ".ttgir", ".llir"})
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,254}"
 _MAX_PATH = 1_000

@@ -48,6 +48,10 @@ class CacheFolder:
             with suppress(DeadlineError):  # nothing more is said once the time is over
                 self._on_disk(self.restoration.finish)
 
+    def failed(self) -> Collection[str]:
+        """Give the ids of the bundles that a program could not use on this host."""
+        return self._on_disk(self._guard.notes.failed)
+
     def _look_back(self, device: int | None) -> Collection[str]:
         self.restoration.begin(device, self._verb.deadline, wanted=self._files)
         suspects = self._guard.look_back().suspects
@@ -58,7 +62,7 @@ class CacheFolder:
         """Clear what an earlier start may have loaded from bundles that were withdrawn since."""
         self._on_disk(lambda: clear_quarantined(listing, catalog, self._guard, self.restoration))
 
-    def expect(self, manifests: Iterable[Manifest]) -> None:
+    def expect(self, manifests: Collection[Manifest]) -> None:
         """Let the marker of this process name what is about to be loaded."""
         self._on_disk(lambda: self._guard.add(manifests))
 

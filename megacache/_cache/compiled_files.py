@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megacache import _compiler
-from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, file_mismatches
+from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, differences, file_mismatches
 from megacache._cache.crash_guard import CrashGuard
 from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
@@ -48,6 +48,10 @@ class Restoration:
         self._batches: dict[str, _Batch] = {}
         self._missing: dict[FileName, str] = {}
         self._builds: dict[FileName, CompiledFile] = {}
+        self._written: set[Path] = set()
+        self._fitting: set[str] = set()
+        self._unfit: dict[str, dict[str, Sequence[Mismatch]]] = {}
+        self._spared: dict[str, set[str]] = {}
         self.warnings: list[str] = []
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
@@ -85,10 +89,25 @@ class Restoration:
             self._missing.update(dict.fromkeys(manifest.files.missing, manifest.bundle))
         if not self._wanted or not any(file.root in self._roots for file in manifest.files.index):
             return False
-        if differing := self.file_mismatches(manifest):
-            why = "; ".join(map(str, differing))
-            self.warnings.append(f"compiled files of bundle {manifest.bundle} were left out: {why}")
+        differing = self.file_mismatches(manifest)
+        roots = {file.root for file in manifest.files.index}
+        own = next(filter(None, map(known_roots.find, roots)), None) if len(roots) == 1 else None
+        if own is None and differing:
+            self.warnings.append(f"compiled files of bundle {manifest.bundle} were left out: {differences(differing)}")
+        elif own is not None and not own.concerns([file.path for file in manifest.files.index]):
+            self._spared.setdefault(own.name, set()).update([manifest.bundle] if differing else [])
+        elif own is not None and differing:
+            self._unfit.setdefault(own.name, {})[manifest.bundle] = differing
+        elif own is not None:
+            self._fitting.add(own.name)
         return not differing
+
+    def spared(self) -> Collection[str]:
+        """Give the ids of bundles that this process does not need: they are for other ranks of its program.
+
+        None if it has none of its own: then it compiles, and the others should as well.
+        """
+        return frozenset[str]().union(*(ids for root, ids in self._spared.items() if root in self._fitting))
 
     def accept(self, bundle: str, files: Iterable[CompiledFile]) -> None:
         """Put some files of a bundle in place; those that name others wait until all files are there."""
@@ -106,8 +125,10 @@ class Restoration:
         # PyTorch may look into any of them.
         for folder in folders:
             try:
-                if _compiler.restore(file, folder):
-                    batch.written.append(folder / file.path)
+                target = folder / file.path
+                # Who has published a file that another bundle holds as well had not got on with that one.
+                if _compiler.restore(file, folder, anew=target in self._written):
+                    batch.written.append(target)
             except (OSError, UntrustedError, CompilerError) as error:
                 batch.failed.setdefault(name, (folder, error))
         if folders and name not in batch.failed:
@@ -125,6 +146,7 @@ class Restoration:
             if _folder((file.root, file.path)) not in lost:
                 self._put(file, batch)
         self._in_place.update(batch.in_place)
+        self._written.update(batch.written)
         # Of several builds in one folder the newest is the one to put there, and a later bundle may hold it.
         self._builds |= {(one.root, _compiler.build_of(one.root, one.path) or ""): one for one in batch.builds}
         if batch.in_place:
@@ -165,7 +187,18 @@ class Restoration:
                         _compiler.remove(root, path, folder)
 
     def finish(self) -> None:
-        """Put builds in place, and warn of what graphs need that no bundle had and that is not here either."""
+        """Put builds in place, and warn of what graphs need that no bundle had and that is not here either.
+
+        Of the bundles of a program whose facts fit nowhere, the nearest is named.
+        """
+        for root, bundles in self._unfit.items():
+            if root not in self._fitting:
+                nearest = min(reversed(bundles), key=lambda one: len(bundles[one]))
+                among = (
+                    f"of {counted(len(bundles), 'bundle')} with files of {root} none fits; in the nearest, {nearest}, "
+                )
+                self.warnings.append(f"{among}{differences(bundles[nearest])}")
+        self._unfit.clear()
         batch = _Batch()
         for file in self._builds.values():
             self._put(file, batch)

@@ -58,6 +58,12 @@ class Receipt:
 
     It holds the time of the C++ compiler there, even if it ran again here. None before the first warm start.
     """
+    models_of: str = ""
+    """The program that keeps its compiled models in files of its own, such as `vllm`; empty without one."""
+    models_restored: int = 0
+    """Compiled models, or pieces of them, that warm starts put where that program looks for its own."""
+    models_loaded: int = 0
+    """Those that it says it has loaded, wherever they came from."""
     ranks_agree: bool | None = None
     """True if PyTorch drops a hit that not every rank of the job has, as it does from 2.15 on, if
     `torch._functorch.config._sync_cache_decision_cross_ranks` is set; None where it has no such setting.
@@ -86,17 +92,29 @@ class Receipt:
 def _word(receipt: Receipt) -> str:
     if not receipt.warm_starts:
         return "not warmed"
+    compiled = receipt.cpp_kernels or receipt.triton_kernels
+    if not receipt.loaded and (receipt.models_restored or _asked(receipt)):
+        return _word_of_models(receipt)
     if not _asked(receipt):
         return "too early to tell"
-    compiled = receipt.cpp_kernels or receipt.triton_kernels
-    if not receipt.loaded:  # as with vLLM, whose graphs are in its own files
-        return "cold" if compiled or not receipt.files else "partly warm"
     if _wasted(receipt):
         return "saved nothing"
     known = [lookups for lookups in (receipt.inductor, receipt.aot_autograd) if lookups is not None]
     if not known:
         return "unknown"
     return "warm" if all(lookups.hit == lookups.total for lookups in known) and not compiled else "partly warm"
+
+
+def _word_of_models(receipt: Receipt) -> str:
+    """Judge where no artifact was loaded, as with vLLM, whose graphs are in its own files."""
+    compiled = receipt.cpp_kernels or receipt.triton_kernels
+    if receipt.models_restored and receipt.models_loaded:
+        return "partly warm" if compiled else "warm"
+    if not _asked(receipt):
+        return "too early to tell"
+    if _worthless(receipt) and compiled:
+        return "saved nothing"
+    return "cold" if compiled or not receipt.files else "partly warm"
 
 
 def _asked(receipt: Receipt) -> bool:
@@ -114,6 +132,11 @@ def _wasted(receipt: Receipt) -> bool:
     return not any(lookups is None or lookups.hit for lookups in (receipt.inductor, receipt.aot_autograd))
 
 
+def _worthless(receipt: Receipt) -> bool:
+    """Tell whether models were restored, and their program has loaded none."""
+    return bool(receipt.models_restored) and not receipt.models_loaded and _asked(receipt)
+
+
 def _facts(receipt: Receipt) -> Iterator[str]:
     yield f"Inductor {_known(receipt.inductor)}, AOTAutograd {_known(receipt.aot_autograd)}"
     if receipt.warm_starts:
@@ -127,6 +150,9 @@ def _facts(receipt: Receipt) -> Iterator[str]:
     if receipt.loaded:
         unused = "an unknown number" if receipt.unused is None else sum(receipt.unused.values())
         yield f"{unused} of {sum(receipt.loaded.values())} loaded artifacts unused"
+    if receipt.models_restored:
+        restored = counted(receipt.models_restored, "restored model")
+        yield f"{receipt.models_of} loaded {receipt.models_loaded} of {restored}"
     yield _compiled(receipt)
 
 
@@ -148,6 +174,11 @@ def _warnings(receipt: Receipt) -> Iterator[str]:
         yield (
             f"warming moved {receipt.bytes_stored:,} bytes in {receipt.seconds_warming:.1f} s and saved nothing: "
             "no graph has hit what was loaded"
+        )
+    if _worthless(receipt):
+        yield (
+            f"the transfer of {counted(receipt.models_restored, 'compiled model')} was worthless: "
+            f"{receipt.models_of} has loaded none of them, and says why in its own log"
         )
     for name, lookups in (("Inductor", receipt.inductor), ("AOTAutograd", receipt.aot_autograd)):
         for reason, count in (lookups.reasons if lookups else {}).items():

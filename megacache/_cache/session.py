@@ -15,6 +15,7 @@ from megacache._bundle import REPLACED_KINDS, ArtifactRef, FileRef
 from megacache._cache.receipt import GRAPH_KINDS, Receipt
 from megacache._cache.results import WarmResult
 from megacache._catalog import Lease
+from megacache._compiler import roots as known_roots
 from megacache._runtime import Deadline, kept
 from megacache.errors import AccessError, MegacacheError, UnavailableError
 
@@ -32,6 +33,7 @@ class Session:
         self._bundles: frozenset[str] = frozenset()
         self._written: frozenset[str] = frozenset()
         self._unusable: frozenset[str] = frozenset()
+        self._restored: frozenset[tuple[str, str]] = frozenset()
         self._folder: str | None = None
         self._lease: Lease | None = None
 
@@ -39,6 +41,11 @@ class Session:
     def files(self) -> AbstractSet[tuple[str, str]]:
         """Roots and paths of the compiled files that are in the store for processors and compilers like these."""
         return self._files
+
+    @property
+    def restored(self) -> AbstractSet[tuple[str, str]]:
+        """Roots and paths of the compiled files that were put in place."""
+        return self._restored
 
     @property
     def loaded(self) -> AbstractSet[ArtifactRef]:
@@ -107,9 +114,10 @@ class Session:
         """Remember the cache folder of PyTorch that is filled."""
         self._folder = folder
 
-    def load(self, bundle: str, artifacts: Collection[ArtifactRef], files: Iterable[FileRef]) -> None:
+    def load(self, bundle: str, artifacts: Collection[ArtifactRef], files: Collection[FileRef]) -> None:
         """Remember what was loaded from a bundle."""
         self._loaded |= frozenset(artifacts)
+        self._restored |= {(file.root, file.path) for file in files}
         self.cover(artifacts, [bundle], files)
 
     def cover(self, artifacts: Iterable[ArtifactRef], bundles: Iterable[str], files: Iterable[FileRef] = ()) -> None:
@@ -117,6 +125,12 @@ class Session:
         self._artifacts |= frozenset(artifacts)
         self._files |= {(file.root, file.path) for file in files}
         self._bundles |= frozenset(bundles)
+
+    def disown(self, bundle: str, files: Iterable[tuple[str, str]]) -> None:
+        """Forget the files of a bundle that could not be used: those that take their place are to be published."""
+        if bundle in self._bundles:
+            self.rule_out([bundle])
+            self._files -= frozenset(files)
 
     def write(self, bundle: str) -> None:
         """Remember a bundle that this process has written."""
@@ -144,6 +158,11 @@ _sessions: dict[tuple[str, ...], Session] = kept({})
 def session(url: str, storage_options: Mapping[str, Any] | None) -> Session:
     """Give the one session of this process for a cache: the same URL at another endpoint is another cache."""
     return _sessions.setdefault((url, *_endpoints(storage_options or {})), Session())
+
+
+def sessions() -> tuple[Session, ...]:
+    """Give what this process knows of every cache."""
+    return tuple(_sessions.values())
 
 
 def release_leases() -> None:
@@ -221,9 +240,27 @@ def take_receipt() -> Receipt:
         cpp_seconds=activity.cpp_seconds,
         triton_kernels=activity.triton_kernels,
         seconds_saved=activity.seconds_saved,
+        **(_models() if any(cost.files for cost in costs) else {}),
         ranks_agree=activity.ranks_agree,
         counters_cleared=activity.counters_cleared,
     )
+
+
+def _models() -> Mapping[str, Any]:
+    """Count the compiled models of programs that keep their own."""
+    restored = frozenset[tuple[str, str]]().union(*(known.restored for known in sessions()))
+    told = [
+        (root.name, root.models([path for name, path in restored if name == root.name]))
+        for root in known_roots.registered()
+        if root.models is not None
+    ]
+    if not told:
+        return {}
+    return {
+        "models_of": ", ".join(name for name, _ in told),
+        "models_restored": sum(models.restored for _, models in told),
+        "models_loaded": sum(models.loaded for _, models in told),
+    }
 
 
 def _unused(loaded: Collection[ArtifactRef], activity: _compiler.Activity) -> Mapping[str, int] | None:

@@ -1,6 +1,6 @@
 """Fetch what fits this process from a store and hand it to PyTorch."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 
 from megacache._bundle import Environment, FileRef, Manifest, Unpacked, parents_first, refusal
@@ -35,6 +35,9 @@ from megacache.errors import (
 
 _FILL_PATIENCE = 10.0
 """Seconds that the end of a process waits for copies to nearer places; the next process goes on."""
+_FAILED = (
+    "a program on this host could not use what it holds; `megacache quarantine {url} {bundle}` takes it from everyone"
+)
 _SUSPECTED = (
     "two processes in a row ended while they loaded it or compiled with it; it is left out here for an hour, and "
     "`megacache quarantine {url} {bundle}` takes it from everyone"
@@ -70,6 +73,7 @@ class Warming:
         self._folder = folder
         self._restoration = folder.restoration
         self._suspects: Collection[str] = ()
+        self._failed: Collection[str] = ()
         self._left = max_bytes
         self._tally = Tally()
 
@@ -81,6 +85,7 @@ class Warming:
         """
         try:
             with self._folder.opened() as self._suspects:
+                self._failed = self._folder.failed()
                 self._round(listing)
                 # Ranks list together, and once.
                 if self._tally.incomplete and self._ranks is None:
@@ -119,7 +124,7 @@ class Warming:
             return self._catalog.list()
         return Listing.of(self._ranks.listing(self._catalog.prefix.path, self._catalog.names))
 
-    def _load(self, manifests: Iterable[Manifest], deliveries: Iterator[Delivery]) -> None:
+    def _load(self, manifests: Collection[Manifest], deliveries: Iterator[Delivery]) -> None:
         # Before anything is handed to torch: a marker has to name it.
         self._folder.expect(manifests)
         # Not a `for`: only the time until the next delivery counts as download.
@@ -138,8 +143,10 @@ class Warming:
         for one in held:
             if one.fault is not None:
                 self._accept(one)
+        spared = self._restoration.spared()
         with self._clock.stage("ranks"):
-            agreed = ranks.agree(self._catalog.prefix.path, whole, "; ".join(self._tally.left_out))
+            held_here = {*whole, *spared}
+            agreed = ranks.agree(self._catalog.prefix.path, held_here, "; ".join(self._tally.left_out))
         if fault := ranks.fault():
             raise fault
         for bundle in sorted(whole.keys() - agreed):
@@ -150,7 +157,7 @@ class Warming:
         chosen = [one for one in held if one.manifest.bundle in agreed]
         # A process that this one has started may have voted in its name, and hold more.
         self._load([whole[bundle] for bundle in sorted(agreed & whole.keys())], iter(chosen))
-        if lost := agreed - set(self._tally.loaded):
+        if lost := agreed - {*self._tally.loaded, *spared}:
             self._tally.left_out.append(f"the other ranks of this job load {', '.join(sorted(lost))}; {RISK}")
 
     def _affordable(self, orders: Sequence[Order]) -> Iterator[Order]:
@@ -178,6 +185,8 @@ class Warming:
             elif done.item in self._suspects:
                 self._session.rule_out([done.item])
                 self._tally.leave_out(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
+            elif done.item in self._failed:
+                self._leave_out_failed(manifest)
             elif differing := self._environment.mismatches(manifest.environment):
                 self._tally.leave_out(done.item, "; ".join(map(str, differing)))
                 self._session.rule_out([done.item])
@@ -187,6 +196,15 @@ class Warming:
                 self._tally.leave_out(done.item, "it holds nothing that this megacache reads")
             else:
                 yield manifest
+
+    def _leave_out_failed(self, manifest: Manifest) -> None:
+        """Leave out what could not be used here; what takes its place is published once, and not at each start."""
+        bundle = manifest.bundle
+        self._tally.leave_out(bundle, _FAILED.format(url=self._store.url, bundle=bundle))
+        if len(self._failed) == 1:
+            self._session.rule_out([bundle])
+        else:
+            self._session.cover((), [bundle], manifest.files.index)
 
     def _accept(self, delivery: Delivery) -> None:
         bundle = delivery.manifest.bundle

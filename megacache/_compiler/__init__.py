@@ -38,9 +38,11 @@ from megacache._compiler.state import (
     use_device,
     writable_cache_folder,
 )
+from megacache._compiler.variables import RECORDED as RECORDED_VARIABLES
 
 __all__ = [
     "FOLDER",
+    "RECORDED_VARIABLES",
     "UNDO_SECONDS",
     "Activity",
     "Board",

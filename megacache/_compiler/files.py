@@ -59,10 +59,11 @@ class Located:
             return None
 
 
-def restore(file: CompiledFile, folder: Path) -> bool:
+def restore(file: CompiledFile, folder: Path, *, anew: bool = False) -> bool:
     """Put a file under its root, whole at once; return False if it was there.
 
-    Another file of its name is replaced, unless it may be one that a program has changed since.
+    Another file of its name is replaced, unless it may be one that a program has changed since; `anew` says that it
+    cannot be, for this process has just written it.
 
     Raises `UntrustedError` for a path that leads elsewhere, through a symbolic link on this disk as well,
     `CompilerError` for a library that PyTorch could not use, and `OSError`.
@@ -72,7 +73,7 @@ def restore(file: CompiledFile, folder: Path) -> bool:
             return unpack_build(file.content, target.with_name(Path(build).name), folder / build)
         content = _moved(file, file.content, _ROOT, _bytes(folder))
         # PyTorch names what it compiles after its source, and would fail with a file that is damaged.
-        if _holds(target, content) or (os.path.lexists(target) and _is_the_programs(file)):
+        if _holds(target, content) or (os.path.lexists(target) and not anew and _is_the_programs(file)):
             _check_present(file, target)
             return False
         with temporary_beside(target) as temporary:

@@ -1,10 +1,24 @@
 """Folders of compiled files beside PyTorch's own: an integration registers that of its program."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from megacache._runtime import kept
+
+
+def _all(_: Collection[str]) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """Compiled models in the folder of a program that keeps its own."""
+
+    restored: int
+    """Those that warm starts have put there for this process."""
+    loaded: int
+    """Those that the program says it has loaded, wherever they came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +36,11 @@ class Root:
     """True if it is the cache of another compiler: nothing in it is for PyTorch to find."""
     used: Callable[[], Iterable[Path]]
     """Finds the files below the folder that this process has compiled or loaded."""
+    concerns: Callable[[Collection[str]], bool] = _all
+    """Tells whether this process would look at some of the files with these paths."""
+    models: Callable[[Collection[str]], Models] | None = None
+    """Counts the models of this process, given the paths of the files that warm starts have restored; None if the
+    program does not tell what it loads."""
 
 
 FOREIGN = "folder:"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megacache._bundle import Environment, Mismatch, fact_text
+from megacache._bundle import Environment, Mismatch, differences, fact_text
 from megacache._bundle.environment import FACTS
 from tests.kit.builders import UNHURRIED, any_text, environment
 
@@ -138,6 +138,16 @@ def test_device_on_a_cpu_tells_its_vectors() -> None:
 def test_device_may_be_unknown() -> None:
     """Facts that name no device give an empty name, not an error."""
     assert Environment(facts={}).device == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(1, "a is 1 here, 2 there"), (4, "d is 1 here, 2 there"), (9, "and 5 more")]
+)
+def test_of_many_differences_the_first_are_told(count: int, told: str) -> None:
+    """A sentence about what differs ends, however much that is."""
+    found = differences([Mismatch(fact=name, here="1", there="2") for name in "abcdefghi"[:count]])
+    assert found.startswith("a is 1 here, 2 there")
+    assert found.endswith(told)
 
 
 def test_foreign_facts_are_shown_harmless() -> None:

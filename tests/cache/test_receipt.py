@@ -1,6 +1,7 @@
 """A receipt says in one line what its numbers come to, and warns of what somebody should look into."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,11 @@ WASTED = Receipt(**WARMED, unused={"inductor": 3, "aot_autograd": 2}, inductor=N
         (Receipt(warm_starts=1, inductor=NONE, files=17, cpp_kernels=0), "partly warm"),
         (Receipt(warm_starts=1, inductor=NONE, files=17, cpp_kernels=1), "cold"),
         (WASTED, "saved nothing"),
+        (Receipt(warm_starts=1, files=17, models_restored=1), "too early to tell"),
+        (Receipt(warm_starts=1, files=17, models_restored=1, models_loaded=1, cpp_kernels=0), "warm"),
+        (Receipt(warm_starts=1, files=17, models_restored=1, models_loaded=1, cpp_kernels=2), "partly warm"),
+        (Receipt(warm_starts=1, files=17, models_restored=1, inductor=NONE, cpp_kernels=1), "saved nothing"),
+        (Receipt(warm_starts=1, files=17, models_restored=1, inductor=NONE, cpp_kernels=0), "partly warm"),
         (Receipt(**WARMED, inductor=ALL, aot_autograd=ALL), "warm"),
         (Receipt(**WARMED, inductor=ALL), "warm"),
         (Receipt(**WARMED, inductor=ALL, aot_autograd=NONE), "partly warm"),
@@ -89,6 +95,16 @@ def test_what_is_unknown_is_shown_as_unknown() -> None:
         "compiled anew: an unknown number of C++ and an unknown number of Triton kernels"
     )
     assert receipt.warnings == ()
+
+
+def test_model_that_was_not_used_is_a_warning() -> None:
+    """A model that was restored, and that its program has not loaded, was worthless; the verdict counts it."""
+    used = Receipt(warm_starts=1, inductor=NONE, models_of="vllm", models_restored=2, models_loaded=1)
+    assert used.warnings == ()
+    assert "vllm loaded 1 of 2 restored models" in used.verdict
+    (warning,) = replace(used, models_loaded=0).warnings
+    assert warning.startswith("the transfer of 2 compiled models was worthless: vllm has loaded none of them")
+    assert replace(used, models_loaded=0, inductor=Lookups()).warnings == ()
 
 
 def test_waste_is_a_warning() -> None:

@@ -348,10 +348,35 @@ def test_explain_says_that_it_would_find_something(store: Store, here: Path) -> 
         "failed": [],
         "mismatches": [],
         "files_left_out": {one.manifest.bundle: [{"fact": "libc", "here": "1", "there": ""}]},
+        "programs": [],
         "others": 1,
         "warnings": [],
     }
     assert "would be left out" in run("explain", store.url, "--env", here).stderr
+
+
+def test_explain_tells_settings_of_programs_apart(store: Store, here: Path) -> None:
+    """Of the files of vLLM it is told how the newest differ from the nearest others, and not from what is here."""
+
+    def publish(path: str, **facts: str) -> str:
+        file = dataclasses.replace(compiled_file(path), root="vllm")
+        one = bundle(files=[file], guard={"libc": "1", "vllm": "0.32.0", **facts})
+        upload(store, one)
+        return one.manifest.bundle
+
+    publish("a/model", VLLM_PORT="1")
+    assert "compares its own settings when it starts" in run("explain", store.url, "--env", here).stderr
+    publish("b/model", VLLM_PORT="1")
+    bundles = {publish(f"{number}/model", VLLM_PORT=number, VLLM_X=number) for number in "23"}
+    found = document("explain", store.url, "--env", here)
+    ((program,), left_out) = found["programs"], found["files_left_out"]
+    assert (program["root"], program["bundles"], left_out) == ("vllm", 4, {})
+    facts = {one["fact"]: {one["here"], one["there"]} for one in program["mismatches"]}
+    assert facts.keys() == {"VLLM_PORT", "VLLM_X"}
+    assert {program["newest"], program["nearest"]} & bundles
+    done = run("explain", store.url, "--env", here)
+    assert f"the newest, {program['newest']}, differs from the nearest, {program['nearest']}, in:" in done.stderr
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"FACT", "VLLM_PORT", "VLLM_X"}
 
 
 def test_explain_counts_what_serves_beside_any_cpu(store: Store, tmp_path: Path) -> None:

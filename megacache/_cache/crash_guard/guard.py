@@ -8,12 +8,12 @@ one was killed or crashed is not told apart: the second death with the same bund
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from megacache import _compiler
-from megacache._bundle import Manifest
+from megacache._bundle import Digest, Manifest
 from megacache._cache.crash_guard.locked_files import OwnFile
 from megacache._cache.crash_guard.markers import Deaths, Markers, Suspect
 from megacache._cache.crash_guard.notes import Notes
@@ -39,6 +39,7 @@ class CrashGuard:
         """Those of other processes, too."""
         self.notes = Notes(folder)
         self._loads: Mapping[str, Suspect] = {}
+        self._digests: Mapping[str, Mapping[tuple[str, str], Digest]] = {}
         self._roll: OwnFile | None = None
         self._signed_in: set[str] = set()
         self._before = Deaths()
@@ -59,14 +60,23 @@ class CrashGuard:
         self._before = self.markers.deaths()
         return self._before
 
-    def add(self, manifests: Iterable[Manifest]) -> None:
+    def add(self, manifests: Collection[Manifest]) -> None:
         """Note what is being loaded."""
         added = {manifest.bundle: Suspect.of(manifest) for manifest in manifests}
         # What is loaded again has to be cleared again if it is withdrawn.
         for bundle in added:
             self.notes.forget(bundle)
+        files = {one.bundle: {(file.root, file.path): file.digest for file in one.files.index} for one in manifests}
         with self._lock:
             self._loads = {**self._loads, **added}
+            self._digests = {**self._digests, **files}
+
+    def holding(self, root: str, files: Mapping[str, Digest]) -> Iterator[Suspect]:
+        """Give the bundles that this process has loaded and that hold one of some files of a root, by their paths."""
+        wanted = {((root, path), digest) for path, digest in files.items()}
+        for bundle, held in self._digests.items():
+            if not wanted.isdisjoint(held.items()):
+                yield self._loads[bundle]
 
     def sign_in(self, bundle: str) -> None:
         """Tell other processes that this one, as long as it lives, may need the files of a bundle."""
@@ -155,10 +165,22 @@ def install() -> None:
     """Put the markers of this process up and down as it compiles; a normal end takes them down, too."""
     at_shutdown(disarm_all)
     with suppress(CompilerError):
-        _compiler.on_compilations(
-            lambda: _each(CrashGuard.arm),
-            lambda: _each(CrashGuard.disarm_later),
-        )
+        _compiler.on_compilations(arm_all, disarm_all_later)
+
+
+def arm_all() -> None:
+    """Let a death of this process count from now on: it is about to use what it has loaded."""
+    _each(CrashGuard.arm)
+
+
+def disarm_all_later() -> None:
+    """Let it count no longer in some seconds, unless the process uses more by then."""
+    _each(CrashGuard.disarm_later)
+
+
+def guards() -> tuple[CrashGuard, ...]:
+    """Give all guards of this process."""
+    return tuple(_guards.values())
 
 
 def disarm_all() -> None:

@@ -31,6 +31,8 @@ class ExplainStatus(StrEnum):
     """Nothing is published for this environment; `mismatches` tells how the nearest one differs."""
     GRAPHS = "graphs"
     """Graphs are not in the store; `misses` tells how the nearest one differs from each."""
+    FILES = "files"
+    """Files of a program such as vLLM are in the store, and none fits; `mismatches` tells how the nearest differ."""
     COVERED = "covered"
     """The store holds every graph that this process compiled: nothing missed, or nothing had to."""
     EMPTY = "empty"
@@ -97,7 +99,7 @@ class Explanation:
     fingerprint: str = ""
     """Of this environment; empty if it was not determined."""
     mismatches: tuple[Mismatch, ...] = ()
-    """The facts that differ between this environment and the nearest published one."""
+    """The facts that differ between this environment, or a program in it, and the nearest published one."""
     graphs: int = 0
     """Graphs that this process has: those that Inductor compiled or found."""
     misses: tuple[GraphMiss, ...] = ()

@@ -10,12 +10,13 @@ from megacache._bundle import Artifact, Environment, GraphKey, Manifest, identif
 from megacache._cache.call import Call
 from megacache._cache.explain.data import collect, explain_chunks
 from megacache._cache.explain.explanation import Difference, ExplainStatus, Explanation, GraphMiss
+from megacache._cache.explain.files import Unfit, unfit_files
 from megacache._cache.explain.nearest import differences, nearest
 from megacache._cache.session import Session
 from megacache._catalog import Places, affordable_manifests, catalog_of, nearest_other
 from megacache._runtime import Deadline, counted, shown
 from megacache._trust import TrustPolicy
-from megacache.errors import BundleError, MegacacheError
+from megacache.errors import BundleError, CompilerError, MegacacheError
 
 Names = frozenset[tuple[str, str]]
 """Kind and key of what is published."""
@@ -67,7 +68,7 @@ class Explaining:
         """Compare the environments if nothing is published for this one, else the graphs."""
         manifests = self._read()
         if manifests:
-            found = self._compare_graphs(manifests)
+            found = self._with_files(self._compare_graphs(manifests), manifests)
         elif self._warnings:
             error = BundleError(f"none of {counted(len(self._warnings), 'published bundle')} can be used")
             found = replace(self._explanation(ExplainStatus.UNAVAILABLE, str(error)), error=error)
@@ -126,6 +127,21 @@ class Explaining:
             return self._explanation(ExplainStatus.COVERED, self._covered())
         reason = f"{counted(len(misses), 'graph')} that this process compiled, and that nobody else has published"
         return replace(self._explanation(ExplainStatus.GRAPHS, reason), misses=tuple(misses))
+
+    def _with_files(self, found: Explanation, manifests: Sequence[Manifest]) -> Explanation:
+        """Add why no files of a program such as vLLM fit, in which there are graphs that nobody else tells of."""
+        unfit: Sequence[Unfit] = ()
+        try:
+            unfit = unfit_files(manifests, self._store.deadline)
+        except CompilerError as error:
+            self._warnings.append(f"the files of programs were not compared: {error}")
+        if not unfit:
+            return found
+        if found.status is not ExplainStatus.GRAPHS:
+            found = replace(found, status=ExplainStatus.FILES, reason="; ".join(map(str, unfit)))
+        else:
+            found = replace(found, reason="; ".join([found.reason, *map(str, unfit)]))
+        return replace(found, mismatches=tuple(one for each in unfit for one in each.mismatches))
 
     def _published_keys(self, manifests: Sequence[Manifest]) -> list[GraphKey]:
         without = [m for m in manifests if not explain_chunks(m) and any(ref.kind == "inductor" for ref in m.artifacts)]

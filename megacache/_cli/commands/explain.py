@@ -5,7 +5,7 @@ from typing import TextIO
 
 import click
 
-from megacache._bundle import SUPERSEDED, Manifest, Mismatch, fact_text, file_mismatches
+from megacache._bundle import GUARD, PROGRAMS, SUPERSEDED, Manifest, Mismatch, fact_text, file_mismatches
 from megacache._catalog import Catalog, Holding, Inventory, Places, catalog_of, nearest_other
 from megacache._cli.exit_codes import EXIT_NO
 from megacache._cli.machine import Here, here_from
@@ -98,6 +98,7 @@ def _own_view(held: Sequence[tuple[Catalog, Holding]], found: Here) -> View:
         "failed": failed_view((bundle, fault) for bundle, _, fault in read if fault is not None),
         "mismatches": [],
         "files_left_out": {one.bundle: _plain(facts) for one in manifests if (facts := _left_out(found, one))},
+        "programs": [_program_view(root, manifests) for root in sorted(set().union(*map(_programs, manifests)))],
     }
 
 
@@ -105,8 +106,36 @@ def _left_out(found: Here, manifest: Manifest) -> Sequence[Mismatch]:
     """Name the facts for which a warm start would leave out the compiled files of a bundle."""
     if not manifest.files.index:
         return ()
-    roots = {file.root for file in manifest.files.index}
-    return file_mismatches(found.guard, manifest.files.guard, roots=roots, device_type=found.environment.device_type)
+    roots, there = {file.root for file in manifest.files.index}, manifest.files.guard
+    if _programs(manifest):  # what only the program knows, it compares when it starts
+        there = {name: value for name, value in there.items() if name in GUARD}
+    return file_mismatches(found.guard, there, roots=roots, device_type=found.environment.device_type)
+
+
+def _programs(manifest: Manifest) -> frozenset[str]:
+    """Give the roots of programs that know facts of their own, such as vLLM."""
+    return frozenset(file.root for file in manifest.files.index if file.root in PROGRAMS)
+
+
+def _program_view(root: str, manifests: Sequence[Manifest]) -> View:
+    """Say of the files of a program how the newest differ from the nearest others: of two starts, the later missed."""
+    held = sorted((one for one in manifests if root in _programs(one)), key=lambda one: (one.created, one.bundle))
+    newest, others = held[-1], [(_own_facts(held[-1], one), one) for one in reversed(held[:-1])]
+    facts, nearest = min((one for one in others if one[0]), key=lambda one: len(one[0]), default=((), None))
+    return {
+        "root": root,
+        "bundles": len(held),
+        "newest": newest.bundle,
+        "nearest": nearest.bundle if nearest else None,
+        "mismatches": _plain(facts),
+    }
+
+
+def _own_facts(one: Manifest, other: Manifest) -> Sequence[Mismatch]:
+    here, there = one.files.guard, other.files.guard
+    names = sorted((here.keys() | there.keys()) - GUARD.keys())
+    differing = [name for name in names if here.get(name, "") != there.get(name, "")]
+    return [Mismatch(fact=name, here=here.get(name, ""), there=there.get(name, "")) for name in differing]
 
 
 def _plain(differing: Sequence[Mismatch]) -> list[View]:
@@ -135,6 +164,20 @@ def _print(url: str, found: Here, view: View) -> None:
         rows += [_row(f"{one['fact']} of {bundle}", one) for one in facts]
     if rows:
         print_table(("FACT", "HERE", "THERE"), rows)
+    for program in view["programs"]:
+        _print_program(program)
+
+
+def _print_program(view: View) -> None:
+    """Say what keeps one start of a program from using what another one has published."""
+    if not view["nearest"]:
+        told = "{} with files of {}, which compares its own settings when it starts"
+        say(told, counted(view["bundles"], "bundle"), view["root"])
+        return
+    told = "{} with files of {} for different settings; the newest, {}, differs from the nearest, {}, in:"
+    say(told, counted(view["bundles"], "bundle"), view["root"], view["newest"], view["nearest"])
+    rows = [tuple(text or "unset" for text in _row(one["fact"], one)) for one in view["mismatches"]]
+    print_table(("FACT", "NEWEST", "NEAREST"), rows)
 
 
 def _row(name: str, differing: View) -> tuple[str, str, str]:
