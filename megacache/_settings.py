@@ -259,10 +259,20 @@ def plain_variables(names: Collection[str]) -> Mapping[str, str]:
     }
 
 
+def variables_of(prefix: str, names: Collection[str]) -> Mapping[str, str]:
+    """Give the variables of another program: those that are set, and begin so or have one of these names."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith(prefix) or name in names}
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Tell whether what is called so seems to be a secret, by its name or as a URL with one in it."""
+    return _SECRET.search(name) is not None or redacted(value) != value
+
+
 def exposed_secrets() -> tuple[str, ...]:
     """Name the variables that PyTorch writes into what it compiles, name and value, and that seem to hold a secret."""
     written = (name for name in sorted(os.environ) if any(word in name for word in _WRITTEN_BY_PYTORCH))
-    return tuple(name for name in written if _SECRET.search(name) or redacted(os.environ[name]) != os.environ[name])
+    return tuple(name for name in written if is_secret(name, os.environ[name]))
 
 
 def find_cache_folder() -> None:

@@ -17,8 +17,10 @@ from megacache._settings import (
     chunk_folder,
     default_url,
     documented_variables,
+    is_secret,
     plain_variables,
     requested_cpu_capability,
+    variables_of,
 )
 from megacache.errors import SettingsError
 
@@ -131,6 +133,23 @@ def test_only_variables_of_the_names_are_given(monkeypatch: pytest.MonkeyPatch) 
     for name, value in {"TWO": "2", "ONE": "1", "SECRET": "secret", "FOLDER": "relative/folder"}.items():
         monkeypatch.setenv(name, value)
     assert list(plain_variables({"ONE", "TWO", "FOLDER", "MISSING"}).items()) == [("ONE", "1"), ("TWO", "2")]
+
+
+def test_variables_of_another_program_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that begin as its own do come, and some of other names, whatever they hold."""
+    for name, value in {"OWN_B": "/folder", "OWN_A": "", "OTHER": "1", "OTHER_TOO": "2"}.items():
+        monkeypatch.setenv(name, value)
+    found = variables_of("OWN_", {"OTHER", "MISSING"})
+    assert list(found.items()) == [("OTHER", "1"), ("OWN_A", ""), ("OWN_B", "/folder")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [("A_TOKEN", "", True), ("Api_Key", "1", True), ("PROXY", "http://a:b@c", True), ("PROXY", "http://c", False)],
+)
+def test_secrets_are_told_by_name_or_by_a_password_in_a_url(name: str, value: str, *, secret: bool) -> None:
+    """What is called like one counts as one, and so does a URL that holds one."""
+    assert is_secret(name, value) is secret
 
 
 def test_variables_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

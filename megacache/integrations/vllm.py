@@ -6,25 +6,30 @@ hooks: neither the device nor the store is touched before a model is about to be
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakSet
 
 from megacache import _compiler
-from megacache._compiler import roots as known_roots
+from megacache._cache import blame, crash_guard
 from megacache._runtime import kept
 from megacache._settings import Settings
 from megacache._store import without_secrets
 from megacache.errors import SettingsError
+from megacache.integrations import _vllm_folder
 from megacache.integrations._lifecycle import autostart
+from megacache.integrations._vllm_facts import settings_facts
+from megacache.integrations._vllm_folder import ROOT, publish_folder, register_root
 from megacache.integrations.site.megacache_on_compile import AfterImport, handle_sigterm
+
+__all__ = ["publish_folder", "register", "register_root"]
 
 _log = logging.getLogger("megacache")
 
-ROOT = "vllm"
-_FOLDER = "torch_compile_cache"
 _SUPPORTED = "0.33"
 # Private to vLLM; they are in 0.32 and 0.33.
 _MODELS, _LOAD, _COMPILED = (
@@ -33,13 +38,9 @@ _MODELS, _LOAD, _COMPILED = (
     "TorchCompileWithNoGuardsWrapper",
 )
 _GRAPHS, _ADAPTOR = "vllm.compilation.compiler_interface", "InductorStandaloneAdaptor"
-_HANDLES = "vllm_compile_cache.py"
-"""Tells which artifact belongs to which graph, with absolute paths."""
-_FOR_PEOPLE = frozenset({"computation_graph.py", "cache_key_factors.json", "transformed_code.py"})
-"""Files that vLLM writes and never reads; the second holds variables of the environment."""
 
-_folders: dict[Path, None] = kept({})
-_configs: list[Any] = kept([])
+_called: "WeakSet[Any]" = kept(WeakSet())
+"""Models that have been called once, and went well."""
 
 
 def register() -> None:
@@ -98,73 +99,106 @@ def _is_hooked(function: Callable[..., Any]) -> bool:
 
 def _warm_before_loading(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_after_warming(model: Any, aot_compilation_path: str, *args: Any, **kwargs: Any) -> Any:
-        _warm(model.vllm_config)
-        publish_folder(Path(aot_compilation_path).parent)
-        return load(model, aot_compilation_path, *args, **kwargs)
+        path = Path(aot_compilation_path)
+        _softly(lambda: _before_loading(model, path))
+        with _blamed("loading", [path]):
+            loaded = load(model, aot_compilation_path, *args, **kwargs)
+        if loaded is None:  # vLLM logs why, and compiles
+            _softly(crash_guard.disarm_all_later)
+            _softly(lambda: _blame("loading", [path]))
+            return None
+        return _FirstCall(model, loaded, path)
 
     return load_after_warming
 
 
+def _before_loading(model: Any, path: Path) -> None:
+    publish_folder(path.parent)
+    _vllm_folder.remember(path, model)
+    _warm(model.vllm_config, model)
+    # No compilation tells that something restored is used.
+    crash_guard.arm_all()
+
+
+def _after_loading() -> None:
+    crash_guard.disarm_all_later()
+    # Nothing was compiled, which is worth a receipt.
+    autostart().after_compilation()
+
+
+class _FirstCall:
+    """Stands for what vLLM has loaded until it has been called once."""
+
+    def __init__(self, model: Any, loaded: Any, path: Path) -> None:
+        self._model = model
+        self._loaded = loaded
+        self._path = path
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _blamed("calling", [self._path]):
+            output = self._loaded(*args, **kwargs)
+        if getattr(self._model, "aot_compiled_fn", None) is self:
+            self._model.aot_compiled_fn = self._loaded
+            _softly(_after_loading)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loaded, name)
+
+
 def _warm_before_calling(call: Callable[..., Any]) -> Callable[..., Any]:
     def call_after_warming(model: Any, *args: Any, **kwargs: Any) -> Any:
-        _warm(model.vllm_config)
-        return call(model, *args, **kwargs)
+        if model in _called:
+            return call(model, *args, **kwargs)
+        _softly(lambda: _warm(model.vllm_config, model))
+        with _blamed("calling", None):
+            output = call(model, *args, **kwargs)
+        _called.add(model)
+        return output
 
     return call_after_warming
 
 
 def _unrecorded(load: Callable[..., Any]) -> Callable[..., Any]:
     def load_unrecorded(*args: Any, **kwargs: Any) -> Any:
-        with _compiler.unrecorded():
+        with _compiler.unrecorded(), _blamed("loading", None):
             return load(*args, **kwargs)
 
     return load_unrecorded
 
 
-def _warm(config: Any) -> None:
-    if any(known is config for known in _configs):
-        return
-    _configs.append(config)
+@contextmanager
+def _blamed(doing: str, paths: Collection[Path] | None) -> Iterator[None]:
+    """Blame what was restored for an exception; None stands for all of it."""
     try:
-        import vllm
-        from vllm import envs
+        yield
+    except Exception:
+        _softly(lambda: _blame(doing, paths))
+        raise
 
-        # The root comes first: a warm start restores files of the roots that it knows.
-        register_root(Path(envs.VLLM_CACHE_ROOT), str(vllm.__version__))
-        handle_sigterm()
-        autostart().warm()
+
+def _blame(doing: str, paths: Collection[Path] | None) -> None:
+    files = list(_vllm_folder.own_files()) if paths is None else paths
+    blame(ROOT, files, f"{doing} what it holds failed, and vLLM logs why")
+
+
+def _softly(step: Callable[[], None]) -> None:
+    try:
+        step()
     except Exception as error:  # noqa: BLE001 - a server without a cache is better than none
-        _log.warning("vLLM starts cold: error=%s: %s", type(error).__name__, without_secrets(str(error)))
+        _log.warning("vLLM goes on without megacache: %s: %s", type(error).__name__, without_secrets(str(error)))
 
 
-def register_root(cache_root: Path, version: str) -> None:
-    """Register the folder under vLLM's cache folder as a root, for files of one version of vLLM."""
-    root = known_roots.Root(
-        name=ROOT,
-        folder=cache_root / _FOLDER,
-        facts={ROOT: version},
-        telling=frozenset({_HANDLES}),
-        used=used_files,
-    )
-    known_roots.register(root)
+def _warm(config: Any, model: Any) -> None:
+    if _vllm_folder.is_published(config):
+        return
+    _vllm_folder.publish_configured(config)
+    import vllm
+    from vllm import envs
 
-
-def publish_folder(folder: Path) -> None:
-    """Publish the files in a folder that belongs to this process's rank alone."""
-    _folders[folder] = None
-
-
-def used_files() -> Iterator[Path]:
-    """Find the files of this process's ranks that vLLM would read again."""
-    for folder in {**_folders, **dict.fromkeys(_folders_of_configs())}:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in _FOR_PEOPLE:
-                yield path
-
-
-def _folders_of_configs() -> Iterator[Path]:
-    for config in _configs:
-        # vLLM sets it while it compiles, and appends the part of the model.
-        local = Path(getattr(config.compilation_config, "local_cache_dir", None) or "")
-        # A folder `rank_…` belongs to one process.
-        yield from (one for one in [local, *local.parents] if one.name.startswith("rank_"))
+    # The root comes first: a warm start restores files of the roots that it knows. The first configuration is the
+    # server's; vLLM derives others from it, such as that of a draft model.
+    if _compiler.roots.find(ROOT) is None:
+        register_root(Path(envs.VLLM_CACHE_ROOT), str(vllm.__version__), settings_facts(config, model))
+    handle_sigterm()
+    autostart().warm()

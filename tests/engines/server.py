@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from tests.kit.servers import HOST, free_port
 
 _READY_SECONDS, _SAYS_SECONDS, _END_SECONDS = 400.0, 120.0, 60.0
+NOTHING: Mapping[str, str] = {}
 _OWN = ("MEGACACHE_", "VLLM_", "TORCH")
 _SMALL = (
     *("--dtype", "bfloat16", "--max-model-len", "256", "--max-num-seqs", "4"),
@@ -30,13 +31,18 @@ class ServerFolders:
 
     def __init__(self, folder: Path) -> None:
         self.store = folder / "store"
+        self.plugins = folder / "plugins"
         self._container = folder / "container"
 
     def emptied(self) -> Path:
         """Give a container as it is after a restart."""
         shutil.rmtree(self._container, ignore_errors=True)
+        return self.container()
+
+    def container(self) -> Path:
+        """Give the container as it is."""
         for name in ("home", "tmp", "inductor", "vllm"):
-            (self._container / name).mkdir(parents=True)
+            (self._container / name).mkdir(parents=True, exist_ok=True)
         return self._container
 
     def bundles(self) -> list[str]:
@@ -74,14 +80,22 @@ class Server:
 
 @contextmanager
 def serving(
-    model: Path, folders: ServerFolders, *before: str, options: Sequence[str] = (), url: bool = True, quiet: float = 3
+    model: Path,
+    folders: ServerFolders,
+    *before: str,
+    options: Sequence[str] = (),
+    url: bool = True,
+    quiet: float = 3,
+    variables: Mapping[str, str] = NOTHING,
+    emptied: bool = True,
 ) -> Iterator[Server]:
     """Start `vllm serve` in an empty container, with `before` in front of the command; wait until it answers.
 
     In `before`, `{port}` stands for the port of the server.
     """
-    container, port = folders.emptied(), free_port()
-    variables = _variables(container, folders.store if url else None) | {"MEGACACHE_PUBLISH_AFTER": f"{quiet:g}"}
+    container, port = folders.emptied() if emptied else folders.container(), free_port()
+    own = _variables(container, folders.store if url else None)
+    environment = {**own, "MEGACACHE_PUBLISH_AFTER": f"{quiet:g}", **variables}
     command: Sequence[str] = (
         *(word.format(port=port) for word in before),
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "model"),
@@ -89,7 +103,7 @@ def serving(
     )
     log = container / "log"
     with log.open("wb") as output:
-        popen = subprocess.Popen(command, env=variables, stdout=output, stderr=output, start_new_session=True)
+        popen = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     server = Server(popen=popen, url=f"http://{HOST}:{port}", log=log)
     try:
         _wait(lambda: _answers(server.url), _READY_SECONDS, server)
