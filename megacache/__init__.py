@@ -13,7 +13,7 @@ from megacache._version import __version__
 
 if TYPE_CHECKING:
     from megacache import errors
-    from megacache._api import Synchronized, environment, explain, publish, receipt, synchronized, warm
+    from megacache._api import Synchronized, environment, explain, prefetch, publish, receipt, synchronized, warm
     from megacache._bundle import Environment, Mismatch
     from megacache._cache import (
         Cache,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ExplainStatus,
         Explanation,
         GraphMiss,
+        Prefetch,
         PublishResult,
         PublishStatus,
         Receipt,
@@ -42,6 +43,7 @@ __all__ = [
     "Lookups",
     "MegacacheError",
     "Mismatch",
+    "Prefetch",
     "Progress",
     "PublishResult",
     "PublishStatus",
@@ -53,6 +55,7 @@ __all__ = [
     "environment",
     "errors",
     "explain",
+    "prefetch",
     "publish",
     "receipt",
     "synchronized",
@@ -60,7 +63,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "_api": ("Synchronized", "environment", "explain", "publish", "receipt", "synchronized", "warm"),
+    "_api": ("Synchronized", "environment", "explain", "prefetch", "publish", "receipt", "synchronized", "warm"),
     "_bundle": ("Environment", "Mismatch"),
     "_compiler": ("Folder", "Lookups"),
     "_runtime": ("Progress",),

@@ -13,6 +13,7 @@ from megacache._cache import (
     WARM_TIMEOUT,
     Cache,
     Explanation,
+    Prefetch,
     PublishResult,
     Receipt,
     WarmResult,
@@ -69,6 +70,38 @@ def warm(
         folders=folders,
     )
     return cache.warm(timeout=timeout, max_bytes=max_bytes, wait=wait)
+
+
+def prefetch(
+    url: Url | None = None,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    timeout: float = WARM_TIMEOUT,
+    files: bool = True,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+    max_bytes: int = WARM_MAX_BYTES,
+    wait: float = 0.0,
+    trusted_keys: Iterable[KeySource] | None = None,
+    trust_threshold: int | None = None,
+    folders: _compiler.Folders | None = None,
+) -> Prefetch:
+    """Begin a warm start, and let its download go on beside what the program does next, such as loading weights.
+
+    The arguments are those of `Cache` and `Cache.prefetch`. PyTorch's caches are filled before the first compilation,
+    or by `result()` of what is returned, which gives the result of the warm start.
+    """
+    cache = Cache(
+        url,
+        storage_options=storage_options,
+        files=files,
+        strict=strict,
+        progress=progress,
+        trusted_keys=trusted_keys,
+        trust_threshold=trust_threshold,
+        folders=folders,
+    )
+    return cache.prefetch(timeout=timeout, max_bytes=max_bytes, wait=wait)
 
 
 @overload

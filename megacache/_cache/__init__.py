@@ -4,6 +4,7 @@ from megacache._cache import crash_guard
 from megacache._cache.blame import blame
 from megacache._cache.cache import EXPLAIN_TIMEOUT, PUBLISH_TIMEOUT, WARM_TIMEOUT, Cache
 from megacache._cache.explain import Difference, ExplainStatus, Explanation, GraphMiss, anonymizer
+from megacache._cache.prefetch import Prefetch
 from megacache._cache.receipt import Receipt
 from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._cache.session import release_leases, take_receipt
@@ -17,6 +18,7 @@ __all__ = [
     "ExplainStatus",
     "Explanation",
     "GraphMiss",
+    "Prefetch",
     "PublishResult",
     "PublishStatus",
     "Receipt",

@@ -8,21 +8,19 @@ from typing import Any, Literal, TypeVar, overload
 
 from megacache import _compiler
 from megacache._bundle import checked_labels
-from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
 from megacache._cache.compacting import checked_count
-from megacache._cache.crash_guard import guard_beside, install
 from megacache._cache.explain import ExplainStatus, Explanation, explain
 from megacache._cache.log import log_explanation, log_result, log_worth
+from megacache._cache.prefetch import Begun, Prefetch, finish_pending, pending_for, remember
 from megacache._cache.publish import Publication
-from megacache._cache.ranks import HELD_BYTES, ranks_of, strangers
 from megacache._cache.receipt import Receipt
 from megacache._cache.recording import recorded_in, take
-from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
+from megacache._cache.results import PublishResult, PublishStatus, WarmResult
 from megacache._cache.session import Session, note_cost, session, take_receipt
-from megacache._cache.single_flight import Flight, checked_wait
+from megacache._cache.single_flight import checked_wait
 from megacache._cache.tally import status_of
-from megacache._cache.warm import Warming
+from megacache._cache.warm_start import WarmStart
 from megacache._catalog import WARM_MAX_BYTES
 from megacache._runtime import Deadline, ProgressCallback, Stopwatch, in_background, quiet
 from megacache._settings import Settings, Url
@@ -64,7 +62,7 @@ class Cache:
                 same protocol get them, too. Never logged.
             files: Carry compiled files as well, such as C++ kernels: PyTorch's own artifacts hold only their source.
             strict: Raise faults instead of returning them.
-            progress: Called after each chunk, in the calling thread or in that of `publish(wait=False)`.
+            progress: Called after each chunk, in the thread that loads, or in that of `publish(wait=False)`.
             max_publish_bytes: Publish nothing if the chunks of one publication would take more than this in the store.
             compact_above: Merge the bundles of this environment, as `megacache compact` does, after a publication that
                 leaves more than this number of them; within the same time. None: merge none.
@@ -94,9 +92,10 @@ class Cache:
         """Load what was published for this environment into PyTorch's caches; call it before the first compilation.
 
         On a GPU this initialises the device, as the first compilation would: a server that forks its workers must call
-        it in the workers. The ranks of a distributed job load the same bundles, or none: each must call it, and waits
-        for the others. While torch compiles afterwards, full collections of Python's garbage collector wait, as in
-        torch 2.15 and later; `TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE=0` in the environment switches that off.
+        it in the workers. While the store answers, it imports the rest of PyTorch's compiler. The ranks of a
+        distributed job load the same bundles, or none: each must call it, and waits for the others. While torch
+        compiles afterwards, full collections of Python's garbage collector wait, as in torch 2.15 and later;
+        `TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE=0` in the environment switches that off.
 
         Args:
             timeout: Seconds to wait for the store, and for the disk of PyTorch's cache folder, counted from when
@@ -116,15 +115,40 @@ class Cache:
         Raises:
             MegacacheError: Only if strict, and only for the statuses `unavailable` and `untrusted`.
         """
-        clock = Stopwatch()
-        result = self._softly(
-            lambda: self._warm(self._call(timeout, clock), max_bytes, checked_wait(wait)),
-            lambda error: WarmResult(url=self._shown(), status=status_of(error), reason=str(error), error=error),
-        )
-        result = replace(result, seconds=clock.seconds(), error=showable(result.error))
-        note_cost(result)
-        log_result("warm", result)
+        begun = pending_for(self._terms(max_bytes))
+        finish_pending()
+        if begun is None:
+            clock = Stopwatch()
+            result = self._concluded(lambda: self._start(timeout, max_bytes, wait, clock).run(), clock)
+        else:
+            result = begun.finish()
         return result.raise_for_status() if self._strict else result
+
+    def prefetch(
+        self, *, timeout: float = WARM_TIMEOUT, max_bytes: int = WARM_MAX_BYTES, wait: float = 0.0
+    ) -> Prefetch:
+        """Begin what `warm` does, and let the download go on beside what the program does next.
+
+        As `warm`, it imports PyTorch's compiler and reads the facts of this process, which on a GPU initialises the
+        device. Then it returns, while the store is asked: load the weights meanwhile. The process fills PyTorch's
+        caches before its first compilation, by itself, or when it is asked for the result.
+
+        Args:
+            timeout: Seconds to wait for the store, from now on. What has come by then is loaded, however late that is;
+                to load it, there is as much time again.
+            max_bytes: As in `warm`; what is downloaded is held in memory until it is loaded, and 2 GiB at most.
+            wait: As in `warm`.
+
+        Returns:
+            A `Prefetch`, whose `result()` fills the caches and gives a `WarmResult`, in which the total of `seconds` is
+            what the program has waited. A `warm` with the same arguments gives that result, too.
+        """
+        terms = self._terms(max_bytes)
+        begun = pending_for(terms)
+        if begun is None:
+            finish_pending()
+            begun = self._begin(timeout, max_bytes, wait)
+        return Prefetch(begun, strict=self._strict)
 
     @overload
     def publish(
@@ -155,6 +179,8 @@ class Cache:
         Raises:
             MegacacheError: Only if strict, and only for faults. With `wait=False` the future raises it.
         """
+        # What it would load is not this process's to publish.
+        finish_pending()
         clock = Stopwatch()
         upload = self._softly(lambda: self._recorded(self._call(timeout, clock), labels or {}), _raising)
         # Taken now, as the record was: in the background, the program compiles on.
@@ -231,48 +257,43 @@ class Cache:
             progress=self._progress,
         )
 
-    def _warm(self, call: Call, max_bytes: int, wait: float) -> WarmResult:
-        with call.clock.stage("torch"), _compiler.full_collections_deferred():
-            if off := call.off():
-                return WarmResult(url=call.shown, status=WarmStatus.DISABLED, reason=off)
-            session = call.session()
-            # The hooks come before anything is loaded: what is not watched from the beginning is not counted.
-            _compiler.watch()
-            _compiler.look_into_inner_graphs()
-            _compiler.defer_while_compiling()
-            folder = call.restarted().on_disk(_compiler.writable_cache_folder)
-            session.begin(folder)
-            environment = _compiler.current_environment(call.deadline)
-            warnings = tuple(_compiler.loading_warnings())
-        # Importing torch takes seconds, which are not the store's: the timeout is for the store alone.
-        call, job = call.restarted(), _compiler.job()
-        with ranks_of(job, call.deadline) as ranks:
-            if ranks is not None:
-                with call.clock.stage("ranks"):
-                    ranks.meet()
-                call, max_bytes = call.until(ranks.deadline), min(max_bytes, HELD_BYTES)
-            policy, places = call.policy(), call.open_places()
-            listing, told = None, ""
-            if wait and job is not None:
-                # A rank that waits while the others compile would hold up their collectives, until they time out.
-                told = f"it did not wait for other workers, because it is one of {job.size} ranks of a job"
-            elif wait:
-                flight = Flight(call, places, environment, session, wait=wait)
-                listing, told = flight.land(), flight.told
-                # The wait for another worker has a bound of its own.
-                call = call.restarted()
-                places.restart(call.deadline)
-            install()
-            place = CacheFolder(call, guard_beside(folder), files=self._files)
-            warming = Warming(
-                call, places, environment, session, place, policy=policy, max_bytes=max_bytes, ranks=ranks
-            )
-            with _compiler.full_collections_deferred():
-                result = warming.run(listing)
-            if ranks is None:
-                warming.fill()
-        reason = "; ".join(filter(None, [result.reason, told])) if not result else result.reason
-        return replace(result, reason=reason, warnings=(*warnings, *strangers(job), *result.warnings))
+    def _start(self, timeout: float, max_bytes: int, wait: float, clock: Stopwatch) -> WarmStart:
+        call = self._call(timeout, clock)
+        return WarmStart(call, files=self._files, max_bytes=max_bytes, wait=checked_wait(wait))
+
+    def _begin(self, timeout: float, max_bytes: int, wait: float) -> Begun:
+        clock = Stopwatch()
+
+        def start() -> WarmStart:
+            return self._start(timeout, max_bytes, wait, clock)
+
+        def conclude(steps: Callable[[], WarmResult]) -> WarmResult:
+            clock.go_on()
+            return self._concluded(steps, clock)
+
+        steps, goes_on = self._softly(lambda: start().begin(), lambda error: (_raising(error), False))
+        begun = Begun(steps, lambda: start().run(), conclude, terms=self._terms(max_bytes), seconds=timeout)
+        if goes_on:
+            remember(begun)
+        else:
+            begun.finish_once()
+        clock.stop()
+        return begun
+
+    def _terms(self, max_bytes: int) -> object:
+        """Give what decides on what a warm start loads."""
+        keys = (self._keys.trusted, self._keys.threshold)
+        return (self._url, self._storage_options, self._files, self._folders, keys, max_bytes)
+
+    def _concluded(self, steps: Callable[[], WarmResult], clock: Stopwatch) -> WarmResult:
+        result = self._softly(
+            steps,
+            lambda error: WarmResult(url=self._shown(), status=status_of(error), reason=str(error), error=error),
+        )
+        result = replace(result, seconds=clock.seconds(), error=showable(result.error))
+        note_cost(result)
+        log_result("warm", result)
+        return result
 
     def _recorded(self, call: Call, labels: Mapping[str, str]) -> Callable[[], PublishResult]:
         """Take what was recorded by now; give the function that uploads it."""
@@ -347,9 +368,9 @@ def _unforeseen(error: Exception) -> MegacacheError:
     return fault
 
 
-def _raising(error: MegacacheError) -> Callable[[], PublishResult]:
+def _raising(error: MegacacheError) -> Callable[[], Any]:
     # The fault is raised where the result is due, which may be in another thread.
-    def fail() -> PublishResult:
+    def fail() -> Any:
         raise error
 
     return fail

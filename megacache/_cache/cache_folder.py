@@ -3,15 +3,15 @@
 The disk may hang, and what is loaded may let this process die: each step is within the deadline, and marked.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from megacache import _compiler
 from megacache._bundle import ArtifactRef, CompiledFile, FileRef, Manifest
 from megacache._cache.call import Call
-from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects
+from megacache._cache.compiled_files import Restoration, clear_quarantined, clear_suspects, find_quarantined
 from megacache._cache.crash_guard import CrashGuard
 from megacache._catalog import Catalog, Listing
 from megacache._runtime import Deadline, call
@@ -26,41 +26,47 @@ class CacheFolder:
     All methods raise `DeadlineError` where the disk does not answer; only what torch writes in `load` is waited for.
     """
 
-    def __init__(self, verb: Call, guard: CrashGuard, *, files: bool) -> None:
+    def __init__(self, verb: Call, guard: CrashGuard) -> None:
         self._verb = verb
         self._guard = guard
-        self._files = files
         self._written: dict[str, set[Path]] = {}
         self.restoration = Restoration()
+        self.suspects: Collection[str] = ()
+        """Ids of the bundles that are suspected of having ended processes."""
+        self.failed: Collection[str] = ()
+        """Ids of the bundles that a program could not use on this host."""
 
-    @contextmanager
-    def opened(self) -> Iterator[Collection[str]]:
-        """Clear what processes had loaded when they died, and give the ids of the bundles that are suspected of it.
-
-        In the end, say what is missing.
-        """
+    def begin(self, *, files: bool) -> None:
+        """Find out what compiled files need here, and clear what processes had loaded when they died."""
         # In this thread: another one would have another current device.
         device = _compiler.current_device()
-        suspects = self._on_disk(lambda: self._look_back(device))
-        try:
-            yield suspects
-        finally:
-            with suppress(DeadlineError):  # nothing more is said once the time is over
-                self._on_disk(self.restoration.finish)
+        self.suspects = self._on_disk(lambda: self._look_back(device, files=files))
 
-    def failed(self) -> Collection[str]:
-        """Give the ids of the bundles that a program could not use on this host."""
-        return self._on_disk(self._guard.notes.failed)
+    def places(self) -> object:
+        """Collect where compiled files belong, and which facts decide on those of other compilers."""
+        device, facts = _compiler.current_device(), {root.name: root.facts for root in _compiler.roots.registered()}
+        return self._on_disk(lambda: _compiler.file_roots(device)), facts
 
-    def _look_back(self, device: int | None) -> Collection[str]:
-        self.restoration.begin(device, self._verb.deadline, wanted=self._files)
+    def finish(self) -> None:
+        """Say what is missing."""
+        with suppress(DeadlineError):  # nothing more is said once the time is over
+            self._on_disk(self.restoration.finish)
+
+    def _look_back(self, device: int | None, *, files: bool) -> Collection[str]:
+        self.restoration.begin(device, self._verb.deadline, wanted=files)
         suspects = self._guard.look_back().suspects
+        self.failed = self._guard.notes.failed()
         clear_suspects(self._guard, self.restoration)
         return suspects
 
-    def clear_quarantined(self, listing: Listing, catalog: Catalog) -> None:
-        """Clear what an earlier start may have loaded from bundles that were withdrawn since."""
-        self._on_disk(lambda: clear_quarantined(listing, catalog, self._guard, self.restoration))
+    def find_quarantined(self, listing: Listing, catalog: Catalog) -> Sequence[Manifest]:
+        """Read the manifests of withdrawn bundles that an earlier start may have loaded here."""
+        return self._on_disk(lambda: find_quarantined(listing, catalog, self._guard))
+
+    def clear_quarantined(self, manifests: Sequence[Manifest]) -> None:
+        """Clear what came from them."""
+        if manifests:
+            self._on_disk(lambda: clear_quarantined(manifests, self._guard, self.restoration))
 
     def expect(self, manifests: Collection[Manifest]) -> None:
         """Let the marker of this process name what is about to be loaded."""
@@ -102,9 +108,9 @@ class CacheFolder:
         with suppress(UnavailableError):
             call(remove, deadline=self._soon(), doing=_compiler.FOLDER)
 
-    def give_more_time(self) -> None:
-        """Let what comes now take as long as all of the call."""
-        self._verb = self._verb.restarted()
+    def until(self, deadline: Deadline) -> None:
+        """Let what comes now be done by another deadline."""
+        self._verb = self._verb.until(deadline)
 
     def _soon(self) -> Deadline:
         return Deadline.after(_compiler.UNDO_SECONDS)

@@ -245,17 +245,21 @@ def clear_suspects(guard: CrashGuard, restoration: Restoration) -> None:
         restoration.remove(suspect.files, loaded=suspect.bundle in loaded)
 
 
-def clear_quarantined(listing: Listing, catalog: Catalog, guard: CrashGuard, restoration: Restoration) -> None:
+def find_quarantined(listing: Listing, catalog: Catalog, guard: CrashGuard) -> Sequence[Manifest]:
+    """Read the manifests of withdrawn bundles that have not been cleared here since."""
+    left = {bundle: size for bundle, size in listing.quarantined.items() if not guard.notes.is_cleared(bundle)}
+    return [done.value for done in catalog.read(affordable_manifests(left)) if done.value is not None]
+
+
+def clear_quarantined(withdrawn: Iterable[Manifest], guard: CrashGuard, restoration: Restoration) -> None:
     """Clear, once, what an earlier start may have loaded from bundles that were withdrawn since.
 
     What has been compiled here in their place since then stays, and files do, as in `clear_suspects`.
     """
-    left = {bundle: size for bundle, size in listing.quarantined.items() if not guard.notes.is_cleared(bundle)}
-    loaded: Collection[str] = guard.rolls.loaded_by_the_living() if left else ()
-    for done in catalog.read(affordable_manifests(left)):
-        if done.value is not None:
-            _compiler.forget_exactly(done.value.artifacts)
-            restoration.remove_exactly(done.value.files.index, loaded=done.item in loaded)
-            # Else a later start has to look again: the files have stayed.
-            if done.item not in loaded:
-                guard.notes.note(done.item)
+    loaded: Collection[str] = guard.rolls.loaded_by_the_living()
+    for manifest in withdrawn:
+        _compiler.forget_exactly(manifest.artifacts)
+        restoration.remove_exactly(manifest.files.index, loaded=manifest.bundle in loaded)
+        # Else a later start has to look again: the files have stayed.
+        if manifest.bundle not in loaded:
+            guard.notes.note(manifest.bundle)

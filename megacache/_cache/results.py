@@ -68,7 +68,7 @@ class _Result:
     bytes_raw: int = 0
     """Size of their chunks before compression."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Time spent, by stage."""
+    """Time spent, by stage; stages that go on side by side take more together than the `total`."""
     error: MegacacheError | None = None
     """The fault that decided the status, if one did."""
 

@@ -8,6 +8,7 @@ from megacache._cache.cache_folder import CacheFolder
 from megacache._cache.call import Call
 from megacache._cache.ranks import RISK, Ranks
 from megacache._cache.results import WarmResult, WarmStatus
+from megacache._cache.rounds import Round, started
 from megacache._cache.session import Session
 from megacache._cache.tally import Tally
 from megacache._cache.why_nothing import why_nothing
@@ -26,11 +27,12 @@ from megacache._catalog import (
     fill,
     weight,
 )
-from megacache._runtime import Progress, counted, in_background
+from megacache._runtime import Deadline, Progress, counted, in_background
 from megacache._trust import TrustPolicy
 from megacache.errors import (
     CompilerError,
     MegacacheError,
+    MissingError,
 )
 
 _FILL_PATIENCE = 10.0
@@ -45,7 +47,7 @@ _SUSPECTED = (
 
 
 class Warming:
-    """One warm start."""
+    """What one warm start fetches and loads."""
 
     def __init__(
         self,
@@ -72,52 +74,94 @@ class Warming:
         self._progress = call.progress
         self._folder = folder
         self._restoration = folder.restoration
-        self._suspects: Collection[str] = ()
-        self._failed: Collection[str] = ()
         self._left = max_bytes
         self._tally = Tally()
+        self._rounds: list[Round] = []
+        self._agreed: frozenset[str] = frozenset()
+        self._stopped = False
+        self._why_nothing = "", tuple[str, ...]()
 
-    def run(self, listing: Listing | None = None) -> WarmResult:
-        """Load all bundles that are whole and fit; a chunk that is gone makes one more round.
+    def fetch(self, listing: Listing | None = None, *, hold: bool = False) -> None:
+        """Find what is to be loaded, and begin to download it; this may be another thread than the one that loads.
 
-        The store is listed first, unless that has just been done.
-        A chunk vanishes when bundles are compacted or deleted: the second listing shows what took their place.
+        The store is listed first, unless that has just been done. With `hold`, and among ranks, the download is over in
+        the end. A chunk vanishes when bundles are compacted or deleted: another listing shows what took their place.
         """
         try:
-            with self._folder.opened() as self._suspects:
-                self._failed = self._folder.failed()
-                self._round(listing)
-                # Ranks list together, and once.
-                if self._tally.incomplete and self._ranks is None:
-                    self._round()
-        except MegacacheError as error:
+            self._begin(listing)
             if self._ranks is not None:
-                self._ranks.give_up(str(error))
-            self._tally.faults.append((error, str(error)))
-            self._tally.left_out.append(f"not everything was loaded: {error}")
+                self._agree(self._ranks)
+            elif hold and self._hold():
+                self._begin()
+                self._hold()
+            if not self._tally.seen:
+                with self._clock.stage("explain"):
+                    self._why_nothing = why_nothing(self._store, self._environment, self._policy)
+        except MegacacheError as error:
+            self._stop(error)
+
+    def load(self, deadline: Deadline) -> WarmResult:
+        """Hand PyTorch all bundles that are whole and fit, in the thread that compiles; nothing begins too late."""
+        if self._ranks is not None:
+            # A load that has begun is not cut short: the others have begun as well.
+            deadline = self._store.deadline.restarted()
+        self._store = self._store.within(deadline)
+        self._folder.until(deadline)
+        try:
+            self._load_rounds()
+            # Ranks list together, and once.
+            if self._tally.incomplete and self._ranks is None and not self._stopped:
+                self._begin()
+                self._load_rounds()
+        except MegacacheError as error:
+            self._stop(error)
+        self._folder.finish()
         return self._result()
 
     def fill(self) -> None:
         """Copy, in the background, what was loaded to the nearer places that lack it, and mark what has outlived it."""
         catalog, bundles = self._catalog, self._tally.manifests
-        if isinstance(catalog, NearestCatalog) and self._fills:
+        if isinstance(catalog, NearestCatalog) and self._fills and self._ranks is None:
             in_background(lambda: fill(catalog, bundles, self._node), patience=_FILL_PATIENCE)
 
-    def _round(self, listing: Listing | None = None) -> None:
+    def _begin(self, listing: Listing | None = None) -> None:
+        """Read what is in the store, and let the download of what is to be loaded begin."""
         with self._clock.stage("list"):
             listing = listing or self._list()
             self._catalog = self._catalog.knowing(listing)
-            self._folder.clear_quarantined(listing, self._catalog)
+            withdrawn = self._folder.find_quarantined(listing, self._catalog)
         with self._clock.stage("manifests"):
             manifests = parents_first(self._usable(listing))
             wanted = [Order(manifest=one, files=self._restoration.wants(one)) for one in manifests]
             orders = list(self._affordable(wanted))
         self._tally.bytes_wanted += sum(ref.stored_size for order in orders for ref in order.chunks)
-        with closing(self._catalog.deliver(orders, self._node)) as deliveries:
-            if self._ranks is None:
-                self._load([order.manifest for order in orders], deliveries)
-            else:
-                self._load_together(self._ranks, deliveries)
+        with self._clock.stage("download"):
+            deliveries = started(self._catalog.deliver(orders, self._node))
+        self._rounds.append(Round(deliveries, manifests=[one.manifest for one in orders], withdrawn=withdrawn))
+
+    def _hold(self) -> bool:
+        """Take the whole download of the last round into memory; tell whether something was no longer there."""
+        with self._clock.stage("download"):
+            held = self._rounds[-1].hold()
+        return self._tally.incomplete or any(isinstance(one.fault, MissingError) for one in held)
+
+    def _load_rounds(self) -> None:
+        while self._rounds:
+            one = self._rounds.pop(0)
+            self._folder.clear_quarantined(one.withdrawn)
+            with closing(one.deliveries):
+                self._load(one.manifests, one.deliveries)
+        if lost := self._agreed - set(self._tally.loaded):
+            self._tally.left_out.append(f"the other ranks of this job load {', '.join(sorted(lost))}; {RISK}")
+
+    def _stop(self, error: MegacacheError) -> None:
+        if self._ranks is not None:
+            self._ranks.give_up(str(error))
+            for one in self._rounds if not self._agreed else ():
+                one.keep([])
+        self._stopped = True
+        self._tally.faults.append((error, str(error)))
+        self._tally.left_out.append(f"not everything was loaded: {error}")
 
     def _list(self) -> Listing:
         if self._ranks is None:
@@ -135,10 +179,11 @@ class Warming:
                 return
             self._accept(delivery)
 
-    def _load_together(self, ranks: Ranks, deliveries: Iterator[Delivery]) -> None:
-        """Load what all ranks have, once all have it."""
+    def _agree(self, ranks: Ranks) -> None:
+        """Let only what all ranks have be loaded, once all have it."""
+        (last,) = self._rounds
         with self._clock.stage("download"):
-            held = tuple(deliveries)
+            held = last.hold()
         whole = {one.manifest.bundle: one.manifest for one in held if one.last}
         for one in held:
             if one.fault is not None:
@@ -151,14 +196,9 @@ class Warming:
             raise fault
         for bundle in sorted(whole.keys() - agreed):
             self._tally.leave_out(bundle, f"not every rank of this job has it: {ranks.decision.why}")
-        # A load that has begun is not cut short: the others have begun as well.
-        self._store = self._store.within(self._store.deadline.restarted())
-        self._folder.give_more_time()
-        chosen = [one for one in held if one.manifest.bundle in agreed]
         # A process that this one has started may have voted in its name, and hold more.
-        self._load([whole[bundle] for bundle in sorted(agreed & whole.keys())], iter(chosen))
-        if lost := agreed - {*self._tally.loaded, *spared}:
-            self._tally.left_out.append(f"the other ranks of this job load {', '.join(sorted(lost))}; {RISK}")
+        last.keep([whole[bundle] for bundle in sorted(agreed & whole.keys())])
+        self._agreed = agreed - frozenset(spared)
 
     def _affordable(self, orders: Sequence[Order]) -> Iterator[Order]:
         """Leave out bundles that are too much, and say so; they are not damaged, and cover what they hold."""
@@ -182,10 +222,10 @@ class Warming:
             manifest = done.value
             if manifest is None:
                 self._fail(done.item, done.fault)
-            elif done.item in self._suspects:
+            elif done.item in self._folder.suspects:
                 self._session.rule_out([done.item])
                 self._tally.leave_out(done.item, _SUSPECTED.format(url=self._store.url, bundle=done.item))
-            elif done.item in self._failed:
+            elif done.item in self._folder.failed:
                 self._leave_out_failed(manifest)
             elif differing := self._environment.mismatches(manifest.environment):
                 self._tally.leave_out(done.item, "; ".join(map(str, differing)))
@@ -201,7 +241,7 @@ class Warming:
         """Leave out what could not be used here; what takes its place is published once, and not at each start."""
         bundle = manifest.bundle
         self._tally.leave_out(bundle, _FAILED.format(url=self._store.url, bundle=bundle))
-        if len(self._failed) == 1:
+        if len(self._folder.failed) == 1:
             self._session.rule_out([bundle])
         else:
             self._session.cover((), [bundle], manifest.files.index)
@@ -265,8 +305,7 @@ class Warming:
         tally, differs = self._tally, tuple[str, ...]()
         status, error, reason = tally.outcome(self._restoration.warnings)
         if status is WarmStatus.MISS and not reason:
-            with self._clock.stage("explain"):
-                reason, differs = why_nothing(self._store, self._environment, self._policy)
+            reason, differs = self._why_nothing
         return WarmResult(
             url=self._places.url,
             status=status,

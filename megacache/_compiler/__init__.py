@@ -21,6 +21,7 @@ from megacache._compiler.collector import defer_while_compiling, full_collection
 from megacache._compiler.compilations import compiling, on_compilations
 from megacache._compiler.conditions import Operators, called_operators, definitions, load_if_met
 from megacache._compiler.counters import Activity, Lookups, activity
+from megacache._compiler.door import compile_lock
 from megacache._compiler.events import watch
 from megacache._compiler.facts import current_environment, toolchain
 from megacache._compiler.files import Located, build_of, file_roots, lists_others, remove, restore, used_files
@@ -32,6 +33,7 @@ from megacache._compiler.probes import believe, passed_probes
 from megacache._compiler.state import (
     cache_folder,
     current_device,
+    import_inductor,
     loading_warnings,
     recording_warnings,
     switched_off,
@@ -59,6 +61,7 @@ __all__ = [
     "build_of",
     "cache_folder",
     "called_operators",
+    "compile_lock",
     "compiling",
     "current_device",
     "current_environment",
@@ -72,6 +75,7 @@ __all__ = [
     "graph_key",
     "graphs_below",
     "guard",
+    "import_inductor",
     "is_kernel",
     "job",
     "lists_others",

@@ -26,6 +26,12 @@ def switched_off() -> str:
     return ""
 
 
+def import_inductor() -> None:
+    """Import what the first compilation by Inductor would import, which takes it a second."""
+    with door("importing Inductor"):
+        import torch._inductor.compile_fx  # noqa: F401 - as said above
+
+
 def cache_folder() -> str:
     """Find the folder torch keeps its caches in, and make it."""
     with door("making its cache folder"):

@@ -44,6 +44,10 @@ class Deadline:
         """Give a deadline at least `seconds` away, and never before this one."""
         return type(self)(at=max(self.at, time.monotonic() + seconds), seconds=self.seconds)
 
+    def later(self, seconds: float) -> Self:
+        """Give a deadline that comes so many seconds later."""
+        return type(self)(at=self.at + seconds, seconds=self.seconds)
+
     def missed(self, doing: str) -> DeadlineError:
         """Make the error to raise when time ran out."""
         return DeadlineError(

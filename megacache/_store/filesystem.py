@@ -46,6 +46,17 @@ class Filesystem:
         _prepare(fs)
         return cls(fs, shown), root
 
+    @staticmethod
+    def import_client(url: str) -> None:
+        """Import what speaks the protocol of each link of a URL, and what `open` imports."""
+        from fsspec import get_filesystem_class
+
+        place, _ = to_be_opened(url, {})
+        for link in place.split("::"):
+            get_filesystem_class(link.partition("://")[0] if "://" in link else "file")
+        import fsspec.core
+        import fsspec.implementations.chained  # noqa: F401 - by newer versions
+
     @property
     def has_buckets(self) -> bool:
         """True if the first word of a path is a bucket or a container."""

@@ -50,6 +50,15 @@ class Entry:
     """When it was written, in seconds since 1970 by the store's clock; None if the store does not tell."""
 
 
+def import_client(url: str) -> None:
+    """Import the client for a URL in this thread, so that the one that opens the store imports nothing.
+
+    A fork would leave a lock of that import locked. A client that cannot be imported fails where the store is opened.
+    """
+    with suppress(Exception):
+        Filesystem.import_client(url)
+
+
 class Store:
     """A prefix that fsspec reaches. Every call returns before the deadline, or raises `DeadlineError`."""
 

@@ -67,8 +67,11 @@ class Host:
         """Warm a new process."""
         self.session = Session()
         verb = call_on(self.store)
-        folder = CacheFolder(verb, self.guard, files=True)
-        return Warming(verb, Places.only(self.store), environment(), self.session, folder).run()
+        folder = CacheFolder(verb, self.guard)
+        folder.begin(files=True)
+        warming = Warming(verb, Places.only(self.store), environment(), self.session, folder)
+        warming.fetch()
+        return warming.load(self.store.deadline)
 
 
 @pytest.fixture

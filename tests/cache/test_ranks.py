@@ -207,8 +207,11 @@ def test_vote_for_more_than_a_rank_has(address: tuple[str, int], tmp_path: Path)
 
     def load(ranks: Ranks) -> object:
         verb = call_on(store)
-        folder = CacheFolder(verb, CrashGuard(tmp_path), files=True)
-        return Warming(verb, Places.only(store), environment(), Session(), folder, ranks=ranks).run()
+        folder = CacheFolder(verb, CrashGuard(tmp_path))
+        folder.begin(files=True)
+        warming = Warming(verb, Places.only(store), environment(), Session(), folder, ranks=ranks)
+        warming.fetch()
+        return warming.load(store.deadline)
 
     def vote_for_both(ranks: Ranks) -> object:
         both = [one.manifest.bundle, X]

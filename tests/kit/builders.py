@@ -171,8 +171,11 @@ def warm_up(
 ) -> WarmResult:
     """Make a warm start as a process would that is told its environment, with its markers in a folder."""
     verb = call_on(store)
-    folder = CacheFolder(verb, CrashGuard(markers), files=True)
-    return Warming(verb, Places.only(store), here, Session(), folder, policy=policy, max_bytes=max_bytes).run()
+    folder = CacheFolder(verb, CrashGuard(markers))
+    folder.begin(files=True)
+    warming = Warming(verb, Places.only(store), here, Session(), folder, policy=policy, max_bytes=max_bytes)
+    warming.fetch()
+    return warming.load(store.deadline)
 
 
 def upload(store: Store, *bundles: Bundle) -> None:

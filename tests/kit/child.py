@@ -63,6 +63,30 @@ def warm(**options: Any) -> Answer:
         return {"raised": type(error).__name__, "message": str(error)}
 
 
+def prefetch(**options: Any) -> Answer:
+    """Begin a warm start, and go on."""
+    _begun.append(megacache.prefetch(**options))
+    return {}
+
+
+_begun: list[megacache.Prefetch] = []
+
+
+def result() -> Answer:
+    """Answer with the result of the warm start that was begun last."""
+    return answer_of(_begun[-1].result())
+
+
+def result_in_fork() -> Answer:
+    """Do so in a forked child."""
+    return _in_fork(result)
+
+
+def run_in_fork(model: str) -> Answer:
+    """Compile and run a model in a forked child."""
+    return _in_fork(lambda: run(model))
+
+
 def publish(**options: Any) -> Answer:
     """Publish, in the background if `wait` is false, and answer with the result or the exception."""
     try:
@@ -410,6 +434,10 @@ STEPS: dict[str, Callable[..., Answer]] = {
     step.__name__: step
     for step in (
         warm,
+        prefetch,
+        result,
+        result_in_fork,
+        run_in_fork,
         publish,
         die_at,
         publish_and_go_on,

@@ -66,6 +66,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
         "loading_warnings": (),
         "look_into_inner_graphs": None,
         "job": None,
+        "import_inductor": None,
         "toolchain": {},
         "file_roots": {"inductor": (folder,)},
         "adopt": None,
