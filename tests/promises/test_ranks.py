@@ -101,6 +101,16 @@ def test_ranks_load_the_same(job: Job, before: list[Step]) -> None:
     assert [rank["warm"]["warnings"] for rank in ranks] == [[], []]
 
 
+def test_ranks_that_begin_early(job: Job) -> None:
+    """They agree in the background; each loads the same before it compiles, without another call."""
+    begun = step("prefetch", url=f"faulty://{job.store}", timeout=PATIENT)
+    ranks = job.torchrun(*[[begun, WORK[0], step("result"), step("join"), WORK[1]]] * 2)
+    assert [(rank["result"]["status"], rank["run"]["fx_miss"], rank["add"]["sum"]) for rank in ranks] == [
+        ("loaded", 0, 1)
+    ] * 2
+    assert [rank["result"]["warnings"] for rank in ranks] == [[], []]
+
+
 @pytest.mark.nightly
 def test_store_that_hangs_for_one_of_eight(job: Job) -> None:
     """No rank loads anything, each says why in its time, and all compile and go on together."""
