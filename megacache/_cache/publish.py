@@ -66,13 +66,16 @@ class Publication:
         self._max_bytes = max_bytes
         self._compact_above = compact_above
         self._warnings = list(recorded.warnings)
+        self._takes_turns = True
 
     def run(self) -> PublishResult:
         """Subtract what this process and others have published, upload the rest, then announce it.
 
         Keys are loaded, and the store is opened, only if there is something new.
         """
-        with self._session.publishing(self._call.deadline):
+        with self._session.publishing(self._call.deadline) as within_another:
+            # It would wait for the one that waits for it; and a worker whose others wait has said so already.
+            self._takes_turns = not within_another and not self._session.keeps_others_waiting
             return self._publish()
 
     def _publish(self) -> PublishResult:
@@ -125,7 +128,7 @@ class Publication:
             rests = [self._rest(*one, signing, store, places) for one in self._recorded.by_environment(new)]
         try:
             with ExitStack() as turns:
-                if places is None and not self._session.keeps_others_waiting:
+                if places is None and self._takes_turns:
                     self._take_turns(rests, store, turns)
                 return self._upload_rests(new, rests, signing, store)
         except AccessError as error:  # many readers have credentials that cannot write

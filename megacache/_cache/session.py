@@ -26,6 +26,7 @@ class Session:
     def __init__(self) -> None:
         # Reentrant: the handler of a signal may publish in a thread that it has interrupted, and cannot wait for.
         self._lock = threading.RLock()
+        self._depth = 0
         # A set is replaced, never changed: such a handler may interrupt whoever goes through one.
         self._artifacts: frozenset[ArtifactRef] = frozenset()
         self._files: frozenset[tuple[str, str]] = frozenset()
@@ -83,13 +84,18 @@ class Session:
         return self._lease is not None and not self._lease.over and not self._lease.inherited
 
     @contextmanager
-    def publishing(self, deadline: Deadline) -> Iterator[None]:
-        """Let one thread publish at a time, so that each sees what the one before it has published."""
+    def publishing(self, deadline: Deadline) -> Iterator[bool]:
+        """Let one thread publish at a time, so that each sees what the one before it has published.
+
+        Tell whether this thread is in the middle of another publication, which a signal has interrupted.
+        """
         if not self._lock.acquire(timeout=max(deadline.remaining(), 0.001)):
             raise deadline.missed("waiting for another publication of this process")
+        self._depth += 1
         try:
-            yield
+            yield self._depth > 1
         finally:
+            self._depth -= 1
             self._lock.release()
 
     def hold(self, lease: Lease) -> None:
@@ -147,7 +153,7 @@ class Session:
 
     def unlock(self) -> None:
         """Forget a lock that a thread of the parent process held when this one was forked."""
-        self._lock = threading.RLock()
+        self._lock, self._depth = threading.RLock(), 0
 
 
 # Credentials are not among them, for they may be renewed while the process runs.
