@@ -49,7 +49,7 @@ class Restoration:
         self._missing: dict[FileName, str] = {}
         self._builds: dict[FileName, CompiledFile] = {}
         self._written: set[Path] = set()
-        self._fitting: set[str] = set()
+        self._fitting: dict[str, set[str]] = {}
         self._unfit: dict[str, dict[str, Sequence[Mismatch]]] = {}
         self._spared: dict[str, set[str]] = {}
         self.warnings: list[str] = []
@@ -99,15 +99,17 @@ class Restoration:
         elif own is not None and differing:
             self._unfit.setdefault(own.name, {})[manifest.bundle] = differing
         elif own is not None:
-            self._fitting.add(own.name)
+            self._fitting.setdefault(own.name, set()).add(manifest.bundle)
         return not differing
 
-    def spared(self) -> Collection[str]:
+    def spared(self, whole: Collection[str]) -> Collection[str]:
         """Give the ids of bundles that this process does not need: they are for other ranks of its program.
 
-        None if it has none of its own: then it compiles, and the others should as well.
+        None if it has none of its own, or if one of these is not among those that have come `whole`: then it compiles,
+        and the others should as well.
         """
-        return frozenset[str]().union(*(ids for root, ids in self._spared.items() if root in self._fitting))
+        ready = {root for root, own in self._fitting.items() if own.issubset(whole)}
+        return frozenset[str]().union(*(ids for root, ids in self._spared.items() if root in ready))
 
     def accept(self, bundle: str, files: Iterable[CompiledFile]) -> None:
         """Put some files of a bundle in place; those that name others wait until all files are there."""

@@ -188,7 +188,7 @@ class Warming:
         for one in held:
             if one.fault is not None:
                 self._accept(one)
-        spared = self._restoration.spared()
+        spared = self._restoration.spared(whole)
         with self._clock.stage("ranks"):
             held_here = {*whole, *spared}
             agreed = ranks.agree(self._catalog.prefix.path, held_here, "; ".join(self._tally.left_out))

@@ -110,15 +110,15 @@ def test_bundle_from_before_does_not_fit(host: Host, common: dict[str, str]) -> 
 
 
 def test_other_ranks_are_spared(common: dict[str, str]) -> None:
-    """A rank that needs no bundle of another one votes for it, if it has its own, and says nothing of it."""
+    """A rank that needs no bundle of another one votes for it, if it has its own whole, and says nothing of it."""
     own, others, none = (held(common), held(common, path=OTHER_RANK, VLLM_SWITCH="2"), held(common, VLLM_SWITCH="2"))
 
-    def voted(*bundles: Bundle) -> Collection[str]:
+    def voted(*bundles: Bundle, lacks: Collection[Bundle] = ()) -> Collection[str]:
         restoration = Restoration()
         restoration.begin(None, Deadline.after(60), wanted=True)
         for one in bundles:
             restoration.wants(one.manifest)
-        spared = restoration.spared()
+        spared = restoration.spared([one.manifest.bundle for one in bundles if one not in lacks])
         restoration.finish()
         assert len(restoration.warnings) == (none in bundles)
         return spared
@@ -126,6 +126,7 @@ def test_other_ranks_are_spared(common: dict[str, str]) -> None:
     assert voted(others) == frozenset()
     assert voted(others, none) == frozenset()
     assert voted(own, others) == {others.manifest.bundle}
+    assert voted(own, others, lacks=[own]) == frozenset()
 
 
 def test_child_takes_the_place_of_its_parent(host: Host, common: dict[str, str], program: Root) -> None:
