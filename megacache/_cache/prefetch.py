@@ -62,9 +62,10 @@ class Begun:
         while self._result is None:
             wait = wait or Deadline.after(self._seconds)
             # A thread that compiles finishes it first, and keeps the lock for as long as it compiles.
-            with suppress(DeadlineError), _compiler.compile_lock(wait.sooner(_TRY_SECONDS)):
+            with suppress(DeadlineError), _compiler.compile_lock(Deadline.after(_TRY_SECONDS)):
                 self.finish_once()
-            if self._result is None and not wait.remaining():
+            # A thread that is finishing it has bounds of its own, which may be later.
+            if self._result is None and self._finisher is None and not wait.remaining():
                 return self._conclude(_raising(wait.missed("waiting for a compilation to end")))
         return self._result
 

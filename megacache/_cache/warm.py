@@ -78,7 +78,8 @@ class Warming:
         self._tally = Tally()
         self._rounds: list[Round] = []
         self._agreed: frozenset[str] = frozenset()
-        self._stopped = False
+        self._lists_again = False
+        """Whether it may list once more as it loads: ranks list together, and once."""
         self._why_nothing = "", tuple[str, ...]()
 
     def fetch(self, listing: Listing | None = None, *, hold: bool = False) -> None:
@@ -87,6 +88,7 @@ class Warming:
         The store is listed first, unless that has just been done. With `hold`, and among ranks, the download is over in
         the end. A chunk vanishes when bundles are compacted or deleted: another listing shows what took their place.
         """
+        self._lists_again = self._ranks is None and not hold
         try:
             self._begin(listing)
             if self._ranks is not None:
@@ -109,8 +111,7 @@ class Warming:
         self._folder.until(deadline)
         try:
             self._load_rounds()
-            # Ranks list together, and once.
-            if self._tally.incomplete and self._ranks is None and not self._stopped:
+            if self._tally.incomplete and self._lists_again:
                 self._begin()
                 self._load_rounds()
         except MegacacheError as error:
@@ -159,7 +160,7 @@ class Warming:
             self._ranks.give_up(str(error))
             for one in self._rounds if not self._agreed else ():
                 one.keep([])
-        self._stopped = True
+        self._lists_again = False
         self._tally.faults.append((error, str(error)))
         self._tally.left_out.append(f"not everything was loaded: {error}")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from megacache import Cache, _compiler
+from megacache import Cache, WarmResult, WarmStatus, _compiler
 from megacache._cache import warm_start
+from megacache._cache.prefetch import Begun
 from megacache._catalog import Catalog
 from megacache._compiler import roots
 from megacache._runtime import Deadline, forget
@@ -149,7 +150,8 @@ def test_chunk_that_is_gone_makes_one_more_round(url: str, compiler: Compiler, t
     begun = Cache(url).prefetch()
     wait_for("chunk", times=2)
     assert compiler.loaded == []
-    assert begun.result().bundles == (other.manifest.bundle,)
+    result = begun.result()
+    assert (result.bundles, len(result.warnings), asked("list")) == ((other.manifest.bundle,), 1, 2)
 
 
 def test_interrupted_load_is_begun_anew(url: str, compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +216,25 @@ def test_compilation_that_does_not_end(url: str) -> None:
     assert [one.status for one in found] == ["unavailable"]
     assert "waiting for a compilation to end" in found[0].reason
     assert begun.result().status == "loaded"
+
+
+@pytest.mark.usefixtures("compiler")
+def test_thread_that_finishes_it_is_waited_for() -> None:
+    """It has bounds of its own, which may be later: that of single flight, and that of the load."""
+    begins, ends, found = threading.Event(), threading.Event(), WarmResult(url="", status=WarmStatus.LOADED)
+
+    def load() -> WarmResult:
+        begins.set()
+        ends.wait(PATIENT)
+        return found
+
+    begun = Begun(load, load, lambda steps: steps(), terms=None, seconds=0.1)
+    thread, timer = threading.Thread(target=begun.finish), threading.Timer(0.5, ends.set)
+    thread.start()
+    begins.wait(PATIENT)
+    timer.start()
+    assert begun.finish() is found
+    thread.join(PATIENT)
 
 
 def test_more_than_may_be_held_is_left_out(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
