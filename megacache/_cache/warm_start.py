@@ -72,6 +72,11 @@ class WarmStart:
             self._folder.until(deadline)
             if (now.fingerprint, self._folder.places()) == (self._environment.fingerprint, before):
                 return self.load(deadline)
+            if self._job is not None:
+                # The ranks have decided. Those that have changed nothing would take no part in another decision, as
+                # rank 0 does not where each rank turns to the GPU of its own number.
+                self._folder.begin(files=self._files)
+                return self.load(deadline)
             # Since then the program has chosen another device, or turned to a compiler with a folder of its own.
             return WarmStart(
                 self._call.restarted(), files=self._files, max_bytes=self._max_bytes, wait=self._wait

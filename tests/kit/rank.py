@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+from megacache import _compiler
 from tests.kit import faulty_disk
 from tests.kit.child import STEPS, Answer
 from tests.kit.places import STEPS as REQUESTS
@@ -43,7 +44,13 @@ def meet_fault(request: str, fault: str) -> Answer:
     return {}
 
 
-OWN = {**STEPS, **{step.__name__: step for step in (join, add, meet_fault)}}
+def turn(device: int) -> Answer:
+    """Turn to another GPU, as far as a machine without any can: Triton has a folder for each."""
+    _compiler.current_device = lambda: device
+    return {}
+
+
+OWN = {**STEPS, **{step.__name__: step for step in (join, add, meet_fault, turn)}}
 
 
 def main() -> None:

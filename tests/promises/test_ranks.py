@@ -102,9 +102,13 @@ def test_ranks_load_the_same(job: Job, before: list[Step]) -> None:
 
 
 def test_ranks_that_begin_early(job: Job) -> None:
-    """They agree in the background; each loads the same before it compiles, without another call."""
+    """They agree in the background; each loads the same before it compiles, without another call.
+
+    So does one that turns to the GPU of its own number meanwhile, for the others know nothing of that.
+    """
     begun = step("prefetch", url=f"faulty://{job.store}", timeout=PATIENT)
-    ranks = job.torchrun(*[[begun, WORK[0], step("result"), step("join"), WORK[1]]] * 2)
+    rest = [WORK[0], step("result"), step("join"), WORK[1]]
+    ranks = job.torchrun(*([begun, step("turn", device=number), *rest] for number in range(2)))
     assert [(rank["result"]["status"], rank["run"]["fx_miss"], rank["add"]["sum"]) for rank in ranks] == [
         ("loaded", 0, 1)
     ] * 2
