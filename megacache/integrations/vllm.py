@@ -38,6 +38,8 @@ _MODELS, _LOAD, _COMPILED = (
     "TorchCompileWithNoGuardsWrapper",
 )
 _GRAPHS, _ADAPTOR = "vllm.compilation.compiler_interface", "InductorStandaloneAdaptor"
+_BLAMELESS = frozenset({"DistError", "MemoryError", "OutOfMemoryError"})
+"""Exceptions that tell of a lack of memory, or of another rank, and not of what was restored."""
 
 _called: "WeakSet[Any]" = kept(WeakSet())
 """Models that have been called once, and went well."""
@@ -172,8 +174,9 @@ def _blamed(doing: str, paths: Collection[Path] | None) -> Iterator[None]:
     """Blame what was restored for an exception; None stands for all of it."""
     try:
         yield
-    except Exception:
-        _softly(lambda: _blame(doing, paths))
+    except Exception as error:
+        if not any(one.__name__ in _BLAMELESS for one in type(error).__mro__):
+            _softly(lambda: _blame(doing, paths))
         raise
 
 

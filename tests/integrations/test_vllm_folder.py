@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from megacache import _compiler
 from megacache._bundle import Digest
@@ -197,6 +199,26 @@ def test_first_call_decides(
         assert model.aot_compiled_fn(model, 1) == (1,)
         assert model.aot_compiled_fn is function
     assert is_left_out(tmp_path, one) is fails
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), dist.DistBackendError("a peer"), MemoryError()]
+)
+def test_what_is_no_fault_of_a_model(
+    error: Exception, restored: tuple[Path, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU without room, or a rank that has died, leaves no bundle out."""
+    file, one = restored
+
+    def function(*_: Any) -> Any:
+        raise error
+
+    model = Served()
+    loaded = hooked(lambda *_: function, monkeypatch)._try_load_aot_compiled_fn(model, str(file))
+    with pytest.raises(type(error)):
+        loaded(model, 1)
+    assert not is_left_out(tmp_path, one)
+    assert file.exists()
 
 
 def test_first_call_of_pieces_decides(
