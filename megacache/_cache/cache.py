@@ -16,7 +16,7 @@ from megacache._cache.prefetch import Begun, Prefetch, finish_pending, pending_f
 from megacache._cache.publish import Publication
 from megacache._cache.receipt import Receipt
 from megacache._cache.recording import recorded_in, take
-from megacache._cache.results import PublishResult, PublishStatus, WarmResult
+from megacache._cache.results import PublishResult, PublishStatus, WarmResult, WarmStatus
 from megacache._cache.session import Session, note_cost, session, take_receipt
 from megacache._cache.single_flight import checked_wait
 from megacache._cache.tally import status_of
@@ -117,11 +117,11 @@ class Cache:
         """
         begun = pending_for(self._terms(max_bytes))
         finish_pending()
-        if begun is None:
+        result = None if begun is None else begun.finish()
+        # Who did not wait for other workers may do so now.
+        if begun is None or result is None or (wait and not begun.waits and result.status is WarmStatus.MISS):
             clock = Stopwatch()
             result = self._concluded(lambda: self._start(timeout, max_bytes, wait, clock).run(), clock)
-        else:
-            result = begun.finish()
         return result.raise_for_status() if self._strict else result
 
     def prefetch(
@@ -141,7 +141,7 @@ class Cache:
 
         Returns:
             A `Prefetch`, whose `result()` fills the caches and gives a `WarmResult`, in which the total of `seconds` is
-            what the program has waited. A `warm` with the same arguments gives that result, too.
+            what the program has waited. Until then, a `warm` with the same arguments gives that result, too.
         """
         terms = self._terms(max_bytes)
         begun = pending_for(terms)
@@ -272,7 +272,8 @@ class Cache:
             return self._concluded(steps, clock)
 
         steps, goes_on = self._softly(lambda: start().begin(), lambda error: (_raising(error), False))
-        begun = Begun(steps, lambda: start().run(), conclude, terms=self._terms(max_bytes), seconds=timeout)
+        terms = self._terms(max_bytes)
+        begun = Begun(steps, lambda: start().run(), conclude, terms=terms, seconds=timeout, waits=bool(wait))
         if goes_on:
             remember(begun)
         else:

@@ -44,7 +44,14 @@ class Begun:
     """A warm start of which some steps are left to do."""
 
     def __init__(
-        self, steps: Steps, anew: Steps, conclude: Callable[[Steps], WarmResult], *, terms: object, seconds: float
+        self,
+        steps: Steps,
+        anew: Steps,
+        conclude: Callable[[Steps], WarmResult],
+        *,
+        terms: object,
+        seconds: float,
+        waits: bool = False,
     ) -> None:
         """Take what is left to do, what does all of it, and what makes a result of either."""
         self._steps = steps
@@ -55,6 +62,8 @@ class Begun:
         self._finisher: int | None = None
         self.terms = terms
         """What was asked for: who asks for the same gets the same result."""
+        self.waits = waits
+        """Whether it waits for other workers."""
 
     def finish(self) -> WarmResult:
         """Do what is left to do, in one thread, and give the result to all that ask."""
