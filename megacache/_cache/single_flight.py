@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from megacache._bundle import Environment, LeaseName, environment_prefix
+from megacache._bundle import Environment, environment_prefix
 from megacache._cache.call import Call
 from megacache._cache.session import Session
 from megacache._catalog import LEASE_TERM, Catalog, Lease, Listing, Places, catalog_of
@@ -64,15 +64,16 @@ class Flight:
 
     def _watch(self, listing: Listing) -> Listing:
         started = seen_at = time.monotonic()
-        seen, pause = _newest(listing), _FIRST_PAUSE
+        seen, pause = listing.leases, _FIRST_PAUSE
         # A parent may wait for its children: one of them takes its place, and the others wait for that one.
         lease = self._session.lease
         inherited = lease.number if lease is not None and lease.inherited else 0
         while not listing.visible:
             now = time.monotonic()
-            if _newest(listing) != seen:
-                seen, seen_at = _newest(listing), now
-            abandoned = seen is None or seen.number <= inherited or now - seen_at >= LEASE_TERM
+            # All of them, for the newest may be that of a publication, which has no beats.
+            if listing.leases != seen:
+                seen, seen_at = listing.leases, now
+            abandoned = not seen or seen[-1].number <= inherited or now - seen_at >= LEASE_TERM
             if abandoned and self._may_compile_for_others and self._take(listing):
                 return listing
             if now - started >= self._wait:
@@ -125,7 +126,3 @@ def checked_wait(seconds: Any) -> float:
         msg = f"wait is {seconds!r:.40}"
         raise SettingsError(msg, hint="give a number of seconds; 0 waits for no other worker")
     return float(Deadline.after(seconds).seconds if seconds else 0)
-
-
-def _newest(listing: Listing) -> LeaseName | None:
-    return listing.leases[-1] if listing.leases else None

@@ -108,6 +108,21 @@ def test_holder_that_died_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
+def test_publication_that_takes_long_hides_no_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer lease without beats is that of a publication: whoever holds the one before goes on compiling."""
+    holder = hold(tmp_path)
+    pause = Flight._sleep
+
+    def sleep(self: Flight, seconds: float) -> None:
+        holder.renew()
+        pause(self, seconds)
+
+    monkeypatch.setattr(Flight, "_sleep", sleep)
+    assert Lease.claim(holder._store, PLACE, 2) is not None
+    assert "it waited 2.5 s for another worker" in warm(tmp_path, wait=2.5).reason
+
+
+@pytest.mark.usefixtures("compiler")
 def test_follower_may_have_waited_longer_than_one_call_may_take(tmp_path: Path) -> None:
     """The timeout is that of each step, and the wait comes on top of it."""
     hold(tmp_path)
