@@ -1,5 +1,6 @@
 """The job of which this process is a rank, and the store by which torch brought its ranks together."""
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 from megacache._compiler.door import door
-from megacache._runtime import Deadline, call
+from megacache._runtime import Deadline, call, kept
 from megacache._settings import announced_job
 from megacache.errors import UnavailableError
 
@@ -26,8 +27,21 @@ class Job:
     """Host and port of a store that another process keeps open; None if there is none yet."""
 
 
+_asked: set[int] = kept(set())
+"""Ids of the processes that have been told that they are a rank: a child that one has forked is not that rank."""
+
+
 def job() -> Job | None:
-    """Tell of which job this process is a rank; None if it is alone."""
+    """Tell of which job this process is a rank; None if it is alone, or the child of a rank."""
+    if _asked and os.getpid() not in _asked:
+        return None
+    found = _find()
+    if found is not None:
+        _asked.add(os.getpid())
+    return found
+
+
+def _find() -> Job | None:
     from torch import distributed  # `import torch` has imported it
 
     with door("asking for its ranks"):

@@ -104,11 +104,14 @@ def test_ranks_load_the_same(job: Job, before: list[Step]) -> None:
 def test_ranks_that_begin_early(job: Job) -> None:
     """They agree in the background; each loads the same before it compiles, without another call.
 
-    So does one that turns to the GPU of its own number meanwhile, for the others know nothing of that.
+    So does one that turns to the GPU of its own number meanwhile, for the others know nothing of that. A child that a
+    rank has forked loads for itself, and says nothing in its name.
     """
     begun = step("prefetch", url=f"faulty://{job.store}", timeout=PATIENT)
     rest = [WORK[0], step("result"), step("join"), WORK[1]]
-    ranks = job.torchrun(*([begun, step("turn", device=number), *rest] for number in range(2)))
+    forked = [[step("result_in_fork")], []]
+    ranks = job.torchrun(*([begun, *forked[number], step("turn", device=number), *rest] for number in range(2)))
+    assert ranks[0]["result_in_fork"]["status"] == "loaded"
     assert [(rank["result"]["status"], rank["run"]["fx_miss"], rank["add"]["sum"]) for rank in ranks] == [
         ("loaded", 0, 1)
     ] * 2
