@@ -179,8 +179,6 @@ class Cache:
         Raises:
             MegacacheError: Only if strict, and only for faults. With `wait=False` the future raises it.
         """
-        # What it would load is not this process's to publish.
-        finish_pending()
         clock = Stopwatch()
         upload = self._softly(lambda: self._recorded(self._call(timeout, clock), labels or {}), _raising)
         # Taken now, as the record was: in the background, the program compiles on.

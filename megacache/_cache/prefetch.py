@@ -19,7 +19,7 @@ class Prefetch:
     """What `prefetch` has begun: the download goes on in the background.
 
     PyTorch's caches are filled when `result` is called, or when the process begins to compile, whichever comes first.
-    A process has one at a time: the next `prefetch`, `warm` or `publish` finishes it before it begins. A forked child
+    A process has one at a time: the next `prefetch` or `warm` finishes it before it begins. A forked child
     begins anew when it asks for the result, or compiles. A program that ends sooner does not wait for it.
     """
 
