@@ -59,7 +59,8 @@ def publish(store: Address, *, seed: int, worker: int) -> str:
 
 def warm(store: Address, *, folder: str) -> str:
     """Load what is published, and restore its files into a folder."""
-    answers: dict[str, Any] = {"toolchain": {}, "file_roots": {"inductor": (Path(folder),)}, "adopt": None}
+    roots = {"inductor": (Path(folder),)}
+    answers: dict[str, Any] = {"current_device": None, "toolchain": {}, "file_roots": roots, "adopt": None}
     for name, answer in answers.items():
         setattr(_compiler, name, lambda *_, answer=answer: answer)
     _compiler.load_if_met = lambda *_: (_compiler.Loaded(), {})

@@ -67,6 +67,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Compiler:
         "look_into_inner_graphs": None,
         "job": None,
         "import_inductor": None,
+        "current_device": None,
         "toolchain": {},
         "file_roots": {"inductor": (folder,)},
         "adopt": None,

@@ -53,6 +53,7 @@ def watched(folder: Path) -> Iterator[WatchedFolder]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compiler, "load_if_met", load)
+        patch.setattr(_compiler, "current_device", lambda: None)
         patch.setattr(_compiler, "toolchain", lambda *_: {})
         patch.setattr(_compiler, "file_roots", lambda _: {"inductor": (place.root,)})
         patch.setattr(_compiler, "adopt", lambda *_: None)
