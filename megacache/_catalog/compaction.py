@@ -189,7 +189,8 @@ class Compaction:
         """Announce what was merged, then mark the sources, unless one of them was withdrawn meanwhile."""
         created = self._catalog.announce(manifest, self._signer)
         listing = self._catalog.list()
-        in_place = listing.visible.keys() | listing.withdrawn - listing.quarantined.keys()
+        # What another has merged meanwhile may have been withdrawn under the name that it got there.
+        in_place = listing.visible.keys() | (frozenset() if created else listing.withdrawn - listing.quarantined.keys())
         if lost := [one.bundle for one in sources if one.bundle not in in_place]:
             if created:
                 self._catalog.mark(manifest.bundle, QUARANTINED)

@@ -396,6 +396,21 @@ class OnDisk(Machine):
             shutil.rmtree(self.folder)
 
 
+def test_old_plan_brings_nothing_back_that_was_withdrawn_since() -> None:
+    """What two plans would merge has been merged by one, and that withdrawn, when the other is applied."""
+    state = Machine()
+    state.races(number=0)
+    state.publishes(numbers=frozenset([0]), same=False)
+    first = state.plans_ahead(which="compact")
+    state.races(number=0)
+    second = state.plans_ahead(which="compact")
+    state.applies_what_was_planned(made=first)
+    state.quarantines(index=1)
+    state.applies_what_was_planned(made=second)
+    state.visible_bundles_are_whole_and_nothing_is_lost()
+    state.teardown()
+
+
 _HOW = settings(UNHURRIED, stateful_step_count=25, suppress_health_check=list(HealthCheck))
 TestInMemory = Machine.TestCase
 TestInMemory.settings = settings(_HOW, max_examples=60)
