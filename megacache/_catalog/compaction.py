@@ -187,10 +187,14 @@ class Compaction:
 
     def _replace(self, sources: Sequence[Manifest], manifest: Manifest) -> Mapping[str, tuple[str, ...]]:
         """Announce what was merged, then mark the sources, unless one of them was withdrawn meanwhile."""
+        before = self._catalog.list().visible.keys()
+        # What another has merged since the plan was made may have been withdrawn since, under the name of that merge.
+        if manifest.bundle not in before and (gone := [one.bundle for one in sources if one.bundle not in before]):
+            self._failed += ((bundle, MissingError(_WITHDRAWN)) for bundle in gone)
+            return {}
         created = self._catalog.announce(manifest, self._signer)
         listing = self._catalog.list()
-        # What another has merged meanwhile may have been withdrawn under the name that it got there.
-        in_place = listing.visible.keys() | (frozenset() if created else listing.withdrawn - listing.quarantined.keys())
+        in_place = listing.visible.keys() | listing.withdrawn - listing.quarantined.keys()
         if lost := [one.bundle for one in sources if one.bundle not in in_place]:
             if created:
                 self._catalog.mark(manifest.bundle, QUARANTINED)

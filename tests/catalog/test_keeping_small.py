@@ -396,6 +396,24 @@ class OnDisk(Machine):
             shutil.rmtree(self.folder)
 
 
+@pytest.mark.parametrize("steps", range(1, 21))
+def test_same_merge_in_the_midst_of_a_merge_loses_nothing(steps: int) -> None:
+    """Two have planned the same, and one does it between two requests of the other: what they merged stays visible."""
+    state = Machine()
+    for number in (1, 3):
+        state.races(number=number)
+        state.publishes(numbers=frozenset([number, number + 1]), same=False)
+    (holding,) = state.holdings()
+    one, other = (Compaction(state.store, holding, Signing()) for _ in range(2))
+    plan, same = one.plan(), other.plan()
+    with state.store.interrupted(steps, lambda: other.apply(same, lambda _: None)):
+        one.apply(plan, lambda _: None)
+    assert len(list(state.visible())) == 1
+    state.visible_bundles_are_whole_and_nothing_is_lost()
+    state.readers_go_on()
+    state.teardown()
+
+
 def test_old_plan_brings_nothing_back_that_was_withdrawn_since() -> None:
     """What two plans would merge has been merged by one, and that withdrawn, when the other is applied."""
     state = Machine()
