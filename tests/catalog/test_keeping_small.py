@@ -60,7 +60,7 @@ class Stage(Store):
     now = 0.0
     _times: dict[str, float]
     _left: int | None = None
-    _event: Callable[[], None] | None = None
+    _event: Callable[[], object] | None = None
 
     def list(self, folder: str = "") -> tuple[Entry, ...]:
         """List."""
@@ -103,7 +103,7 @@ class Stage(Store):
             raise UnavailableError("the process is dead")
 
     @contextmanager
-    def interrupted(self, steps: int, event: Callable[[], None] | None) -> Iterator[None]:
+    def interrupted(self, steps: int, event: Callable[[], object] | None) -> Iterator[None]:
         """Let something else happen before the last of some requests; without it, fail from then on."""
         self._left, self._event = steps, event
         try:
