@@ -44,6 +44,9 @@ def toolchain(deadline: Deadline | None = None) -> Mapping[str, str]:
     Raises `CompilerError` if the C++ compiler does not answer, for which half of the time is left.
     """
     with door("describing its compiler"):
+        # The thread that asks the C++ compiler needs it: its seconds are not for an import.
+        import torch._inductor.codecache  # noqa: F401
+
         return _asked(_toolchain, deadline)
 
 
@@ -70,7 +73,7 @@ def _asked(question: Callable[[], _Answer], deadline: Deadline | None) -> _Answe
         return call(question, deadline=limit, doing="asking the C++ compiler for its version")
     except DeadlineError as error:
         raise CompilerError(
-            "the C++ compiler does not answer", hint="start it by hand, and see whether it does"
+            "the C++ compiler does not answer", hint="run it by hand with --version to see why"
         ) from error
 
 

@@ -79,6 +79,31 @@ def test_compiler_that_does_not_answer_is_not_waited_for(
     assert rest == "['compiler'] empty"
 
 
+IMPORTS = """
+import sys, threading
+from megacache import _compiler
+
+elsewhere, own = [], threading.get_ident()
+
+
+def look(event, arguments):
+    if event == "import" and arguments[0].startswith("torch") and threading.get_ident() != own:
+        elsewhere.append(arguments[0])
+
+
+sys.addaudithook(look)
+getattr(_compiler, sys.argv[1])()
+print(elsewhere)
+"""
+
+
+@pytest.mark.parametrize("reader", ["toolchain", "current_environment"])
+def test_thread_that_asks_the_compiler_imports_nothing_of_torch(reader: str) -> None:
+    """Its seconds are for the C++ compiler, and PyTorch's modules may not be imported by two threads at once."""
+    done = run_code(IMPORTS, reader)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]
+
+
 def test_driver_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU without CUDA's driver library is an error of that one fact; a CPU has no driver."""
     cuda: Any = SimpleNamespace(type="cuda")
