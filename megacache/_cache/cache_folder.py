@@ -48,7 +48,7 @@ class CacheFolder:
         return self._on_disk(lambda: _compiler.file_roots(device)), facts
 
     def finish(self) -> None:
-        """Say what is missing."""
+        """Put builds in place, and say what is missing."""
         with suppress(DeadlineError):  # nothing more is said once the time is over
             self._on_disk(self.restoration.finish)
 

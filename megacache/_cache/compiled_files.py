@@ -8,6 +8,7 @@ from pathlib import Path
 from megacache import _compiler
 from megacache._bundle import CompiledFile, Digest, FileRef, Manifest, Mismatch, differences, file_mismatches
 from megacache._cache.crash_guard import CrashGuard
+from megacache._cache.root_bundles import RootBundles
 from megacache._catalog import Catalog, Listing, affordable_manifests
 from megacache._compiler import Located
 from megacache._compiler import roots as known_roots
@@ -49,9 +50,7 @@ class Restoration:
         self._missing: dict[FileName, str] = {}
         self._builds: dict[FileName, CompiledFile] = {}
         self._written: set[Path] = set()
-        self._fitting: dict[str, set[str]] = {}
-        self._unfit: dict[str, dict[str, Sequence[Mismatch]]] = {}
-        self._spared: dict[str, set[str]] = {}
+        self._of_roots: dict[str, RootBundles] = {}
         self.warnings: list[str] = []
         self._here: Mapping[str, str] = {}
         self._roots: Mapping[str, tuple[Path, ...]] = {}
@@ -92,24 +91,15 @@ class Restoration:
         differing = self.file_mismatches(manifest)
         roots = {file.root for file in manifest.files.index}
         own = next(filter(None, map(known_roots.find, roots)), None) if len(roots) == 1 else None
-        if own is None and differing:
+        if own is not None:
+            self._of_roots.setdefault(own.name, RootBundles(own)).add(manifest, differing)
+        elif differing:
             self.warnings.append(f"compiled files of bundle {manifest.bundle} were left out: {differences(differing)}")
-        elif own is not None and not own.concerns([file.path for file in manifest.files.index]):
-            self._spared.setdefault(own.name, set()).update([manifest.bundle] if differing else [])
-        elif own is not None and differing:
-            self._unfit.setdefault(own.name, {})[manifest.bundle] = differing
-        elif own is not None:
-            self._fitting.setdefault(own.name, set()).add(manifest.bundle)
         return not differing
 
-    def spared(self, whole: Collection[str]) -> Collection[str]:
-        """Give the ids of bundles that this process does not need: they are for other ranks of its program.
-
-        None if it has none of its own, or if one of these is not among those that have come `whole`: then it compiles,
-        and the others should as well.
-        """
-        ready = {root for root, own in self._fitting.items() if own.issubset(whole)}
-        return frozenset[str]().union(*(ids for root, ids in self._spared.items() if root in ready))
+    def not_needed(self, whole: Collection[str]) -> Collection[str]:
+        """Give the ids of bundles that only other ranks need, as `RootBundles.not_needed` does for each root."""
+        return frozenset[str]().union(*(one.not_needed(whole) for one in self._of_roots.values()))
 
     def accept(self, bundle: str, files: Iterable[CompiledFile]) -> None:
         """Put some files of a bundle in place; those that name others wait until all files are there."""
@@ -191,16 +181,10 @@ class Restoration:
     def finish(self) -> None:
         """Put builds in place, and warn of what graphs need that no bundle had and that is not here either.
 
-        Of the bundles of a program whose facts fit nowhere, the nearest is named.
+        Where no bundle of a program fits, the nearest is named.
         """
-        for root, bundles in self._unfit.items():
-            if root not in self._fitting:
-                nearest = min(reversed(bundles), key=lambda one: len(bundles[one]))
-                among = (
-                    f"of {counted(len(bundles), 'bundle')} with files of {root} none fits; in the nearest, {nearest}, "
-                )
-                self.warnings.append(f"{among}{differences(bundles[nearest])}")
-        self._unfit.clear()
+        self.warnings += filter(None, (one.warning() for one in self._of_roots.values()))
+        self._of_roots.clear()
         batch = _Batch()
         for file in self._builds.values():
             self._put(file, batch)

@@ -42,7 +42,7 @@ _MANY_BUNDLES = 100
 """Visible bundles of one environment from which on a warm start makes more requests than it should."""
 _PATIENCE, _PATIENCE_SHARE = 10.0, 0.25
 """Seconds that a publication waits, in all, for others who publish some of the same, and which part of its time."""
-_There = Sequence[tuple[Environment, AbstractSet[str]]]
+_Visible = Sequence[tuple[Environment, AbstractSet[str]]]
 """Environments, with the ids of their bundles."""
 
 
@@ -88,17 +88,17 @@ class Publication:
         if signing.objection:
             return self._result(PublishStatus.READ_ONLY, reason=signing.objection)
         store = self._call.open_store()
-        result, there = self._upload(new, signing, store)
+        result, visible = self._upload(new, signing, store)
         if result.status is PublishStatus.READ_ONLY and self._call.nearer:
             return self._upload_nearer(new, signing, result)
-        return self._compacted(result, there, store, signing)
+        return self._compacted(result, visible, store, signing)
 
-    def _compacted(self, result: PublishResult, there: "_There", store: Store, signing: Signing) -> PublishResult:
+    def _compacted(self, result: PublishResult, visible: "_Visible", store: Store, signing: Signing) -> PublishResult:
         """Merge the bundles of an environment if there are too many, and somebody asked for that."""
         above = self._compact_above
         if above is None or result.status is not PublishStatus.PUBLISHED:
             return result
-        crowded = [environment for environment, bundles in there if len(bundles) > above]
+        crowded = [environment for environment, bundles in visible if len(bundles) > above]
         with self._call.clock.stage("compact"):
             told = [compact(store, environment, signing) for environment in crowded]
         return replace(result, warnings=(*result.warnings, *filter(None, told)))
@@ -117,7 +117,7 @@ class Publication:
 
     def _upload(
         self, new: Found, signing: Signing, store: Store, places: Places | None = None
-    ) -> "tuple[PublishResult, _There]":
+    ) -> "tuple[PublishResult, _Visible]":
         """Publish to a store what is not known to be published there, or in any of some places.
 
         Give, too, the bundles of each environment that was published to.
@@ -160,7 +160,7 @@ class Publication:
 
     def _upload_rests(
         self, new: Found, rests: Sequence[Uncovered], signing: Signing, store: Store
-    ) -> "tuple[PublishResult, _There]":
+    ) -> "tuple[PublishResult, _Visible]":
         drafts = [self._draft(one, rest, signing, store) for rest in rests for one in rest.left.bundles()]
         known = set(self._session.bundles).union(*(rest.parents for rest in rests))
         if not drafts:

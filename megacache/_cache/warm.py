@@ -189,9 +189,9 @@ class Warming:
         for one in held:
             if one.fault is not None:
                 self._accept(one)
-        spared = self._restoration.spared(whole)
+        not_needed = self._restoration.not_needed(whole)
         with self._clock.stage("ranks"):
-            held_here = {*whole, *spared}
+            held_here = {*whole, *not_needed}
             agreed = ranks.agree(self._catalog.prefix.path, held_here, "; ".join(self._tally.left_out))
         if fault := ranks.fault():
             raise fault
@@ -199,7 +199,7 @@ class Warming:
             self._tally.leave_out(bundle, f"not every rank of this job has it: {ranks.decision.why}")
         # A process that this one has started may have voted in its name, and hold more.
         last.keep([whole[bundle] for bundle in sorted(agreed & whole.keys())])
-        self._agreed = agreed - frozenset(spared)
+        self._agreed = agreed - frozenset(not_needed)
 
     def _affordable(self, orders: Sequence[Order]) -> Iterator[Order]:
         """Leave out bundles that are too much, and say so; they are not damaged, and cover what they hold."""

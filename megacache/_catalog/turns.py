@@ -1,7 +1,7 @@
 """Publishers that have something in common take turns, so that it is uploaded and stored once.
 
 Before it uploads, a publisher takes a lease that says what it is about to publish, and gives it back when that is
-published. Publishers that start together try to create the same object, so that each hears of the others. Who has
+published. Publishers that start together try to create the same object, so that each sees the others. Who has
 nothing in common with those ahead goes on beside them. Nobody waits for long for one that hangs or has died, and then
 what two publish is stored twice, as it is where a store cannot create an object once only.
 """
@@ -36,7 +36,7 @@ class Turn:
         """
         own = _marks(names)
         known = {one.number for one in found}
-        if ahead := frozenset(number for number in sorted(known)[-_MOST:] if self._meets(number, own)):
+        if ahead := frozenset(number for number in sorted(known)[-_MOST:] if self._overlaps(number, own)):
             return ahead
         free = (number for number in range(1, len(known) + _MOST + 1) if number not in known)
         for number in free:
@@ -46,7 +46,7 @@ class Turn:
                 break
             if self._lease is not None:
                 break
-            if self._meets(number, own):
+            if self._overlaps(number, own):
                 return frozenset([number])
         return frozenset()
 
@@ -61,7 +61,7 @@ class Turn:
         if self._lease is not None:
             self._lease.release()
 
-    def _meets(self, number: int, own: Collection[str]) -> bool:
+    def _overlaps(self, number: int, own: Collection[str]) -> bool:
         """Tell whether a lease is of something that is to be published here, or has just ended."""
         key = self._prefix.lease(LeaseName(number=number, beat=0))
         try:

@@ -94,9 +94,9 @@ def test_one_warning_names_the_nearest(host: Host, common: dict[str, str], progr
     near = held(common, VLLM_SWITCH="2")
     upload(host.store, held(common, VLLM_SWITCH="3", lora_config__max_loras="9"), near)
     result = host.start()
-    told = f"in the nearest, {near.manifest.bundle}, VLLM_SWITCH is 1 here, 2 there"
+    told = f"the nearest, {near.manifest.bundle}, differs: VLLM_SWITCH is 1 here, 2 there"
     assert result.status is WarmStatus.MISS
-    assert result.warnings == (f"of 2 bundles with files of vllm none fits; {told}",)
+    assert result.warnings == (f"none of 2 bundles with files of vllm fits here; {told}",)
     assert told in result.reason
     assert result.bytes_stored == 0
     assert not program.folder.exists()
@@ -109,7 +109,7 @@ def test_bundle_from_before_does_not_fit(host: Host, common: dict[str, str]) -> 
     assert warning.endswith("VLLM_SWITCH is 1 here, unset there; lora_config.max_loras is 2 here, unset there")
 
 
-def test_other_ranks_are_spared(common: dict[str, str]) -> None:
+def test_bundles_of_other_ranks_are_not_needed(common: dict[str, str]) -> None:
     """A rank that needs no bundle of another one votes for it, if it has its own whole, and says nothing of it."""
     own, others, none = (held(common), held(common, path=OTHER_RANK, VLLM_SWITCH="2"), held(common, VLLM_SWITCH="2"))
 
@@ -118,10 +118,10 @@ def test_other_ranks_are_spared(common: dict[str, str]) -> None:
         restoration.begin(None, Deadline.after(60), wanted=True)
         for one in bundles:
             restoration.wants(one.manifest)
-        spared = restoration.spared([one.manifest.bundle for one in bundles if one not in lacks])
+        not_needed = restoration.not_needed([one.manifest.bundle for one in bundles if one not in lacks])
         restoration.finish()
         assert len(restoration.warnings) == (none in bundles)
-        return spared
+        return not_needed
 
     assert voted(others) == frozenset()
     assert voted(others, none) == frozenset()
@@ -168,7 +168,7 @@ def test_explain_names_the_settings(host: Host, common: dict[str, str]) -> None:
 
     upload(host.store, held(common, path=OTHER_RANK), held(common, VLLM_SWITCH="2"))
     told = explained()
-    assert told.startswith("files: files of vllm are published in 1 bundle, and none of them fits; the nearest, ")
+    assert told.startswith("files: none of 1 bundle with files of vllm fits here; the nearest, ")
     assert "\n  VLLM_SWITCH is 1 here, 2 there" in told
     upload(host.store, held(common))
     assert explained().startswith("empty: ")

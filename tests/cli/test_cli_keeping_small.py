@@ -151,7 +151,7 @@ def test_gc_that_may_not_delete_receipts_gets_the_rest_done(store: Store, monkey
 
     monkeypatch.setattr(Store, "delete", refuse)
     done = run("gc", store.url, "--grace", "0", "--yes")
-    assert "receipts stay: forbidden" in done.stderr
+    assert "receipts were not deleted: forbidden" in done.stderr
     assert f"9 objects deleted from {store.url}" in done.stderr
     assert len(receipts.list()) == 1
 

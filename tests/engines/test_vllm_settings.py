@@ -28,7 +28,7 @@ FAILED = "Compiling model again due to a load failure"
 SAVED = "saved AOT compiled function to "
 # vLLM registers neither, and has the third in its key.
 OWN = {"VLLM_SOMEBODYS_SWITCH": "1", "VLLM_SOMEBODYS_TOKEN": "hunter2", "VLLM_NIXL_SIDE_CHANNEL_PORT": "5600"}
-NONE_FITS = "of 1 bundle with files of vllm none fits"
+NONE_FITS = "none of 1 bundle with files of vllm fits here"
 
 
 @contextmanager

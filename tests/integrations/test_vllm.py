@@ -123,7 +123,7 @@ def test_other_version_compiles_for_itself(
     assert (served["restored"], served["loaded"]) == ([], False)
     assert served["ordinary"] > 0
     (warning,) = served["warnings"]
-    assert "of 1 bundle with files of vllm none fits" in warning
+    assert "none of 1 bundle with files of vllm fits here" in warning
     assert warning.endswith("vllm is 0.34.0 here, 0.33.0 there")
     assert (answer["status"], answer["files"]) == ("published", len(READ_AGAIN))
     assert sorted(bundle.files.guard["vllm"] for bundle in bundles(copy)) == ["0.33.0", "0.33.0", "0.34.0"]

@@ -1,28 +1,12 @@
 """Why the compiled files of a program that keeps its own, such as vLLM, were of no use here: the facts that differ."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from megacache import _compiler
-from megacache._bundle import Manifest, Mismatch, file_mismatches
+from megacache._bundle import Manifest, file_mismatches
+from megacache._cache.root_bundles import Unfit
 from megacache._compiler import roots as known_roots
-from megacache._runtime import Deadline, counted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unfit:
-    """Bundles with files of one program, of which none fits here."""
-
-    root: str
-    bundles: int
-    nearest: str
-    """The id of the one with the fewest facts that differ."""
-    mismatches: tuple[Mismatch, ...]
-    """These facts."""
-
-    def __str__(self) -> str:
-        held = f"files of {self.root} are published in {counted(self.bundles, 'bundle')}, and none of them fits"
-        return f"{held}; the nearest, {self.nearest}, differs"
+from megacache._runtime import Deadline
 
 
 def unfit_files(manifests: Sequence[Manifest], deadline: Deadline) -> tuple[Unfit, ...]:
@@ -42,7 +26,4 @@ def _unfit(root: known_roots.Root, common: Mapping[str, str], manifests: Sequenc
         if any(file.root == root.name for file in one.files.index)
         and root.concerns([file.path for file in one.files.index])
     }
-    if not differing or not all(differing.values()):
-        return None
-    nearest = min(differing, key=lambda bundle: len(differing[bundle]))
-    return Unfit(root=root.name, bundles=len(differing), nearest=nearest, mismatches=tuple(differing[nearest]))
+    return Unfit(root=root.name, differing=differing) if differing and all(differing.values()) else None

@@ -10,8 +10,9 @@ from megacache._bundle import Artifact, Environment, GraphKey, Manifest, identif
 from megacache._cache.call import Call
 from megacache._cache.explain.data import collect, explain_chunks
 from megacache._cache.explain.explanation import Difference, ExplainStatus, Explanation, GraphMiss
-from megacache._cache.explain.files import Unfit, unfit_files
+from megacache._cache.explain.files import unfit_files
 from megacache._cache.explain.nearest import differences, nearest
+from megacache._cache.root_bundles import Unfit
 from megacache._cache.session import Session
 from megacache._catalog import Places, affordable_manifests, catalog_of, nearest_other
 from megacache._runtime import Deadline, counted, shown

@@ -133,7 +133,7 @@ def _expired_receipts(store: Store, selection: Selection, now: float) -> tuple[S
     except SettingsError:  # nothing lies beside it
         return none
     except StoreError as error:
-        say("receipts stay: {}", error)
+        say("receipts were not deleted: {}", error)
         return none
 
 
@@ -142,7 +142,7 @@ def _expire(receipts: Store, plan: ExpiryPlan, progress: ProgressCallback) -> Ex
     try:
         plan.apply(receipts, progress)
     except AccessError as error:
-        say("receipts stay: {}", error)
+        say("receipts were not deleted: {}", error)
         return plan_expiry((), 0)
     return plan
 
