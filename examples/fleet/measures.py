@@ -8,7 +8,7 @@ from typing import Any
 
 from examples.fleet.fleet import Outcome, compilations
 from examples.fleet.scenarios import Place
-from examples.fleet.traffic import charged, over_unique_by_node
+from examples.fleet.traffic import charged, fetched_in_vain, over_unique_by_node
 
 MOST_STORED, MOST_COMPACTED, MOST_OUT = 1.5, 1.05, 1.05
 """Times the unique bytes: in the store before and after compaction, and out of it for each node."""
@@ -55,7 +55,8 @@ def measured(outcome: Outcome, unique: Mapping[str, int]) -> dict[str, Any]:
         "graphs": len(compiled),
         "compilations": compiled.total(),
         "most_compilations_of_a_graph": max(compiled.values(), default=0),
-        "worst_node_over_unique": max(over_unique_by_node(outcome.requests).values(), default=0.0),
+        "worst_node_over_unique": max(over_unique_by_node(outcome.requests, outcome.killed).values(), default=0.0),
+        "chunks_lost_with_a_worker": len(fetched_in_vain(outcome.requests, outcome.killed)),
         "requests_of_a_warm_worker": max((count for count, _ in _warm_requests(outcome)), default=0),
         "seconds_ready_median": statistics.median(ready),
         "seconds_ready_p99": ready[min(int(len(ready) * 0.99), len(ready) - 1)],

@@ -16,6 +16,7 @@ _COLUMNS: Mapping[str, str] = {
     "stored_over_unique": "{:.2f}",
     "compacted_over_unique": "{:.2f}",
     "worst_node_over_unique": "{:.2f}",
+    "chunks_lost_with_a_worker": "{}",
     "graphs": "{}",
     "compilations": "{}",
     "seconds_ready_median": "{:.1f}",

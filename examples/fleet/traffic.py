@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,24 @@ def charged(requests: Iterable[Request]) -> tuple[int, int]:
     return writes, methods["GET"] + methods["HEAD"]
 
 
-def over_unique_by_node(requests: Iterable[Request]) -> Mapping[int, float]:
-    """Compare the bytes of chunks that each node has fetched with those of the different ones among them."""
+def over_unique_by_node(requests: Iterable[Request], killed: Collection[int]) -> Mapping[int, float]:
+    """Compare the bytes of chunks that each node has fetched with those of the different ones among them.
+
+    What died with a killed worker, so that another had to fetch it, is left out: `fetched_in_vain` counts it.
+    """
+    reads = [one for one in requests if one.is_chunk_read]
+    vain = set(fetched_in_vain(reads, killed))
     fetched: Counter[int] = Counter()
     once: dict[int, dict[str, int]] = defaultdict(dict)
-    for one in requests:
-        if one.is_chunk_read:
+    for one in reads:
+        if one not in vain:
             fetched[one.node] += one.bytes_out
             once[one.node][one.key] = max(one.bytes_out, once[one.node].get(one.key, 0))
     return {node: size / sum(once[node].values()) for node, size in fetched.items()}
+
+
+def fetched_in_vain(requests: Iterable[Request], killed: Collection[int]) -> Sequence[Request]:
+    """Give the chunks that were sent to a worker which was killed before its node had them."""
+    reads = [one for one in requests if one.is_chunk_read]
+    kept = {(one.node, one.key) for one in reads if one.worker not in killed}
+    return [one for one in reads if one.worker in killed and (one.node, one.key) in kept]

@@ -91,6 +91,22 @@ def account(number: int = 0, status: int = 0, *compiling: str, **told: Any) -> A
         ({"stored": 301}, ["stored over unique"]),
         ({"compacted": 211}, ["stored over unique after compaction"]),
         ({"requests": [ASKED, FETCHED, FETCHED]}, ["bytes out of the store for a node over unique"]),
+        (
+            {
+                "accounts": [account(), account(1, -9)],
+                "killed": frozenset({1}),
+                "requests": [dataclasses.replace(FETCHED, worker=1), ASKED, FETCHED],
+            },
+            [],
+        ),
+        (
+            {
+                "accounts": [account(), account(1, -9)],
+                "killed": frozenset({1}),
+                "requests": [dataclasses.replace(FETCHED, worker=1), ASKED, FETCHED, FETCHED],
+            },
+            ["bytes out of the store for a node over unique"],
+        ),
         ({"requests": [FETCHED] + [ASKED] * 5}, ["requests of a warm worker"]),
         ({"requests": [ASKED, dataclasses.replace(ASKED, step="again")]}, ["a publication with nothing new"]),
         ({"requests": [ASKED, dataclasses.replace(ASKED, step="publish")]}, ["a publication with nothing new"]),
