@@ -269,7 +269,8 @@ class Cache:
             clock.go_on()
             return self._concluded(steps, clock)
 
-        steps, goes_on = self._softly(lambda: start().begin(), lambda error: (_raising(error), False))
+        with _compiler.full_collections_deferred():
+            steps, goes_on = self._softly(lambda: start().begin(), lambda error: (_raising(error), False))
         terms = self._terms(max_bytes)
         begun = Begun(steps, lambda: start().run(), conclude, terms=terms, seconds=timeout, waits=bool(wait))
         if goes_on:
@@ -285,10 +286,11 @@ class Cache:
         return (self._url, self._storage_options, self._files, self._folders, keys, max_bytes)
 
     def _concluded(self, steps: Callable[[], WarmResult], clock: Stopwatch) -> WarmResult:
-        result = self._softly(
-            steps,
-            lambda error: WarmResult(url=self._shown(), status=status_of(error), reason=str(error), error=error),
-        )
+        with _compiler.full_collections_deferred():
+            result = self._softly(
+                steps,
+                lambda error: WarmResult(url=self._shown(), status=status_of(error), reason=str(error), error=error),
+            )
         result = replace(result, seconds=clock.seconds(), error=showable(result.error))
         note_cost(result)
         log_result("warm", result)

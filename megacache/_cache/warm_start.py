@@ -47,7 +47,7 @@ class WarmStart:
             return off
         fetched = in_background(self.fetch, patience=0.0)
         began = time.monotonic()
-        with self._call.clock.stage("torch"), _compiler.full_collections_deferred():
+        with self._call.clock.stage("torch"):
             _compiler.import_inductor()
         seconds = time.monotonic() - began
         fetched.result()
@@ -87,7 +87,7 @@ class WarmStart:
     def prepare(self) -> WarmResult | None:
         """Import what the other steps need, and read the facts of this process; give a result if there is no more."""
         call = self._call
-        with call.clock.stage("torch"), _compiler.full_collections_deferred():
+        with call.clock.stage("torch"):
             if off := call.off():
                 return WarmResult(url=call.shown, status=WarmStatus.DISABLED, reason=off)
             self._session = call.session()
@@ -147,8 +147,7 @@ class WarmStart:
 
     def load(self, deadline: Deadline) -> WarmResult:
         """Hand what was fetched to PyTorch, in the thread that compiles; what has begun by the deadline is finished."""
-        with _compiler.full_collections_deferred():
-            result = self._warming.load(deadline)
+        result = self._warming.load(deadline)
         self._warming.fill()
         reason = "; ".join(filter(None, [result.reason, self._told])) if not result else result.reason
         warnings = (*self._warnings, *strangers(self._job), *result.warnings)

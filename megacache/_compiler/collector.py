@@ -64,12 +64,13 @@ os.register_at_fork(after_in_child=_collector.forget_spans)
 
 @contextmanager
 def full_collections_deferred() -> Iterator[None]:
-    """Defer full collections within a block."""
+    """Defer full collections within a block; what it leaves counts as old, and brings none when the block has ended."""
     _collector.defer()
     try:
         yield
     finally:
         _collector.resume()
+        _begin_anew()
 
 
 @functools.cache
@@ -80,6 +81,14 @@ def defer_while_compiling() -> None:
 
         if not hasattr(torch._dynamo.config, "gc_gen2_threshold_during_compile"):
             on_compilations(_collector.defer, _collector.resume)
+
+
+def _begin_anew() -> None:
+    """Let Python count from here to its next full collection."""
+    # Thawed, what was frozen is in the oldest generation. What the program has frozen itself would be thawed as well.
+    if _threshold() and not gc.get_freeze_count():
+        gc.freeze()
+        gc.unfreeze()
 
 
 def _threshold() -> int:

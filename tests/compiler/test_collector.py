@@ -107,3 +107,35 @@ def test_last_of_the_spans_that_overlap_gives_the_thresholds_back(monkeypatch: p
             pass
         assert gc.get_threshold() == (*before[:2], 1000)
     assert gc.get_threshold() == before
+
+
+def young_collections() -> int:
+    """Count the collections of the middle generation since the last full one."""
+    return gc.get_count()[2]
+
+
+def test_block_brings_no_full_collection_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made in it counts as old; what the program has frozen stays so."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with full_collections_deferred():
+        for _ in range(20):
+            gc.collect(1)
+        assert young_collections() >= 20
+    assert (young_collections(), gc.get_freeze_count()) == (0, 0)
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with full_collections_deferred():
+            gc.collect(1)
+        assert (young_collections(), gc.get_freeze_count()) == (1, frozen)
+    finally:
+        gc.unfreeze()
+
+
+def test_switched_off_it_leaves_the_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then Python collects as it would without megacache."""
+    monkeypatch.setenv(VARIABLE, "0")
+    with full_collections_deferred():
+        before = young_collections()
+        gc.collect(1)
+    assert young_collections() == before + 1
