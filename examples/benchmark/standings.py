@@ -8,7 +8,7 @@ from examples.benchmark.tables import NOT_MEASURED, number, ratio, span, table, 
 from examples.benchmark.variants import VARIANTS
 from examples.benchmark.verdict import AIM_OF_COPY, LEAST_OF_PLAIN, MOST_OF_COPY, Verdict, held, verdicts
 
-_REFERENCES = ("cold", "plain", "copy")
+_REFERENCES = ("cold", "plain", "copy", "floor")
 _TOLD = """\
 Seconds from the start of the process to its first output.
 
