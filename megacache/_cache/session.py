@@ -1,6 +1,7 @@
 """What this process knows of each cache it used, and what its warm starts cost."""
 
 import atexit
+import logging
 import os
 import threading
 from collections import Counter
@@ -18,6 +19,8 @@ from megacache._catalog import Lease
 from megacache._compiler import roots as known_roots
 from megacache._runtime import Deadline, kept
 from megacache.errors import AccessError, MegacacheError, UnavailableError
+
+_log = logging.getLogger("megacache")
 
 
 class Session:
@@ -255,18 +258,26 @@ def take_receipt() -> Receipt:
 def _models() -> Mapping[str, Any]:
     """Count the compiled models of programs that keep their own."""
     restored = frozenset[tuple[str, str]]().union(*(known.restored for known in sessions()))
-    told = [
-        (root.name, root.models([path for name, path in restored if name == root.name]))
+    told = {
+        root.name: models
         for root in known_roots.registered()
-        if root.models is not None
-    ]
+        if (models := _models_of(root, [path for name, path in restored if name == root.name])) is not None
+    }
     if not told:
         return {}
     return {
-        "models_of": ", ".join(name for name, _ in told),
-        "models_restored": sum(models.restored for _, models in told),
-        "models_loaded": sum(models.loaded for _, models in told),
+        "models_of": ", ".join(told),
+        "models_restored": sum(models.restored for models in told.values()),
+        "models_loaded": sum(models.loaded for models in told.values()),
     }
+
+
+def _models_of(root: known_roots.Root, paths: Collection[str]) -> known_roots.Models | None:
+    try:
+        return None if root.models is None else root.models(paths)
+    except Exception:  # noqa: BLE001 - a program that counts in another way costs no publication
+        _log.debug("models not counted: root=%s", root.name, exc_info=True)
+        return None
 
 
 def _unused(loaded: Collection[ArtifactRef], activity: _compiler.Activity) -> Mapping[str, int] | None:

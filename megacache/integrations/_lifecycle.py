@@ -4,10 +4,10 @@ Whatever fails here is logged, and the program goes on.
 """
 
 import atexit
+import contextvars
 import functools
 import logging
 import os
-import sys
 import threading
 import time
 import traceback
@@ -22,6 +22,7 @@ from megacache._settings import AutostartSettings, Settings
 from megacache._store import without_secrets
 from megacache.errors import MegacacheError
 from megacache.integrations._receipts import Receipts
+from megacache.integrations._stderr import log_to_stderr
 
 _log = logging.getLogger("megacache")
 # Nobody tells when the file of `publish_when` appears.
@@ -41,22 +42,13 @@ def autostart() -> "Autostart":
     settings = AutostartSettings.read()
     started = Autostart(settings)
     if settings.log is not None:
-        _log_to_stderr(settings.log)
+        log_to_stderr(settings.log)
     if not Settings.read().disabled:
         crash_guard.install()
         _compiler.on_compilations(started.before_compilation, started.after_compilation)
         os.register_at_fork(after_in_child=started.after_fork)
         at_shutdown(started.after_main_thread)
     return started
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("megacache: %(message)s"))
-    _log.addHandler(handler)
-    _log.setLevel(level.upper())
-    # A program that sets up logging itself would show each line twice.
-    _log.propagate = False
 
 
 class Autostart:
@@ -81,6 +73,7 @@ class Autostart:
         self._last = 0.0
         self._failures = 0
         self._device: int | None = None
+        self._context = contextvars.Context()
         self._receipts = Receipts(self._settings.receipts)
 
     def after_fork(self) -> None:
@@ -123,6 +116,8 @@ class Autostart:
         # The thread that publishes begins with the first GPU, and this one may use another.
         with suppress(MegacacheError):
             self._device = _compiler.current_device()
+        # The same goes for PyTorch's configuration, which lies in context variables.
+        self._context = contextvars.copy_context()
         if self._thread is None:
             # A daemon, for the end of the process waits no longer than the exit timeout.
             thread = threading.Thread(target=self._publish_in_time, name="megacache-autostart", daemon=True)
@@ -135,9 +130,10 @@ class Autostart:
             with self._changed:
                 while not self._is_time():
                     self._changed.wait(_POLL_SECONDS if self._unpublished else None)
-                seen, device = self._last, self._device
+                seen, device, context = self._last, self._device, self._context
                 ending = self._ending
-            done = self._publish(device, self._settings.exit_timeout if ending else _PUBLISH_SECONDS)
+            seconds = self._settings.exit_timeout if ending else _PUBLISH_SECONDS
+            done = context.run(self._publish, device, seconds)
             with self._changed:
                 # More may have been compiled while this was published.
                 self._unpublished = self._last != seen or not done
@@ -204,7 +200,7 @@ class Autostart:
             self._ending = True
             self._changed.notify_all()
             if not self._changed.wait_for(lambda: not (self._ending and self._unpublished), timeout=seconds):
-                _log.warning("publish not finished: exit_timeout=%g", seconds)
+                _log.warning("publish not finished: exit_timeout=%g; raise MEGACACHE_EXIT_TIMEOUT", seconds)
             self._tried_at_end = True
 
 

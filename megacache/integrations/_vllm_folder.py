@@ -1,6 +1,8 @@
 """The folder in which vLLM keeps what it compiles, as a root: what is this process's own, and what came of it."""
 
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -10,7 +12,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from megacache._compiler import roots as known_roots
-from megacache._runtime import kept
+from megacache._runtime import Deadline, call, kept
+from megacache.errors import UnavailableError
 
 ROOT = "vllm"
 NO_SETTINGS: Mapping[str, str] = {}
@@ -24,6 +27,8 @@ _FOR_PEOPLE = frozenset({"computation_graph.py", "cache_key_factors.json", "tran
 """Files that vLLM writes and never reads; the second holds variables of the environment."""
 _TICK = 0.05
 """Seconds by which the clock of a filesystem is late, at most."""
+_SECONDS = 2.0
+"""What a disk has to tell the time."""
 
 _folders: dict[Path, None] = kept({})
 _configs: list[Any] = kept([])
@@ -41,11 +46,24 @@ def register_root(cache_root: Path, version: str, settings: Mapping[str, str] = 
         folder=cache_root / _FOLDER,
         facts={**settings, ROOT: version},
         telling=frozenset({_HANDLES}),
-        used=partial(used_files, time.time() - _TICK),
+        used=partial(used_files, _time_on(cache_root) - _TICK),
         concerns=_concerns,
         models=_models,
     )
     known_roots.register(root)
+
+
+def _time_on(folder: Path) -> float:
+    """Tell the time by the clock of a disk, which, where a server gives it, is not this host's."""
+
+    def look() -> float:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+
+    with suppress(OSError, UnavailableError):
+        return call(look, deadline=Deadline.after(_SECONDS), doing="using vLLM's cache folder")
+    return time.time()
 
 
 def publish_folder(folder: Path) -> None:
@@ -101,7 +119,7 @@ def _is_loadable(path: Path) -> bool:
 def _concerns(paths: Collection[str]) -> bool:
     """Tell whether files of this process's rank are among those of a bundle, or none of any rank."""
     ranks = {part for path in paths for part in path.split("/") if part.startswith(_RANK)}
-    own = {folder.name for folder in _folders} | {name for config in _configs for name in _rank(config)}
+    own = {folder.name for folder in tuple(_folders)} | {name for config in tuple(_configs) for name in _rank(config)}
     return not ranks or not own or not ranks.isdisjoint(own)
 
 
@@ -112,9 +130,18 @@ def _rank(config: Any) -> Iterator[str]:
 
 def _models(paths: Collection[str]) -> known_roots.Models:
     """Count the models, or the pieces of models, of this rank that were restored, and those that vLLM has loaded."""
-    counter = getattr(sys.modules.get("vllm.compilation.counter"), "compilation_counter", None)
     names = [path.rpartition("/")[2] for path in paths if _RANK in path and _concerns([path])]
     if whole := names.count(_MODEL):
-        return known_roots.Models(restored=whole, loaded=getattr(counter, "num_aot_artifacts_loaded", 0))
+        return known_roots.Models(restored=whole, loaded=_counted("num_aot_artifacts_loaded"))
     pieces = sum(name.startswith(_PIECE) for name in names)
-    return known_roots.Models(restored=pieces, loaded=getattr(counter, "num_compiled_artifacts_loaded", 0))
+    return known_roots.Models(restored=pieces, loaded=_counted("num_compiled_artifacts_loaded"))
+
+
+def loaded_models() -> int:
+    """Count the models, and the pieces of models, that vLLM says it has loaded."""
+    return _counted("num_aot_artifacts_loaded") + _counted("num_compiled_artifacts_loaded")
+
+
+def _counted(name: str) -> int:
+    counter = getattr(sys.modules.get("vllm.compilation.counter"), "compilation_counter", None)
+    return int(getattr(counter, name, 0))

@@ -17,11 +17,12 @@ from weakref import WeakSet
 from megacache import _compiler
 from megacache._cache import blame, crash_guard
 from megacache._runtime import kept
-from megacache._settings import Settings
+from megacache._settings import AutostartSettings, Settings
 from megacache._store import without_secrets
 from megacache.errors import SettingsError
 from megacache.integrations import _vllm_folder
 from megacache.integrations._lifecycle import autostart
+from megacache.integrations._stderr import is_shown, log_to_stderr
 from megacache.integrations._vllm_facts import settings_facts
 from megacache.integrations._vllm_folder import ROOT, publish_folder, register_root
 from megacache.integrations.site.megacache_on_compile import AfterImport, handle_sigterm
@@ -40,23 +41,34 @@ _MODELS, _LOAD, _COMPILED = (
 _GRAPHS, _ADAPTOR = "vllm.compilation.compiler_interface", "InductorStandaloneAdaptor"
 _BLAMELESS = frozenset({"DistError", "MemoryError", "OutOfMemoryError"})
 """Exceptions that tell of a lack of memory, or of another rank, and not of what was restored."""
+_NOTE = "megacache does not restore the files again that this model was loaded from; its log names their bundle"
 
 _called: "WeakSet[Any]" = kept(WeakSet())
 """Models that have been called once, and went well."""
 
 
 def register() -> None:
-    """Set the hooks; vLLM's loader of plug-ins calls this. Without `MEGACACHE_URL` it does nothing."""
+    """Set the hooks; vLLM's loader of plug-ins calls this. Without `MEGACACHE_URL` it does nothing.
+
+    vLLM shows its own log alone: without `MEGACACHE_LOG`, that of megacache goes to stderr from level info on.
+    """
     try:
-        settings = Settings.read()
+        settings, level = Settings.read(), AutostartSettings.read().log
     except SettingsError as error:  # an exception here would end vLLM
+        _show_log(None)
         _log.warning("vLLM starts cold: %s", error)
         return
     if settings.url is None or settings.disabled:
         return
+    _show_log(level)
     for name in _HOOKS.keys() & sys.modules.keys():
         _hook(name, sys.modules[name])
     _finder.install()
+
+
+def _show_log(level: str | None) -> None:
+    if level is not None or not is_shown():
+        log_to_stderr(level or "info")
 
 
 def _hook(name: str, module: ModuleType) -> None:
@@ -153,7 +165,7 @@ def _warm_before_calling(call: Callable[..., Any]) -> Callable[..., Any]:
         if model in _called:
             return call(model, *args, **kwargs)
         _softly(lambda: _warm(model.vllm_config, model))
-        with _blamed("calling", None):
+        with _blamed("calling", None, if_loaded=True):
             output = call(model, *args, **kwargs)
         _called.add(model)
         return output
@@ -170,12 +182,15 @@ def _unrecorded(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _blamed(doing: str, paths: Collection[Path] | None) -> Iterator[None]:
-    """Blame what was restored for an exception; None stands for all of it."""
+def _blamed(doing: str, paths: Collection[Path] | None, *, if_loaded: bool = False) -> Iterator[None]:
+    """Blame what was restored for an exception; None stands for all of it, perhaps only if vLLM has loaded some."""
     try:
         yield
     except Exception as error:
-        if not any(one.__name__ in _BLAMELESS for one in type(error).__mro__):
+        lacks = any(one.__name__ in _BLAMELESS for one in type(error).__mro__)
+        known = _NOTE in getattr(error, "__notes__", ())
+        if not (lacks or known or (if_loaded and not _vllm_folder.loaded_models())):
+            error.add_note(_NOTE)
             _softly(lambda: _blame(doing, paths))
         raise
 

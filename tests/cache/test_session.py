@@ -4,12 +4,16 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from megacache._bundle import Artifact, identify_artifact
-from megacache._cache.session import Session, loaded_artifacts, session
+from megacache._cache.session import Session, _models_of, loaded_artifacts, session
+from megacache._compiler.roots import Root
 from megacache._runtime import Deadline
 from megacache.errors import (
     AccessError,
@@ -187,3 +191,12 @@ def test_what_was_loaded_is_known_across_caches() -> None:
     other.cover(refs, ["x"])
     assert loaded_artifacts() >= set(refs[:2])
     assert refs[2] not in loaded_artifacts()
+
+
+def test_program_that_counts_in_another_way_costs_no_publication(tmp_path: Path) -> None:
+    """What vLLM counts by is its own: the receipt lacks that, and nothing fails."""
+
+    def fail(_: Collection[str]) -> NoReturn:
+        raise RuntimeError
+
+    assert _models_of(Root(name="vllm", folder=tmp_path, facts={}, used=tuple, models=fail), ()) is None

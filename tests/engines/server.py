@@ -155,7 +155,6 @@ def _variables(container: Path, store: Path | None) -> dict[str, str]:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "HF_HUB_OFFLINE": "1",
         "MEGACACHE_PUBLISH_AFTER": "3",
-        "MEGACACHE_LOG": "info",
         **({"MEGACACHE_URL": str(store)} if store else {}),
     }
 

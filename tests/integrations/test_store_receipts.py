@@ -53,7 +53,7 @@ def test_folder_and_store(start: Start, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     command = (*RUN, "--min-hit-rate", "0", str(tmp_path / "store"), *PROGRAM, "once")
     code, _, stderr = ended(start(*command, MEGACACHE_RECEIPTS=f"store:{tmp_path / 'folder'}"), "input")
-    assert (code, "0 of 2 lookups hit, in 1 processes" in stderr) == (0, True), stderr
+    assert (code, "0 of 2 lookups hit, in 1 process\n" in stderr) == (0, True), stderr
     assert len(list((tmp_path / "folder").glob("*.json"))) == 1
     assert len(list((tmp_path / "store.receipts").rglob("*.json"))) == 1
 

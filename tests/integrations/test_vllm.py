@@ -213,6 +213,62 @@ def test_settings_that_mean_nothing_do_not_stop_vllm(
     assert "perhaps" in caplog.text
 
 
+SERVER = """
+import logging, sys
+from types import SimpleNamespace
+from megacache.integrations import vllm
+
+if "configured" in sys.argv:
+    logging.basicConfig(level="WARNING", format="program: %(message)s", stream=sys.stderr)
+vllm.register()
+vllm.register()
+vllm._hook_models(SimpleNamespace(support_torch_compile=print))
+logging.getLogger("megacache").info("an aside")
+"""
+UNSUPPORTED = "vLLM starts cold: megacache does not support this version of it; use vLLM 0.33, or upgrade megacache"
+
+
+@pytest.mark.parametrize(
+    ("how", "variables", "told"),
+    [
+        ("alone", {}, [f"megacache: {UNSUPPORTED}", "megacache: an aside"]),
+        ("alone", {"MEGACACHE_LOG": "warning"}, [f"megacache: {UNSUPPORTED}"]),
+        ("alone", {"MEGACACHE_LOG": "error"}, []),
+        ("configured", {}, [f"program: {UNSUPPORTED}"]),
+    ],
+)
+def test_log_is_seen_unless_the_program_shows_it(
+    tmp_path: Path, how: str, variables: Mapping[str, str], told: list[str]
+) -> None:
+    """VLLM shows its own log alone: what megacache says goes to stderr, each line once."""
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, how],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MEGACACHE_URL": str(tmp_path), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stderr.splitlines() == told
+
+
+@pytest.mark.parametrize(
+    "variables", [{"MEGACACHE_DISABLE": "perhaps"}, {"MEGACACHE_URL": "/tmp", "MEGACACHE_LOG": "verbose"}]
+)
+def test_wrong_setting_is_told_on_stderr(variables: Mapping[str, str]) -> None:
+    """What the variable is, too, that would show it."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from megacache.integrations import vllm; vllm.register()"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("megacache: vLLM starts cold: ")
+
+
 def test_unknown_version_of_vllm_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Where vLLM has no such functions, one warning says what to do, and nothing is changed."""
     module = SimpleNamespace(support_torch_compile=print)

@@ -37,7 +37,12 @@ def fresh() -> Iterator[None]:
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
     """Register the folder of a server that is rank 0."""
-    folder.register_root(tmp_path, "0.32.0", {"VLLM_X": "1"})
+    return registered(tmp_path)
+
+
+def registered(cache_root: Path) -> Root:
+    """Register the folder below vLLM's cache folder."""
+    folder.register_root(cache_root, "0.32.0", {"VLLM_X": "1"})
     folder.publish_configured(
         SimpleNamespace(
             parallel_config=SimpleNamespace(rank=0, data_parallel_index=0), compilation_config=SimpleNamespace()
@@ -68,6 +73,20 @@ def test_what_lay_there_before_is_not_published(root: Root) -> None:
     assert list(root.used()) == [new]
 
 
+def test_clock_that_counts_is_that_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is a server's whose clock is a minute late, what vLLM compiles is published as well."""
+    monkeypatch.setattr(folder, "time", SimpleNamespace(time=lambda: time.time() + 60))
+    found = registered(tmp_path / "cache")
+    new = written(found, MODEL)
+    assert list(found.used()) == [new]
+
+
+def test_folder_that_cannot_be_made_is_no_obstacle(tmp_path: Path) -> None:
+    """Then vLLM has nothing there either, and says so itself."""
+    (tmp_path / "file").touch()
+    assert list(registered(tmp_path / "file").used()) == []
+
+
 @pytest.mark.parametrize(("loadable", "published"), [(True, 1), (False, 0)])
 def test_model_that_vllm_cannot_load_is_not_published(root: Root, *, loadable: bool, published: int) -> None:
     """Where vLLM traces once, as on a CPU, it saves a function that it cannot load: nobody else needs to try."""
@@ -89,12 +108,17 @@ def test_files_of_other_ranks_do_not_concern_this_one(root: Root) -> None:
     assert not root.concerns([MODEL.replace("rank_0_0", "rank_1_0"), "torch_aot_compile/0123/inductor_cache/x.so"])
 
 
-def test_models_are_counted_as_vllm_counts(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole models are compared with those that vLLM has loaded, and pieces, of another mode, with its pieces."""
-    counter = SimpleNamespace(num_aot_artifacts_loaded=1, num_compiled_artifacts_loaded=5)
+def vllm_counts(monkeypatch: pytest.MonkeyPatch, *, whole: int, pieces: int) -> None:
+    """Let vLLM say how much it has loaded."""
     module = ModuleType("vllm.compilation.counter")
+    counter = SimpleNamespace(num_aot_artifacts_loaded=whole, num_compiled_artifacts_loaded=pieces)
     module.compilation_counter = counter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm.compilation.counter", module)
+
+
+def test_models_are_counted_as_vllm_counts(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole models are compared with those that vLLM has loaded, and pieces, of another mode, with its pieces."""
+    vllm_counts(monkeypatch, whole=1, pieces=5)
     assert root.models is not None
     pieces = [f"0123/rank_{rank}_0/backbone/artifact_{n}" for rank in (0, 1) for n in range(3)]
     assert root.models([MODEL, MODEL.replace("rank_0_0", "rank_1_0"), *pieces]) == Models(restored=1, loaded=1)
@@ -188,13 +212,18 @@ def test_first_call_decides(
     def function(*arguments: Any) -> Any:
         return failing() if fails else arguments[1:]
 
-    model = Served()
+    class Wrapped(Served):
+        def result(self, *arguments: Any) -> Any:
+            return self.aot_compiled_fn(self, *arguments)
+
+    model = Wrapped()
     module = hooked(lambda *_: function, monkeypatch)
     model.aot_compiled_fn = module._try_load_aot_compiled_fn(model, str(file))
     assert model.aot_compiled_fn is not function
+    vllm_counts(monkeypatch, whole=1, pieces=0)
     if fails:
         with pytest.raises(RuntimeError, match="CUDA driver error"):
-            model.aot_compiled_fn(model, 1)
+            module.TorchCompileWithNoGuardsWrapper.__call__(model, 1)
     else:
         assert model.aot_compiled_fn(model, 1) == (1,)
         assert model.aot_compiled_fn is function
@@ -226,6 +255,7 @@ def test_first_call_of_pieces_decides(
 ) -> None:
     """Where vLLM loads pieces as it compiles, an exception in the first call blames what was restored for this rank."""
     _, one = restored
+    vllm_counts(monkeypatch, whole=0, pieces=0)
 
     class Wrapped(Served):
         results = (lambda *_: 1, failing)
@@ -241,7 +271,13 @@ def test_first_call_of_pieces_decides(
     assert not is_left_out(tmp_path, one)
     with pytest.raises(RuntimeError):
         wrapper.__call__(victim, 1)
+    # What failed was compiled here.
+    assert not is_left_out(tmp_path, one)
+    vllm_counts(monkeypatch, whole=0, pieces=1)
+    with pytest.raises(RuntimeError, match="CUDA driver error") as caught:
+        wrapper.__call__(victim, 1)
     assert is_left_out(tmp_path, one)
+    assert caught.value.__notes__ == [plugin._NOTE]
 
 
 def test_second_failure_is_not_published_anew(
