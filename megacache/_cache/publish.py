@@ -154,7 +154,7 @@ class Publication:
         patience = self._call.deadline.sooner(min(_PATIENCE, self._call.deadline.remaining() * _PATIENCE_SHARE))
         with self._call.clock.stage("turn"):
             for rest in rests:
-                turn = Turn(store, _prefix(rest.environment))
+                turn = Turn(store.within(patience), _prefix(rest.environment))
                 turns.callback(turn.end)
                 rest.take_turn(turn, patience)
 

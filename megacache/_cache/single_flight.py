@@ -56,7 +56,9 @@ class Flight:
         if len(self._places) == 1 or not landed.visible:
             return landed
         self._places.restart(self._call.deadline.restarted())
-        return catalog_of(self._places, self._environment).list()
+        with suppress(UnavailableError):
+            return catalog_of(self._places, self._environment).list()
+        return landed
 
     def _objection(self) -> str:
         """Say why this process must not wait; a process that compiles for the others does not wait for itself."""

@@ -32,8 +32,12 @@ class Uncovered:
 
     def take_turn(self, turn: Turn, patience: Deadline) -> None:
         """Wait while others publish some of it, and leave out what they have published."""
-        pause = _FIRST_PAUSE
-        while self.left and (ahead := turn.take(self.left.names, self.listing.leases)):
+        pause, ahead = _FIRST_PAUSE, frozenset[int]()
+        while self.left:
+            if patience.remaining():
+                ahead = turn.take(self.left.names, self.listing.leases)
+            if not ahead:
+                break
             if not patience.remaining():
                 turn.overtake(self.left.names, ahead)
                 break

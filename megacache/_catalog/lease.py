@@ -42,12 +42,10 @@ class Lease:
         return lease if store.create(prefix.lease(lease._beat), content) else None
 
     @classmethod
-    def take(
-        cls, store: Store, prefix: EnvironmentPrefix, found: Iterable[LeaseName], content: bytes = _CONTENT
-    ) -> "Lease | None":
+    def take(cls, store: Store, prefix: EnvironmentPrefix, found: Iterable[LeaseName]) -> "Lease | None":
         """Take the lease that follows those found in a listing; None if another worker was faster."""
         old = tuple(found)
-        lease = cls.claim(store, prefix, max((one.number for one in old), default=0) + 1, content)
+        lease = cls.claim(store, prefix, max((one.number for one in old), default=0) + 1)
         if lease is None:
             return None
         for one in old:

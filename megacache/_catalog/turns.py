@@ -11,13 +11,15 @@ from contextlib import suppress
 
 from megacache._bundle import Digest, EnvironmentPrefix, LeaseName
 from megacache._catalog.lease import Lease
+from megacache._runtime import Deadline
 from megacache._store import Store
-from megacache.errors import AccessError, MissingError, UnavailableError
+from megacache.errors import AccessError, MegacacheError, MissingError, UnavailableError
 
 _MOST = 8
 """Leases of others that are looked at: where more publish at once, one goes on without a lease of its own."""
 _LARGEST = 1 << 20
 """Bytes of a lease that are read."""
+_OVERTAKE_SECONDS = 2.0
 _DIGITS = 16
 
 
@@ -25,9 +27,11 @@ class Turn:
     """The turn of one publisher in one environment."""
 
     def __init__(self, store: Store, prefix: EnvironmentPrefix) -> None:
+        """Ask a store whose deadline is that of the wait: what it does not answer by then, nobody waits for."""
         self._store = store
         self._prefix = prefix
         self._lease: Lease | None = None
+        self._known: frozenset[int] = frozenset()
 
     def take(self, names: Collection[str], found: Iterable[LeaseName]) -> frozenset[int]:
         """Begin to publish what has these names, unless others publish some of it; give the numbers of their leases.
@@ -35,7 +39,7 @@ class Turn:
         `found` are the leases of a listing.
         """
         own = _marks(names)
-        known = {one.number for one in found}
+        known = self._known = frozenset(one.number for one in found)
         if ahead := frozenset(number for number in sorted(known)[-_MOST:] if self._overlaps(number, own)):
             return ahead
         free = (number for number in range(1, len(known) + _MOST + 1) if number not in known)
@@ -52,9 +56,14 @@ class Turn:
 
     def overtake(self, names: Collection[str], ahead: Iterable[int]) -> None:
         """Begin to publish, for those ahead have gone on for too long; nobody else shall wait for them."""
-        old = [LeaseName(number=number, beat=0) for number in ahead]
+        store = self._store.within(Deadline.after(_OVERTAKE_SECONDS))
+        number = max(self._known.union(ahead), default=0) + 1
         with suppress(UnavailableError):
-            self._lease = Lease.take(self._store, self._prefix, old, _content(_marks(names)))
+            self._lease = Lease.claim(store, self._prefix, number, _content(_marks(names)))
+        for one in ahead:
+            # A writer that may not delete leaves it to `megacache gc`.
+            with suppress(MegacacheError):
+                store.delete(self._prefix.lease(LeaseName(number=one, beat=0)))
 
     def end(self) -> None:
         """Let the others go on."""

@@ -11,7 +11,7 @@ import megacache
 from megacache import Cache, WarmResult
 from megacache._cache import single_flight
 from megacache._cache.single_flight import Flight
-from megacache._catalog import Catalog, Lease, Listing
+from megacache._catalog import Catalog, Lease, Listing, NearestCatalog
 from megacache._compiler import Job
 from megacache._runtime import Deadline, forget
 from megacache._runtime.shutdown import _wait_for_all
@@ -97,6 +97,29 @@ def test_what_was_waited_for_is_copied_to_nearer_places(
         assert waiting.result(LONG).status == "loaded"
     _wait_for_all()
     assert len(list(near.glob("*/*/bundles/*.msgpack"))) == 1
+
+
+def test_what_was_waited_for_is_loaded_though_the_next_listing_fails(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearer places may be out of reach by then; where the bundle lies is known."""
+    near, last = tmp_path / "near", tmp_path / "last"
+    first = Cache(str(last))
+    first.warm(wait=LONG)
+    compiler.compile(artifact("one"))
+    watch = Flight._watch
+
+    def fail(*_: object) -> Listing:
+        raise UnavailableError("connection reset")
+
+    def published_meanwhile(self: Flight, listing: Listing) -> Listing:
+        assert first.publish().status == "published"
+        landed = watch(self, listing)
+        monkeypatch.setattr(NearestCatalog, "list", fail)
+        return landed
+
+    monkeypatch.setattr(Flight, "_watch", published_meanwhile)
+    assert Cache([str(near), f"file://{last}"]).warm(wait=LONG).status == "loaded"
 
 
 @pytest.mark.usefixtures("compiler")

@@ -122,6 +122,16 @@ def test_publisher_that_died_delays_one(monkeypatch: pytest.MonkeyPatch) -> None
     assert publish_one(store, graph("c")).status is PublishStatus.PUBLISHED
 
 
+@pytest.mark.usefixtures("impatient")
+def test_publisher_that_died_is_overtaken_beside_others() -> None:
+    """What it left is gone then, also where somebody publishes something else meanwhile."""
+    store = open_store()
+    leave(store, graph("a"))
+    assert Lease.claim(store, PLACE, 2, _content(["another"])) is not None
+    assert publish_one(store, graph("a")).status is PublishStatus.PUBLISHED
+    assert [name.rpartition("/")[2] for name in names(store, "lease")] == ["lease.2.0"]
+
+
 @pytest.mark.usefixtures("hurried")
 def test_nobody_waits_for_what_is_not_the_same() -> None:
     """Ranks that compile each for itself publish side by side, and none takes away what another left."""
