@@ -94,8 +94,10 @@ def check_needed(library: Path) -> None:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return
-    # A library finds by its name what was loaded from anywhere, as those of PyTorch.
-    if absent := set(_LACKING.findall(told)) - {path.name for path in mapped_files()}:
+    # A library finds by its name what was loaded from anywhere, as those of PyTorch. A name without the last numbers of
+    # the version is often that of a link.
+    loaded = [f"{path.name}." for path in mapped_files()]
+    if absent := {name for name in _LACKING.findall(told) if not any(one.startswith(f"{name}.") for one in loaded)}:
         msg = f"it needs {', '.join(sorted(absent))}, which is not here"
         raise CompilerError(msg, hint="install that, or load it before the warm start")
 

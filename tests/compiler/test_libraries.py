@@ -1,5 +1,6 @@
 """A restored library that nobody could load never gets its name, and the process that finds that out goes on."""
 
+import ctypes
 import importlib.util
 import subprocess
 import sysconfig
@@ -95,4 +96,19 @@ def test_library_of_another_compiler_needs_what_it_was_linked_with(tmp_path: Pat
         restore(library, folder)
     assert [path for path in folder.rglob("*") if path.is_file()] == []
     moved.rename(given)
+    assert restore(library, folder)
+
+
+def test_library_is_there_under_another_name(tmp_path: Path) -> None:
+    """What is loaded serves by its own name, whatever its file is called: the usual one is a link to it."""
+    file, made, folder = tmp_path / "libloaded.so.1.2.3", tmp_path / "made.so", tmp_path / "folder"
+    for output, others in ((file, ["-Wl,-soname,libloaded.so.1"]), (made, [file])):
+        code = "int a;" if output == file else "extern int a; int b(void) { return a; }"
+        command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-x", "none", *map(str, others), "-o", str(output)]
+        subprocess.run(command, input=code, text=True, check=True)
+    register_folders({"mine": Folder(path=folder)})
+    library = CompiledFile(root="folder:mine", path="ab/made.so", mode=0o755, content=made.read_bytes())
+    with pytest.raises(CompilerError, match=r"needs libloaded\.so\.1, which is not here"):
+        restore(library, folder)
+    ctypes.CDLL(str(file))
     assert restore(library, folder)
