@@ -102,12 +102,12 @@ class Cache:
                 PyTorch's compiler has been imported. Loading counts, but a load that has begun is not cut short.
             max_bytes: How much is loaded at most, in bytes before compression; it goes to PyTorch's cache folder. The
                 newest bundles that fit are loaded, each whole; a warning names the others. The default, 16 GiB, is far
-                above what models need, and keeps a store that went wrong from filling disk and memory.
+                above what models need, and limits what a store that went wrong can put there.
             wait: Seconds to wait, besides, for another worker that compiles what is missing. Where nothing is published
                 for this environment, one worker goes on at once and compiles; the others load what it publishes, or
-                compile themselves when the wait is over. When that one dies or ends, another takes its place, within
-                half a minute. It is for workers that do not depend on each other: a rank of a distributed job waits
-                for nobody.
+                compile themselves when the wait is over. When that one dies, another takes its place within a minute;
+                when it ends, at the next listing. It is for workers that do not depend on each other: a rank of a
+                distributed job waits for nobody.
 
         Returns:
             A `WarmResult`; in every case but `loaded` the process goes on as it would have without this call.
@@ -116,7 +116,8 @@ class Cache:
             MegacacheError: Only if strict, and only for the statuses `unavailable` and `untrusted`.
         """
         begun = pending_for(self._terms(max_bytes))
-        finish_pending()
+        if begun is None:
+            finish_pending()
         result = None if begun is None else begun.finish()
         # Who did not wait for other workers may do so now.
         if begun is None or result is None or (wait and not begun.waits and result.status is WarmStatus.MISS):

@@ -38,11 +38,12 @@ from megacache.errors import (
 _FILL_PATIENCE = 10.0
 """Seconds that the end of a process waits for copies to nearer places; the next process goes on."""
 _FAILED = (
-    "a program on this host could not use what it holds; `megacache quarantine {url} {bundle}` takes it from everyone"
+    "a program on this host could not use what it holds; `megacache quarantine {url} {bundle}` hides it from every "
+    "reader"
 )
 _SUSPECTED = (
     "two processes in a row ended while they loaded it or compiled with it; it is left out here for an hour, and "
-    "`megacache quarantine {url} {bundle}` takes it from everyone"
+    "`megacache quarantine {url} {bundle}` hides it from every reader"
 )
 
 
@@ -59,6 +60,7 @@ class Warming:
         *,
         policy: TrustPolicy | None = None,
         max_bytes: int = WARM_MAX_BYTES,
+        limit: str = "max_bytes",
         ranks: Ranks | None = None,
     ) -> None:
         self._places = places
@@ -74,7 +76,7 @@ class Warming:
         self._progress = call.progress
         self._folder = folder
         self._restoration = folder.restoration
-        self._left = max_bytes
+        self._left, self._limit = max_bytes, limit
         self._tally = Tally()
         self._rounds: list[Round] = []
         self._agreed: frozenset[str] = frozenset()
@@ -210,7 +212,9 @@ class Warming:
                 self._left -= size
                 yield order
             else:
-                self._tally.leave_out(order.manifest.bundle, f"its {size:,} bytes are more than is left of max_bytes")
+                self._tally.leave_out(
+                    order.manifest.bundle, f"its {size:,} bytes are more than is left of {self._limit}"
+                )
 
     def _usable(self, listing: Listing) -> Iterator[Manifest]:
         self._session.rule_out(listing.withdrawn)

@@ -112,14 +112,14 @@ class WarmStart:
 
     def fetch(self, *, hold: bool = False) -> None:
         """Find what fits in the store, and begin to download it; `hold` waits until all of it is in memory."""
-        call, most = self._call, self._max_bytes
+        call, most, limit = self._call, self._max_bytes, "max_bytes"
         with ranks_of(self._job, call.deadline) as ranks:
             if ranks is not None:
                 with call.clock.stage("ranks"):
                     ranks.meet()
                 call = call.until(ranks.deadline)
-            if ranks is not None or hold:
-                most = min(most, HELD_BYTES)
+            if (ranks is not None or hold) and most > HELD_BYTES:
+                most, limit = HELD_BYTES, f"the {HELD_BYTES:,} bytes that a rank or a prefetch may hold in memory"
             policy, places = call.policy(), call.open_places()
             listing = self._land(call, places)
             if listing is not None:
@@ -128,7 +128,15 @@ class WarmStart:
                 places.restart(call.deadline)
             self._folder.until(call.deadline)
             self._warming = Warming(
-                call, places, self._environment, self._session, self._folder, policy=policy, max_bytes=most, ranks=ranks
+                call,
+                places,
+                self._environment,
+                self._session,
+                self._folder,
+                policy=policy,
+                max_bytes=most,
+                limit=limit,
+                ranks=ranks,
             )
             self._warming.fetch(listing, hold=hold)
 

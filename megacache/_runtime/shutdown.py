@@ -2,6 +2,7 @@
 
 import atexit
 import concurrent.futures.thread  # noqa: F401 - its hook must be registered before ours
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,7 +31,8 @@ def at_shutdown(finish: Callable[[], None]) -> None:
 def in_background(work: Callable[[], Value], *, patience: float | None = None) -> "Future[Value]":
     """Start work in a thread of its own, which cannot be cancelled; the interpreter waits for it at exit.
 
-    With `patience` it waits for so many seconds at most, and the work may be cut off anywhere.
+    With `patience` it waits for so many seconds at most, and the work may be cut off anywhere. What the caller has set
+    for itself, such as PyTorch's configuration, counts there as well.
     """
     future: Future[Value] = Future()
 
@@ -44,7 +46,8 @@ def in_background(work: Callable[[], Value], *, patience: float | None = None) -
 
     # A future that is running cannot be cancelled.
     future.set_running_or_notify_cancel()
-    thread = threading.Thread(target=run, name="megacache-background", daemon=patience is not None)
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="megacache-background", daemon=patience is not None)
     _running[thread] = patience
     try:
         thread.start()

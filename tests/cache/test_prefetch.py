@@ -222,6 +222,19 @@ def test_compilation_that_does_not_end(url: str) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
+def test_warm_waits_for_a_compilation_once(url: str) -> None:
+    """Who asks for what has begun waits as long as that may take, and no longer."""
+    Cache(url).prefetch(timeout=SECONDS)
+    found = []
+    with _compiler.compile_lock(Deadline.after(PATIENT)):
+        thread = threading.Thread(target=lambda: found.append(timed(Cache(url).warm, SECONDS)))
+        thread.start()
+        thread.join(PATIENT)
+    assert [one.status for one in found] == ["unavailable"]
+    assert Cache(url).warm().status == "loaded"
+
+
+@pytest.mark.usefixtures("compiler")
 def test_thread_that_finishes_it_is_waited_for() -> None:
     """It has bounds of its own, which may be later: that of single flight, and that of the load."""
     begins, ends, found = threading.Event(), threading.Event(), WarmResult(url="", status=WarmStatus.LOADED)
@@ -241,11 +254,12 @@ def test_thread_that_finishes_it_is_waited_for() -> None:
 
 
 def test_more_than_may_be_held_is_left_out(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle that does not fit into memory is not fetched, and named."""
+    """A bundle that does not fit into memory is not fetched, and named, with the limit that was the smaller one."""
     monkeypatch.setattr(warm_start, "HELD_BYTES", 100)
     result = Cache(url).prefetch().result()
     assert result.status == "miss"
-    assert "more than is left of max_bytes" in result.reason
+    assert "more than is left of the 100 bytes that a rank or a prefetch may hold in memory" in result.reason
+    assert "more than is left of max_bytes" in Cache(url).prefetch(max_bytes=99).result().reason
     assert asked("chunk") == 0
 
 

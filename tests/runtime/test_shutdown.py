@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from contextvars import ContextVar
 
 import pytest
+
+from megacache._runtime import in_background
 
 PROGRAM = """
 import multiprocessing, sys
@@ -39,6 +42,16 @@ def test_what_is_left_is_done_in_reverse_order(method: str) -> None:
         check=True,
     )
     assert (done.stdout.split(), done.stderr) == (["last", "first"], "")
+
+
+def test_background_work_sees_what_its_caller_has_set() -> None:
+    """PyTorch keeps its configuration in context variables."""
+    setting = ContextVar("setting", default="usual")
+    token = setting.set("own")
+    try:
+        assert in_background(setting.get).result(timeout=60) == "own"
+    finally:
+        setting.reset(token)
 
 
 PATIENT = """
