@@ -46,7 +46,7 @@ class Settings:
     disabled: bool = False
     """`MEGACACHE_DISABLE`: 1 to do nothing, and report `disabled`."""
     read_only: bool = False
-    """`MEGACACHE_READ_ONLY`: 1 to warm and publish nothing; commands that write to a store refuse, except `pull`."""
+    """`MEGACACHE_READ_ONLY`: 1 to warm but never publish; commands that write to a store refuse, except `pull`."""
     trusted_keys: tuple[str, ...] | None = None
     """`MEGACACHE_TRUSTED_KEYS`: files of public keys, with `:` between them; without it, every writer is trusted.
 

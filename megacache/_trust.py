@@ -202,8 +202,8 @@ def _objection(policy: TrustPolicy | None, signer: Any) -> str:
         return ""
     fault = "no key signs it" if signer is None else "the signing key is not one of the trusted keys"
     return (
-        f"nobody who trusts these keys would load what is published: {fault}; set MEGACACHE_SIGNING_KEY, "
-        "or unset MEGACACHE_TRUSTED_KEYS where you publish what is signed later"
+        f"readers that trust these keys would refuse this publication: {fault}; set MEGACACHE_SIGNING_KEY to a trusted "
+        "key, or unset MEGACACHE_TRUSTED_KEYS here if somebody signs it later"
     )
 
 

@@ -20,13 +20,13 @@ from megacache.errors import MegacacheError, UnavailableError
 
 HELD_BYTES = 2 << 30
 """Bytes of content that a rank holds until all have theirs, at most."""
-RISK = "one that loads while another compiles can make the collectives of both time out"
+RISK = "a rank that loads while another compiles can make the collectives of both time out"
 # What is left of the time is for telling the others.
 _SHARE = 0.9
 _PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _MAX_REASON, _MAX_NAMED = 300, 8
 _DECISION = "decision"
-_HINT = "let every rank warm as often as the others, and look into the log of that one"
+_HINT = "call warm() equally often on every rank, and read the log of each rank that is named here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

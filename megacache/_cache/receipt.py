@@ -166,7 +166,7 @@ def _compiled(receipt: Receipt) -> str:
     anew = f"compiled anew: {_number(receipt.cpp_kernels)} C++ and {_number(receipt.triton_kernels)} Triton kernels"
     if not receipt.cpp_runs or receipt.cpp_seconds is None:
         return anew
-    return f"{anew}; the C++ compiler ran {receipt.cpp_runs} times, {receipt.cpp_seconds:.1f} s"
+    return f"{anew}; the C++ compiler ran {counted(receipt.cpp_runs, 'time')}, {receipt.cpp_seconds:.1f} s"
 
 
 def _warnings(receipt: Receipt) -> Iterator[str]:

@@ -233,7 +233,10 @@ def _warnings(recorded: Sequence[Artifact], *, apart: bool, moved: bool) -> Iter
     yield from _compiler.recording_warnings(recorded, apart=apart)
     yield from _left_out(recorded, besides=("precompile",))
     if moved and not apart:
-        yield "PyTorch's cache folder has changed since the warm start: what was loaded did not hit"
+        yield (
+            "PyTorch's cache folder has changed since the warm start, so that what was loaded was not found: set "
+            "TORCHINDUCTOR_CACHE_DIR before the warm start"
+        )
 
 
 def _left_out(artifacts: Sequence[Artifact], *, besides: Collection[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from megacache._cache.receipt import Receipt
+from megacache._runtime import counted
 from megacache.errors import MegacacheError
 
 
@@ -75,7 +76,7 @@ class _Result:
     def __str__(self) -> str:
         found = " ".join(f"{count} {kind}" for kind, count in sorted(self.artifacts.items()))
         if self.files:
-            found = " ".join(filter(None, [found, f"{self.files} files"]))
+            found = " ".join(filter(None, [found, counted(self.files, "file")]))
         moved = f"{found}, {self.bytes_stored} bytes stored, {self.bytes_raw} raw" if found else self.reason
         return ": ".join(filter(None, [self.status, moved]))
 

@@ -37,9 +37,9 @@ from megacache._store import Store
 from megacache._trust import Signing, TrustPolicy
 from megacache.errors import BundleError, FormatError, MegacacheError, MissingError, SettingsError, UntrustedError
 
-_WITHDRAWN = "it was withdrawn while it was being merged; the others stay as they are until the next time"
-_TAKEN = "what has its name is withdrawn, or holds something else than its sources"
-_COPY = "a copy of what lies in another place, which follows that one"
+_WITHDRAWN = "it was withdrawn, or merged by another, meanwhile; the others stay as they are until the next time"
+_TAKEN = "its id is taken by a withdrawn bundle, or by one with other content"
+_COPY = "a copy of a bundle in another place; compact that place instead"
 _LARGE = WINDOW // 2
 """Bytes of content from which on a bundle is not worth merging."""
 
@@ -85,8 +85,8 @@ class Compaction:
             raise SettingsError(signing.objection)
         if signing.policy is not None and signing.policy.threshold > 1:
             raise SettingsError(
-                f"{signing.policy.threshold} keys must have signed, and one signs what is merged",
-                hint="readers would lose what it supersedes; leave these bundles as they are",
+                f"{signing.policy.threshold} keys must have signed, but a merged bundle is signed by one",
+                hint="readers would refuse it; leave these bundles unmerged",
             )
         self._store = store
         self._holding = holding
@@ -201,7 +201,9 @@ class Compaction:
             self._failed += ((bundle, MissingError(_WITHDRAWN)) for bundle in lost)
             return {}
         if not self._serves(manifest, listing, created=created):
-            self._failed.append((manifest.bundle, FormatError(_TAKEN, hint="megacache rm removes it")))
+            self._failed.append(
+                (manifest.bundle, FormatError(_TAKEN, hint="remove that bundle with `megacache rm`, and compact again"))
+            )
             return {}
         bundles = tuple(one.bundle for one in sources)
         for done in unordered(

@@ -11,7 +11,7 @@ MAX_MANIFEST_BYTES = 128 << 20
 """Bytes of all of them together; in memory they take five times as much."""
 WARM_MAX_BYTES = 16 << 30
 """Bytes of content that a warm start loads, unless its caller says otherwise: all of it comes to lie on disk."""
-TOO_MANY = f"at most {MAX_BUNDLES:,} manifests of {MAX_MANIFEST_BYTES >> 20} MiB are read, the small ones first"
+TOO_MANY = f"at most {MAX_BUNDLES:,} manifests, of {MAX_MANIFEST_BYTES >> 20} MiB together, are read, small ones first"
 
 
 def affordable_manifests(sizes: Mapping[str, int]) -> Mapping[str, int]:

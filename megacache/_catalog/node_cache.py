@@ -129,7 +129,7 @@ class NodeCache:
                     yield list(_files(folder))
         except OSError as error:
             msg = f"{self.folder}: {error.strerror}"
-            raise UnavailableError(msg, hint="look who owns it, and who may write there") from error
+            raise UnavailableError(msg, hint="check who owns the folder, and who may read and write there") from error
 
     def _keep(self, path: Path, stored: bytes) -> None:
         if len(stored) > self.most:

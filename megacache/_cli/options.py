@@ -118,7 +118,7 @@ def with_destination(command: Command) -> Command:
         "--for",
         "destination",
         metavar="URL",
-        help="Signatures are for this URL, not where it lies now.",
+        help="The URL that signatures are made or checked for, if the cache will be moved there.",
     )
     return named(bound)  # type: ignore[return-value]
 

@@ -22,7 +22,7 @@ UNDO_SECONDS = 2.0
 
 _AHEAD_OF_TIME = b"BundledAOTAutogradResult"
 """The class of an entry that holds its graph, as those do that are compiled ahead of time."""
-_LOG = "its log tells why, under torch.compiler._cache"
+_LOG = "PyTorch's logger torch.compiler._cache says why"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 """A key that is the name of a folder. `..` is not one, nor is the empty key, whose folder would hold all keys."""
 
@@ -134,7 +134,7 @@ def load(raw: bytes, deadline: Deadline) -> Loaded:
             raise
         after = call(lambda: _files(artifacts), deadline=deadline.no_sooner(UNDO_SECONDS), doing=FOLDER)
     if info is None:
-        msg = "PyTorch refused a blob"
+        msg = "PyTorch could not load a chunk of artifacts"
         raise CompilerError(msg, hint=_LOG)
     return Loaded(info=info, written=after - before)
 
@@ -154,7 +154,7 @@ def _check_usable(artifacts: Iterable[Artifact]) -> None:
             usable = False
         if not usable:
             msg = f"PyTorch could not use {artifact.kind} artifact {artifact.key[:80]!r}"
-            raise CompilerError(msg, hint="`megacache quarantine` takes its bundle from everyone")
+            raise CompilerError(msg, hint="`megacache quarantine` hides its bundle from every reader")
 
 
 def _files(artifacts: Iterable[Artifact]) -> frozenset[Path]:

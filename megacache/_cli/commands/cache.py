@@ -19,7 +19,7 @@ def cache_command(*, clear: bool, as_json: bool) -> None:
     """Show or clear what this node has downloaded.
 
     What a process downloads from a store is kept in the user's cache folder, so that the others of this node need not
-    download it. What has been left alone longest makes room for more than MEGACACHE_NODE_MAX_BYTES. To clear it is
+    download it. Above MEGACACHE_NODE_MAX_BYTES, the chunks that were unused for longest are removed. Clearing it is
     safe at any time; the stores keep everything.
 
     \b

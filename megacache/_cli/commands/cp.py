@@ -54,9 +54,9 @@ def _transfer_options(command: Command) -> Command:
 def cp_command(*, source: str, target: str, **options: Any) -> None:
     """Copy a cache, or some environments of it.
 
-    SOURCE and TARGET are any two URLs. Every chunk is compared with its digest on the way. What TARGET holds already is
-    not copied again, so that a run which was cut short is taken up by running it again. Withdrawn bundles are not
-    copied, and with trusted keys those that they have not signed for SOURCE are not.
+    SOURCE and TARGET are any two URLs. Every chunk is compared with its digest on the way. What TARGET already holds is
+    not copied again: if a run is cut short, run it again. Withdrawn bundles are not copied. With trusted keys, only
+    bundles that they have signed for SOURCE are copied.
 
     \b
     Example:

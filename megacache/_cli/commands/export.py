@@ -99,7 +99,7 @@ def import_command(
 ) -> None:
     """Publish a file that PyTorch saved, for this machine.
 
-    It is what torch.compiler.save_cache_artifacts gave. The file does not say where it was compiled: import it on a
+    FILE is what torch.compiler.save_cache_artifacts returned. It does not say where it was compiled: import it on a
     machine like the one that saved it. Needs PyTorch. Loading a cache runs code: import only files that you trust.
 
     \b

@@ -48,21 +48,21 @@ def _grace(text: str) -> float:
     default="24h",
     show_default=True,
     metavar="SPAN",
-    help="Leave alone for so long, 3h or more, what was withdrawn or is in no bundle; 0 if nobody reads or writes "
+    help="Keep withdrawn bundles and chunks of no bundle for this long: 3h or more, or 0 if nobody reads or writes "
     "meanwhile.",
 )
-@click.option("--older-than", type=span, metavar="SPAN", help="Withdraw environments last published to before that.")
+@click.option("--older-than", type=span, metavar="SPAN", help="Withdraw environments not published to for this long.")
 @click.option(
     "--keep",
     type=click.IntRange(1),
     metavar="N",
-    help="Of each GPU type, withdraw all environments but the N last published to.",
+    help="For each GPU type, keep the N environments published to last, and withdraw the others.",
 )
 @click.option(
     "--max-size",
     type=size,
     metavar="SIZE",
-    help="Withdraw the environments that do not fit beside those published to later; the newest stays.",
+    help="Withdraw environments that do not fit into this size, the latest published counted first; the newest stays.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -191,5 +191,5 @@ def _print(plans: Sequence[RetentionPlan], url: str) -> None:
 
 def _note(plan: RetentionPlan) -> str:
     if plan.removal.kept:
-        return f"{plan.removal.kept} chunks stay: a manifest cannot be read, and may name them"
+        return f"{counted(plan.removal.kept, 'chunk')} kept: a manifest cannot be read, and may name them"
     return "the store does not tell how old objects are: they stay, unless --grace 0" if plan.untold else ""

@@ -22,10 +22,10 @@ from megacache._store import Store
 def quarantine_command(*, store: Store, bundle: str, lift: bool, selection: Selection, as_json: bool) -> None:
     """Take a bundle out of service for every reader.
 
-    BUNDLE is its id, or the beginning of it; it is not removed. Readers leave it out from their next start on; what it
-    held is published again by the next process that compiles it. If `megacache compact` has merged it into another, the
-    command names the other, which has to be quarantined, too. To disown everything at once, use another URL, such as
-    …/v2.
+    BUNDLE is its id, or the beginning of it. Readers leave it out from their next start on; what it held is published
+    again by the next process that compiles it. Until `megacache gc` deletes it, after its grace period, --lift gives it
+    back; a pinned bundle is not deleted. If `megacache compact` has merged it into another, the command names the
+    other, which has to be quarantined, too. To disown everything at once, use another URL, such as …/v2.
 
     \b
     Example:

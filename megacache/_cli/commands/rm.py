@@ -105,4 +105,4 @@ def _print(plans: list[RemovalPlan], url: str) -> None:
 
 
 def _note(plan: RemovalPlan) -> str:
-    return f"{plan.kept} chunks stay: a manifest cannot be read, and may name them" if plan.kept else ""
+    return f"{counted(plan.kept, 'chunk')} kept: a manifest cannot be read, and may name them" if plan.kept else ""

@@ -27,13 +27,19 @@ from megacache.integrations import HitRate, autostart_environment, hit_rate
 
 
 @click.command("run", cls=ProgramCommand)
-@click.option("--min-hit-rate", type=Finite(0, 1), metavar="SHARE", help="Fail if fewer lookups hit.")
-@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait no longer than this for the store.")
-@click.option("--wait", type=Finite(0), metavar="SECONDS", help="Wait so long for another worker that compiles.")
 @click.option(
-    "--publish-after", type=Finite(0), metavar="SECONDS", help="Publish once nothing was compiled for so long."
+    "--min-hit-rate", type=Finite(0, 1), metavar="SHARE", help="Exit with 5 if a smaller share of lookups hit."
 )
-@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by no more than this.")
+@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait at most this long for the store.")
+@click.option(
+    "--wait", type=Finite(0), metavar="SECONDS", help="Wait at most this long for another worker that compiles."
+)
+@click.option(
+    "--publish-after", type=Finite(0), metavar="SECONDS", help="Publish after this long without a compilation."
+)
+@click.option(
+    "--exit-timeout", type=Finite(0), metavar="SECONDS", help="Wait at most this long for a publication at the end."
+)
 @click.option(
     "--folder", "folders", multiple=True, metavar="NAME[=PATH]", help="Carry another compiler's cache, too; repeatable."
 )
@@ -104,8 +110,9 @@ def _judged(found: HitRate, least: float) -> int:
     if found.rate is None:
         say("[bold red]hit rate:[/] no graph was looked up, {} was asked for", least)
         return EXIT_TOO_FEW_HITS
-    numbers = f"{found.rate:.3f}", found.hit, found.total, found.processes
-    say("hit rate: {}: {} of {} lookups hit, in {} processes", *numbers)
+    processes = f"{found.processes} process{'es' if found.processes != 1 else ''}"
+    numbers = f"{found.rate:.3f}", found.hit, found.total, processes
+    say("hit rate: {}: {} of {} lookups hit, in {}", *numbers)
     if found.rate >= least:
         return 0
     say("[bold red]error:[/] {} was asked for; `megacache.explain()` in the program says why it missed", least)

@@ -34,8 +34,10 @@ _REQUEST_SECONDS = 5.0
     metavar="SECONDS",
     help="Stop asking after this; then publish only at the end.",
 )
-@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait no longer than this for the store.")
-@click.option("--exit-timeout", type=Finite(0), metavar="SECONDS", help="Delay the end by no more than this.")
+@click.option("--warm-timeout", type=Finite(0), metavar="SECONDS", help="Wait at most this long for the store.")
+@click.option(
+    "--exit-timeout", type=Finite(0), metavar="SECONDS", help="Wait at most this long for a publication at the end."
+)
 @compact_above
 @click.option("--quiet", is_flag=True, help="Report only what goes wrong.")
 @click.argument("url", metavar="URL")
