@@ -137,7 +137,7 @@ def test_what_nobody_would_load_is_not_published(keys: list[Path], signs: int | 
     result = publish(store, *BIG, known=Session(), signing=lambda: named.signing(Settings.read()))
     assert (result.status, bool(result), store.list()) == (PublishStatus.READ_ONLY, False, ())
     assert told in result.reason
-    assert "set MEGACACHE_SIGNING_KEY, or unset MEGACACHE_TRUSTED_KEYS" in result.reason
+    assert "set MEGACACHE_SIGNING_KEY to a trusted key, or unset MEGACACHE_TRUSTED_KEYS" in result.reason
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -107,14 +107,14 @@ def check_pytest(arguments: Sequence[str], document: Path, *, whole: bool) -> No
 
 
 def check_python(arguments: Sequence[str], document: Path, *, whole: bool) -> None:
-    """Accept a module or an example that there is; of a server or a program of the reader's own nobody knows."""
+    """Accept code, and a module or an example that there is; of a server or a program of the reader's nobody knows."""
     del whole
     first, *rest = arguments
     if first == "-m":
         assert importlib.util.find_spec(rest[0])
         if rest[0] == "examples.benchmark":
             benchmark_parser().parse_args(rest[1:])
-    else:
+    elif first != "-c":
         assert first == "serve.py" or (document.parent / first).exists()
 
 
