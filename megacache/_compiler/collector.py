@@ -8,6 +8,7 @@ compile, and read the same variable.
 import functools
 import gc
 import os
+import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from megacache._compiler.compilations import on_compilations
 from megacache._settings import full_collection_threshold
 from megacache.errors import CompilerError
 
+_COMPILER = "torch._inductor.compile_fx"
 # As in torch 2.15.
 _USUAL = 1000
 """How many collections of the middle generation come before a full one; Python's own number is 10."""
@@ -64,13 +66,15 @@ os.register_at_fork(after_in_child=_collector.forget_spans)
 
 @contextmanager
 def full_collections_deferred() -> Iterator[None]:
-    """Defer full collections within a block; what it leaves counts as old, and brings none when the block has ended."""
+    """Defer full collections within a block; if it imports torch's compiler, none follows at once."""
+    imported = _COMPILER in sys.modules
     _collector.defer()
     try:
         yield
     finally:
         _collector.resume()
-        _begin_anew()
+        if not imported and _COMPILER in sys.modules:
+            _begin_anew()
 
 
 @functools.cache

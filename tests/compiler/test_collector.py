@@ -4,6 +4,8 @@ import gc
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from megacache._compiler.collector import full_collections_deferred
 from tests.kit.processes import Processes, step
 
+COMPILER = "torch._inductor.compile_fx"
 VARIABLE = "TORCH_DYNAMO_GC_GEN2_THRESHOLD_DURING_COMPILE"
 PROGRAM = """
 import gc, json
@@ -114,10 +117,26 @@ def young_collections() -> int:
     return gc.get_count()[2]
 
 
-def test_block_brings_no_full_collection_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was made in it counts as old; what the program has frozen stays so."""
+@pytest.fixture
+def importing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """Give a block in which torch's compiler is imported, as in the first warm start of a process."""
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        monkeypatch.delitem(sys.modules, COMPILER, raising=False)
+        with full_collections_deferred():
+            monkeypatch.setitem(sys.modules, COMPILER, sys)
+            yield
+
+    return block
+
+
+def test_import_of_the_compiler_brings_no_full_collection(
+    monkeypatch: pytest.MonkeyPatch, importing: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """What was imported counts as old; what the program has frozen stays so."""
     monkeypatch.delenv(VARIABLE, raising=False)
-    with full_collections_deferred():
+    with importing():
         for _ in range(20):
             gc.collect(1)
         assert young_collections() >= 20
@@ -125,7 +144,7 @@ def test_block_brings_no_full_collection_after_it(monkeypatch: pytest.MonkeyPatc
     gc.freeze()
     try:
         frozen = gc.get_freeze_count()
-        with full_collections_deferred():
+        with importing():
             gc.collect(1)
         assert young_collections() == 1
         assert gc.get_freeze_count() > frozen // 2  # what nobody refers to any more goes all the same
@@ -133,10 +152,23 @@ def test_block_brings_no_full_collection_after_it(monkeypatch: pytest.MonkeyPatc
         gc.unfreeze()
 
 
-def test_switched_off_it_leaves_the_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switched_off_it_leaves_the_count_alone(
+    monkeypatch: pytest.MonkeyPatch, importing: Callable[[], AbstractContextManager[None]]
+) -> None:
     """Then Python collects as it would without megacache."""
     monkeypatch.setenv(VARIABLE, "0")
-    with full_collections_deferred():
+    with importing():
         before = young_collections()
         gc.collect(1)
     assert young_collections() == before + 1
+
+
+def test_later_warm_starts_put_no_collection_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that warms again and again would never collect."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setitem(sys.modules, COMPILER, sys)
+    before = young_collections()
+    for _ in range(3):
+        with full_collections_deferred():
+            gc.collect(1)
+    assert young_collections() == before + 3
