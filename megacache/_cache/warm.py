@@ -172,14 +172,17 @@ class Warming:
         return Listing.of(self._ranks.listing(self._catalog.prefix.path, self._catalog.names))
 
     def _load(self, manifests: Collection[Manifest], deliveries: Iterator[Delivery]) -> None:
-        # Before anything is handed to torch: a marker has to name it.
-        self._folder.expect(manifests)
+        expected = False
         # Not a `for`: only the time until the next delivery counts as download.
         while True:
             with self._clock.stage("download"):
                 delivery = next(deliveries, None)
             if delivery is None:
                 return
+            # Before anything is handed to torch: a marker has to name it. A fault may have come when the time is over.
+            if delivery.fault is None and not expected:
+                self._folder.expect(manifests)
+                expected = True
             self._accept(delivery)
 
     def _agree(self, ranks: Ranks) -> None:

@@ -25,9 +25,10 @@ from pathlib import Path
 
 import pytest
 
+from megacache._cache.cache_folder import CacheFolder
 from megacache._catalog import Transferred
 from megacache._store import Store
-from megacache.errors import MegacacheError
+from megacache.errors import DeadlineError, MegacacheError
 from tests.kit.builders import artifacts, bundle, compiled_file, noise, open_store, upload
 from tests.kit.faults import FAULTS, HURRIED, PATIENT, Fault
 from tests.kit.places import STEPS, Place, cases, check_told, copy_all, timed, verdicts
@@ -76,6 +77,22 @@ def test_warm(place: Place, told: str, step: str, stores: Mapping[str, Place], c
     place.heal()
     again = compiler.warm(place.url, place.storage_options, PATIENT)
     assert (again.status, again.files, again.warnings) == ("loaded", 1, ())
+
+
+@pytest.mark.parametrize("place", ["disk"], indirect=True)
+def test_fault_of_the_store_is_the_one_that_is_told(
+    place: Place, stores: Mapping[str, Place], compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come to nothing is not marked as loaded: the time for that may be over as well."""
+
+    def late(*_: object) -> None:
+        raise DeadlineError("too late to mark it")
+
+    monkeypatch.setattr(CacheFolder, "expect", late)
+    place = stores[place.kind].under("published")
+    place.fail("chunk", FAULTS["flipped"])
+    result = compiler.warm(place.url, place.storage_options, PATIENT)
+    check_told(FAULTS["flipped"], place, result.reason)
 
 
 @pytest.mark.parametrize(("place", "told", "step"), cases("list", "upload", "announce"), indirect=["place"])
