@@ -75,14 +75,20 @@ def test_others_load_what_it_publishes(compiler: Compiler, tmp_path: Path) -> No
     assert not leases(tmp_path)
 
 
+def compiling(last: Path, compiler: Compiler) -> Cache:
+    """Begin as the worker that compiles for the others."""
+    first = Cache(str(last))
+    first.warm(wait=LONG)
+    compiler.compile(artifact("one"))
+    return first
+
+
 def test_what_was_waited_for_is_copied_to_nearer_places(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that waits watches the last place, and fills the others as any other does."""
     near, last = tmp_path / "near", tmp_path / "last"
-    first = Cache(str(last))
-    first.warm(wait=LONG)
-    compiler.compile(artifact("one"))
+    first = compiling(last, compiler)
     watching, watch = Event(), Flight._watch
 
     def told(self: Flight, listing: Listing) -> Listing:
@@ -104,9 +110,7 @@ def test_what_was_waited_for_is_loaded_though_the_next_listing_fails(
 ) -> None:
     """The nearer places may be out of reach by then; where the bundle lies is known."""
     near, last = tmp_path / "near", tmp_path / "last"
-    first = Cache(str(last))
-    first.warm(wait=LONG)
-    compiler.compile(artifact("one"))
+    first = compiling(last, compiler)
     watch = Flight._watch
 
     def fail(*_: object) -> Listing:

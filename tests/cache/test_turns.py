@@ -149,7 +149,7 @@ def test_nobody_waits_for_who_still_compiles() -> None:
     assert publish_one(store, graph("a")).status is PublishStatus.PUBLISHED
 
 
-def test_those_who_came_together_hear_of_each_other() -> None:
+def test_those_who_came_together_see_each_other() -> None:
     """Who has listed before another took the turn finds it taken; who has nothing in common takes the next."""
     store = open_store()
     turns = [Turn(store, PLACE) for _ in range(3)]

@@ -41,7 +41,7 @@ from megacache.integrations import HitRate, autostart_environment, hit_rate
     "--exit-timeout", type=Finite(0), metavar="SECONDS", help="Wait at most this long for a publication at the end."
 )
 @click.option(
-    "--folder", "folders", multiple=True, metavar="NAME[=PATH]", help="Carry another compiler's cache, too; repeatable."
+    "--folder", "folders", multiple=True, metavar="NAME[=PATH]", help="Include another compiler's cache; repeatable."
 )
 @click.option("--read-only", is_flag=True, help="Publish nothing.")
 @compact_above
